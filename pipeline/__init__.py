@@ -1,0 +1,1 @@
+"""Gigawatch holds AI-compute suppliers to their contracts."""
