@@ -1,0 +1,301 @@
+"""Reading an event type from its JSON Schema (2020-12) with `x-` annotations.
+
+Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables and views), `x-interval`
+(seconds between two reports of one source), `x-lateness` (seconds that the watermark stays behind),
+`x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
+is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets).
+Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
+step that sums are counted in), `x-kind` (`money` for exact decimals).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pipeline.errors import SchemaError
+
+NUMBER_AGGREGATES = ("mean", "min", "max", "last", "sum")
+HISTOGRAM_AGGREGATES = ("p50", "p95", "p99")
+ROLES = ("dimension", "entity", "measure", "label", "time")
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
+_RESERVED = {"time", "source", "id", "idx", "known_from", "window_start", "samples", "series", "gpus"}
+
+T = TypeVar("T")
+Kind = Literal["number", "text", "histogram", "money"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column that is no measure: `kind` is text, time or json; `enum` empty when any text will do."""
+
+    name: str
+    optional: bool
+    sql_type: str
+    description: str = ""
+    enum: tuple[str, ...] = ()
+    max_length: int | None = None
+    kind: Literal["text", "time", "json"] = "text"
+    min_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measured column.  `minimum` and `maximum` are the physical range, inclusive, in `unit`."""
+
+    name: str
+    kind: Kind
+    unit: str
+    quantum: Decimal
+    minimum: float | None
+    maximum: float | None
+    integer: bool
+    sql_type: str
+    aggregates: tuple[str, ...]
+    description: str = ""
+    enum: tuple[str, ...] = ()
+    max_items: int | None = None
+    optional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A yes/no fact of an entity: the first present measure of `of` is in `values`, or is above `above`."""
+
+    name: str
+    of: tuple[str, ...]
+    values: tuple[str, ...] = ()
+    above: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One kind of event.  `interval` and `lateness` in seconds; columns in schema order."""
+
+    type: str
+    topic: str
+    view: str
+    title: str
+    description: str
+    interval: int
+    lateness: int
+    retained: bool
+    dimensions: tuple[Field, ...]
+    entity: Field | None
+    labels: tuple[Field, ...]
+    measures: tuple[Measure, ...]
+    marks: tuple[Mark, ...]
+    window_time: str | None
+    """The column whose time decides the window; None for the event's own `time`."""
+
+    @property
+    def numbers(self) -> tuple[Measure, ...]:
+        """Measures that roll up as count, sum, min, max and last."""
+        return tuple(m for m in self.measures if m.kind == "number")
+
+    @property
+    def texts(self) -> tuple[Measure, ...]:
+        """Categorical measures, which roll up as count and last."""
+        return tuple(m for m in self.measures if m.kind == "text")
+
+    @property
+    def histograms(self) -> tuple[Measure, ...]:
+        """Measures that are arrays of values and roll up as exponential histograms."""
+        return tuple(m for m in self.measures if m.kind == "histogram")
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """Dimensions, entity and labels, in the order of the history's columns."""
+        return (*self.dimensions, *((self.entity,) if self.entity else ()), *self.labels)
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """(name, SQL type) of each column that comes from the event's data, in the order of the history."""
+        return tuple((c.name, c.sql_type) for c in (*self.fields, *self.measures))
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Every event type that the pipeline knows, in the order of the schema files' names."""
+
+    types: tuple[EventType, ...]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return tuple(t.topic for t in self.types)
+
+    def by_view(self, view: str) -> EventType:
+        """The event type whose tables are called `view` (KeyError when there is none)."""
+        return {t.view: t for t in self.types}[view]
+
+    def by_topic(self, topic: str) -> EventType:
+        """The event type that `topic` carries (KeyError when there is none)."""
+        return {t.topic: t for t in self.types}[topic]
+
+
+def schema_directory() -> Path:
+    """Where the shipped schemas are: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "schemas"
+    return installed if installed.is_dir() else package.parent / "schemas"
+
+
+def load(directory: Path | None = None) -> Catalog:
+    """Every `*.v<N>.json` of `directory` (the shipped schemas by default) as a catalog.
+
+    Raises SchemaError that names file, property, what was found and what was expected.
+    """
+    directory = directory or schema_directory()
+    paths = sorted(directory.glob("*.v*.json"))
+    if not paths:
+        raise SchemaError(f"{directory}: no event type found; expected files like gpu.utilization.v1.json")
+    types = tuple(_event_type(path) for path in paths)
+    for attribute in ("topic", "view", "type"):
+        values = [getattr(t, attribute) for t in types]
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise SchemaError(
+                f"{directory}: two schema files share the {attribute} {twice[0]!r}; give each its own"
+            )
+    return Catalog(types)
+
+
+def _event_type(path: Path) -> EventType:
+    try:
+        schema = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SchemaError(f"{path}: cannot be read as JSON ({error}); mend the file") from error
+    view = _annotation(path, schema, "x-view", str)
+    if not _NAME.match(view):
+        raise SchemaError(f"{path}: x-view {view!r} is no plain name; expected letters, digits and _")
+    required = set(schema.get("required", ()))
+    properties = schema.get("properties", {})
+    roles: dict[str, list[str]] = {role: [] for role in ROLES}
+    for name, spec in properties.items():
+        roles[_role(path, name, spec)].append(name)
+    if len(roles["entity"]) > 1 or len(roles["time"]) > 1:
+        raise SchemaError(f"{path}: more than one property has x-role entity or time; expected one at most")
+    fields = {
+        n: _field(n, properties[n], n not in required) for r in ROLES if r != "measure" for n in roles[r]
+    }
+    measures = tuple(_measure(path, n, properties[n], n not in required) for n in roles["measure"])
+    return EventType(
+        type=path.name.removesuffix(".json"),
+        topic=_annotation(path, schema, "x-topic", str),
+        view=view,
+        title=schema.get("title", view),
+        description=schema.get("description", ""),
+        interval=_annotation(path, schema, "x-interval", int),
+        lateness=_annotation(path, schema, "x-lateness", int),
+        retained=schema.get("x-identity", "window") == "retained",
+        dimensions=tuple(fields[n] for n in roles["dimension"]),
+        entity=fields[roles["entity"][0]] if roles["entity"] else None,
+        labels=tuple(fields[n] for n in properties if n in roles["label"] or n in roles["time"]),
+        measures=measures,
+        marks=_marks(path, schema.get("x-marks", {}), {m.name for m in measures}),
+        window_time=roles["time"][0] if roles["time"] else None,
+    )
+
+
+def _annotation(path: Path, schema: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    value = schema.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise SchemaError(f"{path}: {name} is {value!r}; expected a {kind.__name__}")
+    return value
+
+
+def _role(path: Path, name: str, spec: Mapping[str, Any]) -> str:
+    role = spec.get("x-role")
+    if not _NAME.match(name) or name in _RESERVED:
+        raise SchemaError(
+            f"{path}: property {name!r} cannot be a column; expected a plain name not in {sorted(_RESERVED)}"
+        )
+    if role not in ROLES:
+        raise SchemaError(f"{path}: property {name}: x-role is {role!r}; expected one of {', '.join(ROLES)}")
+    return str(role)
+
+
+def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
+    kind: Literal["text", "time", "json"] = "text"
+    if spec.get("type") == "object":
+        kind = "json"
+    elif spec.get("format") == "date-time":
+        kind = "time"
+    return Field(
+        name=name,
+        optional=optional,
+        sql_type="TIMESTAMP" if kind == "time" else "VARCHAR",
+        description=spec.get("description", ""),
+        enum=tuple(spec.get("enum", ())),
+        max_length=spec.get("maxLength"),
+        kind=kind,
+        min_length=spec.get("minLength", 0),
+    )
+
+
+def _measure(path: Path, name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
+    kind = _kind(path, name, spec)
+    values = spec.get("items", {}) if kind == "histogram" else spec
+    try:
+        quantum = Decimal(str(spec.get("x-quantum", "1")))
+    except InvalidOperation as error:
+        raise SchemaError(
+            f'{path}: {name}: x-quantum {spec["x-quantum"]!r} is no number like "1e-3"'
+        ) from error
+    sql_types = {"number": "DOUBLE", "text": "VARCHAR", "histogram": "DOUBLE[]", "money": "DECIMAL(38,10)"}
+    integer = values.get("type") == "integer"
+    return Measure(
+        name=name,
+        kind=kind,
+        unit=spec.get("x-unit", ""),
+        quantum=quantum,
+        minimum=values.get("minimum"),
+        maximum=values.get("maximum"),
+        integer=integer,
+        sql_type="BIGINT" if integer and kind == "number" else sql_types[kind],
+        aggregates=_aggregates(kind),
+        description=spec.get("description", ""),
+        enum=tuple(spec.get("enum", ())),
+        max_items=spec.get("maxItems"),
+        optional=optional,
+    )
+
+
+def _kind(path: Path, name: str, spec: Mapping[str, Any]) -> Kind:
+    if spec.get("x-kind") == "money":
+        return "money"
+    kinds: dict[str, Kind] = {"number": "number", "integer": "number", "array": "histogram", "string": "text"}
+    kind = kinds.get(str(spec.get("type")))
+    bounded = "minimum" in spec and "maximum" in spec
+    if kind is None or (kind == "number" and not bounded) or (kind == "text" and not spec.get("enum")):
+        raise SchemaError(
+            f"{path}: measure {name}: expected a number or integer with minimum and maximum (its physical range), "
+            f"an array of such, a string with an enum, or x-kind money; found {dict(spec)!r}"
+        )
+    return kind
+
+
+def _aggregates(kind: Kind) -> tuple[str, ...]:
+    by_kind: dict[Kind, tuple[str, ...]] = {
+        "number": NUMBER_AGGREGATES,
+        "text": ("last",),
+        "histogram": HISTOGRAM_AGGREGATES,
+        "money": ("sum", "min", "max"),
+    }
+    return by_kind[kind]
+
+
+def _marks(path: Path, spec: Mapping[str, Any], measures: set[str]) -> tuple[Mark, ...]:
+    marks = []
+    for name, rule in spec.items():
+        of: Sequence[str] = rule.get("of", ())
+        if not of or not set(of) <= measures or ("in" in rule) == ("above" in rule):
+            raise SchemaError(
+                f"{path}: x-marks {name}: expected `of` measures of this schema and `in` or `above`"
+            )
+        marks.append(Mark(name, tuple(of), tuple(rule.get("in", ())), rule.get("above")))
+    return tuple(marks)
