@@ -1,0 +1,229 @@
+"""The vectorised decoder of one event type, as SQL over a batch of Kafka records.
+
+One lax `json_transform` per message yields every declared property as its own JSON text, so that a missing
+value (NULL), a mistyped one (`"0.5"`, `true`) and a good one differ without a second parse.  A row that is
+good beyond doubt gets `ok`; anything else is left to `inspect.inspect`, the slow path that names the fate.
+The law that both agree is a test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.catalog import EventType, Field, Measure
+
+ENVELOPE = ("specversion", "id", "source", "type", "time")
+MAX_CLOCK_AHEAD_SECONDS = 60
+"""An event later than its record by more is quarantined: one bad clock must not make honest rows late."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSql:
+    """SELECTs over the relation `records(row, part, record_offset, record_time, value, headers)`.
+
+    Each yields `row, idx, ok, part, record_time, source, id, time`, then the columns of the event type.
+    """
+
+    structured_single: str
+    structured_array: str
+    binary_single: str
+    binary_array: str
+
+
+def decode_sql(event: EventType) -> DecodeSql:
+    """The SELECT of each content mode for `event`."""
+    envelope = {name: f"j.{name}" for name in ENVELOPE}
+    single = {**dict.fromkeys(ENVELOPE, "JSON"), "data": _structure(event)}
+    array = {**dict.fromkeys(ENVELOPE, "JSON"), "data": ["JSON"]}
+    data = _structure(event)
+    header = {name: _header(f"ce_{name}") for name in ENVELOPE}
+    # a one-byte search costs 0.05 µs, the longer ones 0.4 µs each: ask for those only where a bracket is
+    looks_array = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
+    carried = "row, part, record_time"
+    quoted = {name: f"e_{name}" for name in ENVELOPE}
+    envelope_columns = ", ".join(f"{header[name]} AS e_{name}" for name in ENVELOPE)
+    opened_columns = ", ".join(f"j.{name} AS e_{name}" for name in ENVELOPE)
+    return DecodeSql(
+        structured_single=_select(
+            event,
+            {**envelope},
+            "j.data",
+            f"(SELECT {carried}, value, 0 AS idx, json_transform(value, {_text(single)}) AS j "
+            f"FROM records WHERE valid AND NOT {looks_array})",
+        ),
+        structured_array=_select(
+            event,
+            quoted,
+            "j",
+            f"(SELECT {carried}, idx, {', '.join(quoted.values())}, element AS value, json_transform(element, {_text(data)}) AS j "
+            f"FROM (SELECT {carried}, {opened_columns}, unnest(j.data)::VARCHAR AS element, "
+            "generate_subscripts(j.data, 1) - 1 AS idx "
+            f"FROM (SELECT {carried}, json_transform(value, {_text(array)}) AS j FROM records WHERE valid AND {looks_array})))",
+        ),
+        binary_single=_select(
+            event,
+            quoted,
+            "j",
+            f"(SELECT {carried}, value, 0 AS idx, {envelope_columns}, json_transform(value, {_text(data)}) AS j "
+            "FROM records WHERE valid AND NOT starts_with(ltrim(value), '['))",
+        ),
+        binary_array=_select(
+            event,
+            quoted,
+            "j",
+            f"(SELECT {carried}, idx, {', '.join(quoted.values())}, element AS value, json_transform(element, {_text(data)}) AS j "
+            f"FROM (SELECT {carried}, {', '.join(quoted.values())}, unnest(elements)::VARCHAR AS element, "
+            "generate_subscripts(elements, 1) - 1 AS idx "
+            f"FROM (SELECT {carried}, {envelope_columns}, json_transform(value, '[\"JSON\"]') AS elements "
+            "FROM records WHERE valid AND starts_with(ltrim(value), '['))))",
+        ),
+    )
+
+
+def _structure(event: EventType) -> dict[str, str]:
+    """The `json_transform` structure of one sample: JSON text for all, exact decimals for money."""
+    kinds = {m.name: "DECIMAL(38,10)" if m.kind == "money" else "JSON" for m in event.measures}
+    return {**{f.name: "JSON" for f in event.fields}, **kinds}
+
+
+def _text(structure: object) -> str:
+    return "'" + json.dumps(structure) + "'"
+
+
+def _header(name: str) -> str:
+    """The header as quoted JSON text, as the structured form has it; anything odd is left to the slow path."""
+    value = f"try(decode(headers['{name}']))"
+    return f"CASE WHEN regexp_full_match({value}, '[^\"\\\\%]*') THEN '\"' || {value} || '\"' END"
+
+
+def _select(event: EventType, envelope: dict[str, str], data: str, source: str) -> str:
+    """One SELECT: the conditions of `ok` and the typed columns.
+
+    Column aliases prefixed `t_` are the unquoted or parsed values; `ok` refers to them so that each is
+    computed once.
+    """
+    parsed: list[str] = [f"{_time(_unquote(envelope['time']))} AS t_time"]
+    checks = [
+        f"{envelope['specversion']} = '\"1.0\"'",
+        f"{envelope['type']} = '\"{event.type}\"'",
+        "NOT contains(value, '\\')",  # escapes are read by the slow path
+        _plain_string(envelope["id"], 1, 1024),
+        _plain_string(envelope["source"], 1, 1024),
+        f"t_time <= record_time + INTERVAL {MAX_CLOCK_AHEAD_SECONDS} SECOND",
+    ]
+    columns = []
+    dimensions = ", ".join(f"{data}.{d.name}::VARCHAR" for d in event.dimensions)
+    for field in event.fields[len(event.dimensions) :]:
+        text = f"{data}.{field.name}"
+        checks.append(_field_check(field, text))
+        if field.kind == "time":
+            parsed.append(f"{_time(_unquote(text))} AS t_{field.name}")
+            columns.append(f"t_{field.name} AS {field.name}")
+        elif field.kind == "json":
+            columns.append(f"{text}::VARCHAR AS {field.name}")
+        else:
+            columns.append(f"{_unquote(text)} AS {field.name}")
+    for measure in event.measures:
+        text = f"{data}.{measure.name}"
+        parsed.append(f"{_parse(measure, text)} AS t_{measure.name}")
+        checks.append(_measure_check(measure, text))
+        columns.append(f"t_{measure.name} AS {measure.name}")
+    if any(m.kind == "money" for m in event.measures):
+        checks += _money_checks(event, data)
+        checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
+    ok = " AND ".join(checks)
+    return (
+        f"SELECT row, idx::INTEGER AS idx, coalesce({ok}, false) AS ok, part, record_time, "
+        f"{_unquote(envelope['source'])} AS source, {_unquote(envelope['id'])} AS id, t_time AS time, hash({dimensions}) AS quoted, "
+        f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {source})"
+    )
+
+
+def _unquote(text: str) -> str:
+    return f"({text}::VARCHAR)[2:-2]"
+
+
+def _plain_string(text: str, shortest: int, longest: int) -> str:
+    """True for a JSON string whose length in bytes is surely within the bounds."""
+    return f"(starts_with({text}, '\"') AND strlen({text}) BETWEEN {shortest + 2} AND {longest + 2})"
+
+
+def _field_check(field: Field, text: str) -> str:
+    if field.kind == "json":
+        good = f"starts_with({text}, '{{')"
+    elif field.enum:
+        good = _one_of(text, field.enum)
+    elif field.kind == "time":
+        good = f"t_{field.name} IS NOT NULL"
+    else:
+        good = _plain_string(text, field.min_length, field.max_length or 1024)
+    return f"({text} IS NULL OR {good})" if field.optional else good
+
+
+def _one_of(text: str, values: Iterable[str]) -> str:
+    return f"{text} IN ({', '.join(_literal(json.dumps(v)) for v in values)})"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _parse(measure: Measure, text: str) -> str:
+    if measure.kind == "text":
+        return _unquote(text)
+    if measure.kind == "money":
+        return text
+    if measure.kind == "histogram":
+        return f"CASE WHEN {_numeric_list(text)} THEN from_json({text}, '[\"DOUBLE\"]') END"
+    return f"try_cast({text}::VARCHAR AS {measure.sql_type})"
+
+
+def _numeric_list(text: str) -> str:
+    return f"regexp_full_match({text}, '\\[[-+0-9.eE, ]*\\]')"
+
+
+def _measure_check(measure: Measure, text: str) -> str:
+    if measure.kind == "money":
+        return "true" if measure.optional else f"{text} IS NOT NULL"
+    value = f"t_{measure.name}"
+    if measure.kind == "text":
+        good = _one_of(text, measure.enum)
+    elif measure.kind == "histogram":
+        low, high = _bounds(measure)
+        good = (
+            f"{value} IS NOT NULL AND (len({value}) = 0 OR (list_min({value}) >= {low} AND list_max({value}) <= {high})) "
+            f"AND len({value}) <= {measure.max_items or 100000}"
+        )
+    else:
+        low, high = _bounds(measure)
+        good = f"{value} BETWEEN {low} AND {high}"
+        if measure.integer:
+            good += f" AND NOT contains({text}, '.')"  # a cast would round 3.7 to 4
+    return f"({text} IS NULL OR ({good}))" if measure.optional else f"({good})"
+
+
+def _bounds(measure: Measure) -> tuple[str, str]:
+    cast = "::BIGINT" if measure.integer and measure.kind == "number" else "::DOUBLE"
+    return f"{measure.minimum}{cast}", f"{measure.maximum}{cast}"
+
+
+def _money_checks(event: EventType, data: str) -> list[str]:
+    """Money is transformed straight to DECIMAL (exact), so its JSON types are asked for separately."""
+    names = [m.name for m in event.measures if m.kind == "money"]
+    prefix = "$.data." if data == "j.data" else "$."
+    paths = ", ".join(f"'{prefix}{name}'" for name in names)
+    kinds = f"json_type(value, [{paths}])"
+    known = "['UBIGINT', 'BIGINT', 'DOUBLE', 'VARCHAR']"
+    present = " + ".join(f"({data}.{name} IS NOT NULL)::INTEGER" for name in names)
+    return [f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}", f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}"]
+
+
+def _time(text: str) -> str:
+    """RFC 3339 with a zone as naive UTC; NULL for anything else (also for what only the slow path reads)."""
+    return (
+        f"CASE WHEN ends_with({text}, 'Z') AND strlen({text}) BETWEEN 20 AND 30 THEN try_cast({text} AS TIMESTAMP) "
+        f"WHEN strlen({text}) >= 25 AND regexp_matches({text}, 'T.*[+-][0-9][0-9]:[0-9][0-9]$') "
+        f"THEN try_cast({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' END"
+    )

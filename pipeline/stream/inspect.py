@@ -1,0 +1,287 @@
+"""The slow path: one Kafka record, opened with care, and the fate of each of its samples with the reason.
+
+The vectorised decoder hands over only what it is not sure of.  This module is the specification that the
+decoder must agree with: what it accepts here is aggregated, with the same values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal
+
+from pipeline.catalog import EventType, Field, Measure
+
+Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
+Headers = Sequence[tuple[str, bytes]]
+
+MAX_CLOCK_AHEAD = timedelta(seconds=60)
+_RFC3339 = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Refused(Exception):
+    """The sample or message has a fate other than aggregated; `reason` is a short, countable phrase."""
+
+    def __init__(self, fate: Fate, reason: str) -> None:
+        super().__init__(reason)
+        self.fate: Fate = fate
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The fate of sample `idx` of a message; `row` holds the column values when it is aggregated.
+
+    `sample` is the JSON value as found (None for a message that could not be opened), and `time`, `source`
+    and `id` are set as far as they could be read.
+    """
+
+    idx: int
+    fate: Fate
+    reason: str
+    row: Mapping[str, Any] = field(default_factory=dict)
+    sample: Any = None
+    time: datetime | None = None
+    source: str | None = None
+    id: str | None = None
+
+
+def inspect(
+    event: EventType, value: bytes | None, headers: Headers, record_time: datetime, max_bytes: int
+) -> Iterator[Outcome]:
+    """Open one record of `event`'s topic; yields an outcome for each sample, or one for the message.
+
+    `record_time` is the Kafka timestamp, naive UTC; `max_bytes` bounds the value.
+    """
+    try:
+        attributes, data = _open(value, headers, max_bytes)
+        source, ident, moment = _envelope(event, attributes)
+    except Refused as refused:
+        yield Outcome(0, refused.fate, refused.reason)
+        return
+    samples = data if isinstance(data, list) else [data]
+    if not samples:
+        yield Outcome(0, "dead_lettered", "data_empty_array", source=source, id=ident, time=moment)
+    for idx, sample in enumerate(samples):
+        try:
+            if moment > record_time + MAX_CLOCK_AHEAD:
+                raise Refused("quarantined", "time_in_future")
+            row = _row(event, sample)
+            yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident)
+        except Refused as refused:
+            yield Outcome(idx, refused.fate, refused.reason, {}, sample, moment, source, ident)
+
+
+def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mapping[str, Any], Any]:
+    """Attributes and data of a CloudEvent in either content mode of the Kafka binding."""
+    if value is None:
+        raise Refused("dead_lettered", "null_value")
+    if len(value) > max_bytes:
+        raise Refused("dead_lettered", "too_large")
+    if value[:1] == b"\x00":
+        raise Refused("dead_lettered", "confluent_wire_format")
+    if value[:2] == _GZIP_MAGIC:
+        raise Refused("dead_lettered", "compressed_value")
+    named = {name.lower(): content for name, content in headers}
+    if named.get("content-type", b"").lower().startswith(b"application/cloudevents"):
+        return _structured(_json(value))
+    if "ce_specversion" not in named and "ce_type" not in named:
+        _json(value)
+        raise Refused("dead_lettered", "not_a_cloudevent")
+    attributes = {name[3:]: _percent_decoded(content) for name, content in named.items() if name.startswith("ce_")}
+    return attributes, _json(value)
+
+
+def _structured(message: Any) -> tuple[Mapping[str, Any], Any]:
+    if not isinstance(message, dict):
+        raise Refused("dead_lettered", "not_a_cloudevent")
+    if "data" not in message:
+        raise Refused("dead_lettered", "data_missing")
+    return message, message["data"]
+
+
+def _percent_decoded(content: bytes) -> str:
+    """A header value of the Kafka binding: UTF-8; refuses bytes that are not."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Refused("dead_lettered", "not_utf8") from error
+
+
+def _json(value: bytes) -> Any:
+    try:
+        return json.loads(value.decode("utf-8"), parse_float=_number, parse_constant=float, object_pairs_hook=_first)
+    except UnicodeDecodeError as error:
+        raise Refused("dead_lettered", "not_utf8") from error
+    except (ValueError, RecursionError) as error:
+        raise Refused("dead_lettered", "not_json") from error
+
+
+class _Float(float):
+    """A JSON number that remembers its digits, so that money never passes through binary."""
+
+    text: str
+
+
+def _number(text: str) -> _Float:
+    number = _Float(text)
+    number.text = text
+    return number
+
+
+def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a repeated key the first counts, as in the vectorised decoder."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found.setdefault(key, value)
+    return found
+
+
+def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str, datetime]:
+    for name in ("specversion", "type", "source", "id", "time"):
+        value = attributes.get(name)
+        if value is None:
+            raise Refused("dead_lettered", "not_a_cloudevent" if name == "specversion" else f"{name}_missing")
+        if not isinstance(value, str):
+            raise Refused("dead_lettered", f"{name}_mistyped")
+    if attributes["specversion"] != "1.0":
+        raise Refused("dead_lettered", "not_a_cloudevent")
+    if attributes["type"] != event.type:
+        raise Refused("dead_lettered", "unknown_type")
+    for name in ("source", "id"):
+        if not 1 <= len(attributes[name].encode()) <= 1024:
+            raise Refused("dead_lettered", f"{name}_length")
+    return attributes["source"], attributes["id"], _time("time", attributes["time"])
+
+
+def _time(name: str, text: Any) -> datetime:
+    """RFC 3339 with a zone, as naive UTC with microseconds."""
+    if not isinstance(text, str):
+        raise Refused("dead_lettered", f"{name}_mistyped")
+    match = _RFC3339.fullmatch(text)
+    if not match:
+        zoneless = re.fullmatch(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?", text)
+        raise Refused("dead_lettered", f"{name}_without_zone" if zoneless else f"{name}_malformed")
+    day, clock, fraction, zone = match.groups()
+    zone = "+00:00" if zone in "Zz" else zone
+    try:
+        moment = datetime.fromisoformat(f"{day}T{clock}.{(fraction or '0')[:6]:0<6}{zone}")
+        return moment.astimezone(timezone.utc).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        raise Refused("dead_lettered", f"{name}_malformed") from error
+
+
+def _row(event: EventType, sample: Any) -> dict[str, Any]:
+    """The typed columns of one sample.  A fault of form dead-letters before a doubt of credence quarantines."""
+    if not isinstance(sample, dict):
+        raise Refused("dead_lettered", "sample_not_an_object")
+    row: dict[str, Any] = {f.name: _field(f, sample.get(f.name)) for f in event.fields}
+    doubts: list[str] = []
+    for measure in event.measures:
+        row[measure.name], doubt = _measure(measure, sample.get(measure.name))
+        if doubt:
+            doubts.append(doubt)
+    if doubts:
+        raise Refused("quarantined", doubts[0])
+    custom = {key: value for key, value in sample.items() if key.startswith("x_")}
+    if event.retained:
+        row["x_columns"] = json.dumps(custom, sort_keys=True) if custom else None
+    return row
+
+
+def _field(column: Field, value: Any) -> Any:
+    if value is None:
+        if column.optional:
+            return None
+        raise Refused("dead_lettered", f"{column.name}_missing")
+    if column.kind == "json":
+        if not isinstance(value, dict):
+            raise Refused("dead_lettered", f"{column.name}_mistyped")
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    if column.kind == "time":
+        return _time(column.name, value)
+    if not isinstance(value, str):
+        raise Refused("dead_lettered", f"{column.name}_mistyped")
+    if column.enum and value not in column.enum:
+        raise Refused("quarantined", f"{column.name}_not_in_enum")
+    if not column.min_length <= len(value.encode("utf-8", "surrogatepass")) <= (column.max_length or 1024):
+        raise Refused("dead_lettered", f"{column.name}_length")
+    if _has_surrogate(value):
+        raise Refused("dead_lettered", f"{column.name}_not_unicode")
+    return value
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _measure(measure: Measure, value: Any) -> tuple[Any, str | None]:
+    """The typed value, and the reason to doubt it, if any.  An absent measure is None."""
+    if value is None:
+        if measure.optional:
+            return None, None
+        raise Refused("dead_lettered", f"{measure.name}_missing")
+    if measure.kind == "money":
+        return _money(measure, value), None
+    if measure.kind == "text":
+        if not isinstance(value, str):
+            raise Refused("dead_lettered", f"{measure.name}_mistyped")
+        return value, None if value in measure.enum else f"{measure.name}_not_in_enum"
+    if measure.kind == "histogram":
+        return _list(measure, value)
+    number = _plain_number(measure, value)
+    return number, _doubt(measure, number)
+
+
+def _list(measure: Measure, value: Any) -> tuple[list[float], str | None]:
+    if not isinstance(value, list):
+        raise Refused("dead_lettered", f"{measure.name}_mistyped")
+    numbers = [float(_plain_number(measure, v)) for v in value]
+    if measure.max_items is not None and len(numbers) > measure.max_items:
+        return numbers, f"{measure.name}_too_many"
+    return numbers, next((d for d in (_doubt(measure, n) for n in numbers) if d), None)
+
+
+def _plain_number(measure: Measure, value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refused("dead_lettered", f"{measure.name}_mistyped")
+    if measure.integer and isinstance(value, float) and math.isfinite(value):
+        if value != int(value):
+            raise Refused("dead_lettered", f"{measure.name}_mistyped")
+        return int(value)
+    if measure.integer or isinstance(value, float):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _doubt(measure: Measure, number: float | int) -> str | None:
+    if isinstance(number, float) and math.isnan(number):
+        return f"{measure.name}_nan"
+    if measure.minimum is not None and number < measure.minimum:
+        return f"{measure.name}_negative" if number < 0 <= measure.minimum else f"{measure.name}_out_of_range"
+    if measure.maximum is not None and number > measure.maximum:
+        return f"{measure.name}_out_of_range"
+    return None
+
+
+def _money(measure: Measure, value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Refused("dead_lettered", f"{measure.name}_mistyped")
+    try:
+        amount = Decimal(getattr(value, "text", str(value)))
+    except InvalidOperation as error:
+        raise Refused("dead_lettered", f"{measure.name}_mistyped") from error
+    if not amount.is_finite() or abs(amount) >= Decimal(10) ** 28:
+        raise Refused("quarantined", f"{measure.name}_out_of_range")
+    return amount.quantize(Decimal("1e-10"))
