@@ -1,0 +1,114 @@
+"""The delivery of the outbox: one lane for each destination, each with its own worker, queue and patience.
+
+At least once, in order for each identity, never lost: the truth is the outbox in the ledger, and a row is
+marked only after its destination has accepted it.  Whoever writes rows calls `nudge()` after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.notify.destination import Destination
+from pipeline.notify.lane import Lane, Surroundings
+from pipeline.notify.message import AlertChange
+from pipeline.notify.outbox import Outbox
+from pipeline.notify.policy import Policy, Timing
+from pipeline.notify.wire import rfc3339
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a destination has not been given: `count` rows (at most Policy.read_limit are counted), the wall
+    clock of the `oldest`, since when it fails, how many it refused since the start, and its last error."""
+
+    destination: str
+    count: int
+    oldest: float | None
+    failing_since: float | None
+    refused: int
+    last_error: str | None
+
+
+async def _nothing_fires() -> Sequence[AlertChange]:
+    return ()
+
+
+def _nobody_asks(seq: int, destination: str, at: float) -> None:
+    """The default for `accepted`."""
+
+
+class Delivery:
+    """Delivers every row of the outbox to its destination.
+
+    `firing` gives the alerts that fire now (for destinations that must be told again every minute), each as
+    its firing change.  `accepted(seq, destination, at)` is called with the wall clock of each acceptance,
+    from which freshness and decision delay follow.  `catching_up` says whether the pipeline still works off
+    a downtime.  `notes` are annotations to put on every alert, such as that the broker does not answer;
+    outages of the destinations themselves are noted without it.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        destinations: Sequence[Destination],
+        *,
+        policy: Policy | None = None,
+        timing: Timing | None = None,
+        firing: Callable[[], Awaitable[Sequence[AlertChange]]] = _nothing_fires,
+        accepted: Callable[[int, str, float], None] = _nobody_asks,
+        catching_up: Callable[[], bool] = lambda: False,
+        notes: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._outbox = outbox
+        self._policy = policy or Policy()
+        self._extra_notes = notes
+        around = Surroundings(
+            outbox, self._policy, timing or Timing(), firing, catching_up, self._notes, accepted
+        )
+        self.lanes = tuple(Lane(destination, around) for destination in destinations)
+        if len({lane.name for lane in self.lanes}) < len(self.lanes):
+            raise ValueError(f"destinations need names of their own: {[lane.name for lane in self.lanes]}")
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until `stop()` or cancellation; either way all workers have ended when it returns."""
+        workers = [asyncio.create_task(lane.work(), name=f"notify {lane.name}") for lane in self.lanes]
+        try:
+            await self._stopping.wait()
+            if workers:
+                await asyncio.wait(workers, timeout=self._policy.stop_grace)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Ask `run` to return: waits end at once, a send under way within `Policy.stop_grace`."""
+        self._stopping.set()
+        for lane in self.lanes:
+            lane.stop()
+
+    def nudge(self) -> None:
+        """The ledger has new rows.  From another thread: `loop.call_soon_threadsafe(delivery.nudge)`."""
+        for lane in self.lanes:
+            lane.nudge()
+
+    async def pending(self) -> list[Pending]:
+        """What was not delivered so far, for each destination; rows it refused are not waiting any more."""
+        return [await self._pending(lane) for lane in self.lanes]
+
+    async def _pending(self, lane: Lane) -> Pending:
+        rows = await self._outbox.undelivered(lane.name, self._policy.read_limit)
+        oldest = min((row.created for row in rows), default=None)
+        return Pending(lane.name, len(rows), oldest, lane.failing_since, lane.refused, lane.last_error)
+
+    def _notes(self, name: str) -> dict[str, str]:
+        """Annotations for one lane: the outages of others, where the others say that theirs matters."""
+        notes = dict(self._extra_notes())
+        for lane in self.lanes:
+            meaning = lane.destination.habits.outage_note
+            if meaning and lane.failing_since is not None and lane.name != name:
+                notes[f"{lane.name}_outage"] = f"{meaning} (since {rfc3339(lane.failing_since)})"
+        return notes

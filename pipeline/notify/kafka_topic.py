@@ -1,0 +1,71 @@
+"""The compacted Kafka topic of alerts: key = identity, value = the change as JSON.
+
+It gets every change, in order, however old: it is the record, and calls nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+from aiokafka.errors import MessageSizeTooLargeError
+
+from pipeline.notify.destination import Habits, NotAccepted, Refused
+from pipeline.notify.message import AlertChange, to_json
+
+ALERT_TOPIC = "gigawatch.alerts"
+# How the topic is to be created: the newest value of each key is kept.
+TOPIC_CONFIG = {"cleanup.policy": "compact"}
+# A producer waits long for a broker (its own request timeout is 40 s); the lane's backoff is more patient.
+ACK_TIMEOUT = 15.0
+
+
+class Producer(Protocol):
+    """What is used of `aiokafka.AIOKafkaProducer`; it must be started, with `enable_idempotence=True`
+    (which implies acks=all), so that a retry inside the client neither doubles nor reorders."""
+
+    async def send(self, topic: str, value: bytes, key: bytes) -> Awaitable[object]: ...
+
+
+class AlertTopic:
+    """A destination: the topic `gigawatch.alerts` behind a producer that somebody else starts and stops."""
+
+    habits = Habits(
+        pages=False,
+        batch=256,
+        outage_note="Kafka takes no writes: the alert topic lags behind, and newer telemetry may be missing",
+    )
+
+    def __init__(
+        self,
+        producer: Producer,
+        *,
+        topic: str = ALERT_TOPIC,
+        name: str = "kafka",
+        timeout: float = ACK_TIMEOUT,
+    ) -> None:
+        self.name = name
+        self._producer = producer
+        self._topic = topic
+        self._timeout = timeout
+
+    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+        """Returns when every one is acknowledged by all in-sync replicas.
+
+        Raises Refused when a change is larger than the producer may send.  After a timeout the client may
+        still bring the record to the topic: then it is there twice, before whatever is sent later.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                acks = [await self._hand_over(change) for change in changes]
+                await asyncio.gather(*acks)
+        except MessageSizeTooLargeError as fault:
+            raise Refused(f"topic {self._topic}: {fault}") from fault
+        except TimeoutError:
+            raise NotAccepted(f"topic {self._topic}: no acknowledgement within {self._timeout:g} s") from None
+
+    async def _hand_over(self, change: AlertChange) -> Awaitable[object]:
+        return await self._producer.send(
+            self._topic, value=to_json(change).encode(), key=change.identity.encode()
+        )

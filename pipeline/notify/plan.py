@@ -1,0 +1,153 @@
+"""Which changes go to a destination next, and which never will: decided without a clock and without I/O.
+
+- Order per identity is kept: a batch holds each identity once, and its next change is in a later batch.
+- A destination that keeps states is given only the newest change of an identity (which also ends what the
+  older ones began); a log is given every change.
+- Nobody is paged for what is over: of the changes older than `page_max_age` only the newest is for a
+  paging destination, and not even that one if it resolves what the destination was never told.  A resolve of
+  what it *was* told always goes, however old: it calls nobody, and withholding it would leave a receiver
+  believing in an outage for ever.
+- While the pipeline catches up after a downtime, an old firing change is held until it is known whether it
+  still fires, but never longer than `hold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.notify.destination import Habits
+from pipeline.notify.message import AlertChange, UnreadableChange, fold, from_json
+from pipeline.notify.outbox import OutboxRow
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change to send; its acceptance settles `rows`, of which the last is its own."""
+
+    change: AlertChange
+    rows: tuple[OutboxRow, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`batches` in the order to send them, rows `withheld` with the reason, and how many rows are `held`."""
+
+    batches: tuple[tuple[Step, ...], ...]
+    withheld: tuple[tuple[OutboxRow, str], ...]
+    unreadable: tuple[tuple[OutboxRow, str], ...]
+    held: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a plan is made: wall clock, and what the ages of changes are measured with (seconds).
+
+    `page_max_age` None means that no change is too old, which is for replays of recorded time.
+    """
+
+    now: float
+    page_max_age: float | None
+    catching_up: bool = False
+    hold: float = 120.0
+
+    def is_old(self, change: AlertChange) -> bool:
+        return self.page_max_age is not None and self.now - change.happened_at > self.page_max_age
+
+    def holds(self, change: AlertChange) -> bool:
+        waits = self.catching_up and self.now - change.changed_at < self.hold
+        return waits and change.firing and self.is_old(change)
+
+
+def _read(rows: Iterable[OutboxRow]) -> tuple[list[Step], list[tuple[OutboxRow, str]]]:
+    steps: list[Step] = []
+    unreadable: list[tuple[OutboxRow, str]] = []
+    for row in rows:
+        try:
+            steps.append(Step(from_json(row.body), (row,)))
+        except UnreadableChange as fault:
+            unreadable.append((row, str(fault)))
+    return steps, unreadable
+
+
+def identities(rows: Iterable[OutboxRow]) -> frozenset[str]:
+    """The identities that the rows tell of; unreadable rows tell of none."""
+    return frozenset(step.change.identity for step in _read(rows)[0])
+
+
+def _folded(steps: Sequence[Step]) -> Step:
+    return Step(fold([step.change for step in steps]), tuple(row for step in steps for row in step.rows))
+
+
+def _untold(backlog: Sequence[Step]) -> bool:
+    """Whether the destination cannot know of this alert: it begins here, and none of it was ever tried."""
+    first = backlog[0].change
+    return first.firing and not first.ending() and not any(s.rows[0].attempts for s in backlog)
+
+
+def steps_of(
+    backlog: Sequence[Step], habits: Habits, moment: Moment
+) -> tuple[list[Step], tuple[OutboxRow, ...]]:
+    """The steps for one identity's undelivered changes (oldest first), and the rows that are withheld."""
+    if not habits.pages:
+        return list(backlog), ()
+    old = next((i for i, step in enumerate(backlog) if not moment.is_old(step.change)), len(backlog))
+    # What is old is folded into the first change that is not, or into one.
+    several = len(backlog) if habits.keeps_state else min(old + 1, len(backlog))
+    head, rest = _folded(backlog[:several]), list(backlog[several:])
+    if old and not head.change.firing and _untold(backlog[:several]):
+        return rest, head.rows
+    return [head, *rest], ()
+
+
+def _group(change: AlertChange, habits: Habits) -> tuple[str, ...]:
+    return (change.alertname, change.labels.get("contract", "")) if habits.grouped else ()
+
+
+def _batches(steps: Iterable[Step], habits: Habits, limit: int) -> tuple[tuple[Step, ...], ...]:
+    """Cut into batches of at most `limit`, in order; an identity's second change closes its batch."""
+    batches: list[list[Step]] = []
+    open_batch: dict[tuple[str, ...], tuple[list[Step], set[str]]] = {}
+    for step in steps:
+        group = _group(step.change, habits)
+        batch, identities = open_batch.get(group, ([], set()))
+        if not batch or step.change.identity in identities or len(batch) >= limit:
+            batch, identities = open_batch[group] = ([], set())
+            batches.append(batch)
+        batch.append(step)
+        identities.add(step.change.identity)
+    return tuple(map(tuple, batches))
+
+
+def plan(
+    rows: Sequence[OutboxRow],
+    habits: Habits,
+    moment: Moment,
+    limit: int,
+    rank: Callable[[str], int] = lambda _: 0,
+) -> Plan:
+    """The plan for one destination's undelivered rows, by `seq`.
+
+    `limit` is how many changes a batch may hold now; identities with a lower `rank` go first, so that one
+    change that a destination chokes on does not stand before the others for ever.
+    """
+    read, unreadable = _read(rows)
+    backlogs: dict[str, list[Step]] = {}
+    for step in read:
+        backlogs.setdefault(step.change.identity, []).append(step)
+    ready: list[Step] = []
+    withheld: list[tuple[OutboxRow, str]] = []
+    held = 0
+    for backlog in backlogs.values():
+        steps, silent = steps_of(backlog, habits, moment)
+        withheld += [(row, _why_withheld(moment)) for row in silent]
+        if habits.pages and steps and moment.holds(steps[0].change):
+            held += sum(len(step.rows) for step in steps)
+        else:
+            ready += steps
+    ready.sort(key=lambda step: (rank(step.change.identity), step.rows[-1].seq))
+    return Plan(_batches(ready, habits, limit), tuple(withheld), tuple(unreadable), held)
+
+
+def _why_withheld(moment: Moment) -> str:
+    return f"not paged: over before it could be told, and older than {moment.page_max_age:g} s"
