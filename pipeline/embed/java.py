@@ -135,7 +135,7 @@ def _sha256(file: Path) -> str:
 
 
 def resolve(roots: Iterable[str] = ROOTS) -> list[Jar]:
-    """`roots` and all they need at run time, resolved from their POMs without Maven (70 MB of download)."""
+    """`roots` and all they need at run time, resolved from their POMs without Maven (45 MB to fetch)."""
     from jgo.maven import MavenContext
 
     with tempfile.TemporaryDirectory() as scratch:
