@@ -114,8 +114,12 @@ class EventType:
         return (*self.dimensions, *((self.entity,) if self.entity else ()), *self.labels)
 
     def columns(self) -> tuple[tuple[str, str], ...]:
-        """(name, SQL type) of each column that comes from the event's data, in the order of the history."""
-        return tuple((c.name, c.sql_type) for c in (*self.fields, *self.measures))
+        """(name, SQL type) of each column that comes from the event's data, in the order of the history.
+
+        A retained type (billing) also keeps the custom columns `x_…` of its data, as JSON in `x_columns`.
+        """
+        named = [(f.name, f.sql_type) for f in self.fields] + [(m.name, m.sql_type) for m in self.measures]
+        return (*named, ("x_columns", "VARCHAR")) if self.retained else tuple(named)
 
 
 @dataclass(frozen=True, slots=True)

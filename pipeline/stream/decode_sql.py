@@ -40,7 +40,9 @@ def decode_sql(event: EventType) -> DecodeSql:
     data = _structure(event)
     header = {name: _header(f"ce_{name}") for name in ENVELOPE}
     # a one-byte search costs 0.05 µs, the longer ones 0.4 µs each: ask for those only where a bracket is
-    looks_array = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
+    looks_array = (
+        "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
+    )
     carried = "row, part, record_time"
     quoted = {name: f"e_{name}" for name in ENVELOPE}
     envelope_columns = ", ".join(f"{header[name]} AS e_{name}" for name in ENVELOPE)
@@ -51,7 +53,7 @@ def decode_sql(event: EventType) -> DecodeSql:
             {**envelope},
             "j.data",
             f"(SELECT {carried}, value, 0 AS idx, json_transform(value, {_text(single)}) AS j "
-            f"FROM records WHERE valid AND NOT {looks_array})",
+            f"FROM records WHERE NOT {looks_array} AND json_valid(value))",
         ),
         structured_array=_select(
             event,
@@ -60,14 +62,14 @@ def decode_sql(event: EventType) -> DecodeSql:
             f"(SELECT {carried}, idx, {', '.join(quoted.values())}, element AS value, json_transform(element, {_text(data)}) AS j "
             f"FROM (SELECT {carried}, {opened_columns}, unnest(j.data)::VARCHAR AS element, "
             "generate_subscripts(j.data, 1) - 1 AS idx "
-            f"FROM (SELECT {carried}, json_transform(value, {_text(array)}) AS j FROM records WHERE valid AND {looks_array})))",
+            f"FROM (SELECT {carried}, json_transform(value, {_text(array)}) AS j FROM records WHERE {looks_array} AND json_valid(value))))",
         ),
         binary_single=_select(
             event,
             quoted,
             "j",
             f"(SELECT {carried}, value, 0 AS idx, {envelope_columns}, json_transform(value, {_text(data)}) AS j "
-            "FROM records WHERE valid AND NOT starts_with(ltrim(value), '['))",
+            "FROM records WHERE NOT starts_with(ltrim(value), '[') AND json_valid(value))",
         ),
         binary_array=_select(
             event,
@@ -77,7 +79,7 @@ def decode_sql(event: EventType) -> DecodeSql:
             f"FROM (SELECT {carried}, {', '.join(quoted.values())}, unnest(elements)::VARCHAR AS element, "
             "generate_subscripts(elements, 1) - 1 AS idx "
             f"FROM (SELECT {carried}, {envelope_columns}, json_transform(value, '[\"JSON\"]') AS elements "
-            "FROM records WHERE valid AND starts_with(ltrim(value), '['))))",
+            "FROM records WHERE starts_with(ltrim(value), '[') AND json_valid(value))))",
         ),
     )
 
@@ -132,7 +134,9 @@ def _select(event: EventType, envelope: dict[str, str], data: str, source: str) 
         columns.append(f"t_{measure.name} AS {measure.name}")
     if any(m.kind == "money" for m in event.measures):
         checks += _money_checks(event, data)
+    if event.retained:
         checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
+        columns.append("NULL::VARCHAR AS x_columns")
     ok = " AND ".join(checks)
     return (
         f"SELECT row, idx::INTEGER AS idx, coalesce({ok}, false) AS ok, part, record_time, "
@@ -217,7 +221,10 @@ def _money_checks(event: EventType, data: str) -> list[str]:
     kinds = f"json_type(value, [{paths}])"
     known = "['UBIGINT', 'BIGINT', 'DOUBLE', 'VARCHAR']"
     present = " + ".join(f"({data}.{name} IS NOT NULL)::INTEGER" for name in names)
-    return [f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}", f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}"]
+    return [
+        f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}",
+        f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}",
+    ]
 
 
 def _time(text: str) -> str:

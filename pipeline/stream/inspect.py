@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Literal
 
 from pipeline.catalog import EventType, Field, Measure
@@ -25,6 +25,8 @@ _RFC3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 _GZIP_MAGIC = b"\x1f\x8b"
+_MONEY = Context(prec=38, rounding=ROUND_HALF_UP)
+_MONEY_STEP = Decimal("1e-10")
 
 
 class Refused(Exception):
@@ -96,7 +98,9 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
     if "ce_specversion" not in named and "ce_type" not in named:
         _json(value)
         raise Refused("dead_lettered", "not_a_cloudevent")
-    attributes = {name[3:]: _percent_decoded(content) for name, content in named.items() if name.startswith("ce_")}
+    attributes = {
+        name[3:]: _percent_decoded(content) for name, content in named.items() if name.startswith("ce_")
+    }
     return attributes, _json(value)
 
 
@@ -118,7 +122,9 @@ def _percent_decoded(content: bytes) -> str:
 
 def _json(value: bytes) -> Any:
     try:
-        return json.loads(value.decode("utf-8"), parse_float=_number, parse_constant=float, object_pairs_hook=_first)
+        return json.loads(
+            value.decode("utf-8"), parse_float=_number, parse_constant=float, object_pairs_hook=_first
+        )
     except UnicodeDecodeError as error:
         raise Refused("dead_lettered", "not_utf8") from error
     except (ValueError, RecursionError) as error:
@@ -257,7 +263,7 @@ def _plain_number(measure: Measure, value: Any) -> float | int:
         if value != int(value):
             raise Refused("dead_lettered", f"{measure.name}_mistyped")
         return int(value)
-    if measure.integer or isinstance(value, float):
+    if measure.integer:
         return value
     try:
         return float(value)
@@ -284,4 +290,4 @@ def _money(measure: Measure, value: Any) -> Decimal:
         raise Refused("dead_lettered", f"{measure.name}_mistyped") from error
     if not amount.is_finite() or abs(amount) >= Decimal(10) ** 28:
         raise Refused("quarantined", f"{measure.name}_out_of_range")
-    return amount.quantize(Decimal("1e-10"))
+    return amount.quantize(_MONEY_STEP, context=_MONEY)

@@ -1,0 +1,141 @@
+"""The mergeable aggregates of an event type: table columns, the roll-up of samples, the merge of partials.
+
+A partial row holds, for a series and a window: `samples`, `last_time`, and for each number `m`: `m_count`,
+`m_sum` (HUGEINT, in the schema's quantum, so that no order of addition changes a bit), `m_min`, `m_max` and
+`m_last`, a struct `(time, source, id, idx, value)` whose maximum is the newest sample, ties broken by identity.
+"""
+
+from __future__ import annotations
+
+from pipeline.catalog import EventType, Measure
+from pipeline.rollup.histogram import bucket_sql
+from pipeline.rollup.windows import GRID_SECONDS, floor_sql
+
+BLOCK_BITS = 4096
+"""Entities in one bit set: `bitstring_agg` needs constant bounds and `bit_or` equal widths."""
+
+
+def last_type(measure: Measure) -> str:
+    """SQL type of `m_last`."""
+    value = "VARCHAR" if measure.kind == "text" else "DOUBLE"
+    return f'STRUCT("time" TIMESTAMP, source VARCHAR, id VARCHAR, idx INTEGER, "value" {value})'
+
+
+def partial_columns(event: EventType) -> tuple[tuple[str, str], ...]:
+    """(name, SQL type) of the aggregate columns of a partial row, without series, window and known_from."""
+    columns: list[tuple[str, str]] = [("samples", "BIGINT"), ("last_time", "TIMESTAMP")]
+    for m in event.numbers:
+        columns += [
+            (f"{m.name}_count", "BIGINT"),
+            (f"{m.name}_sum", "HUGEINT"),
+            (f"{m.name}_min", "DOUBLE"),
+            (f"{m.name}_max", "DOUBLE"),
+            (f"{m.name}_last", last_type(m)),
+        ]
+    for m in event.texts:
+        columns += [(f"{m.name}_count", "BIGINT"), (f"{m.name}_last", last_type(m))]
+    return tuple(columns)
+
+
+def merge_sql(event: EventType) -> str:
+    """Select list that merges partial rows of one key (`GROUP BY` is the caller's)."""
+    return ", ".join(f"{_merge(name)}({name}) AS {name}" for name, _ in partial_columns(event))
+
+
+def _merge(column: str) -> str:
+    if column == "samples" or column.endswith(("_count", "_sum")):
+        return "sum"
+    return "min" if column.endswith("_min") else "max"
+
+
+def partials_sql(event: EventType, samples: str) -> str:
+    """SELECT of 10 s partials from the relation `samples`.
+
+    The last value is found in two steps, the newest time first and the identity only among the rows tied
+    on it: comparing a struct for every sample and measure costs more than the whole roll-up.
+    """
+    measures = (*event.numbers, *event.texts)
+    grouped = ["count(*) AS samples", "max(time) AS last_time"]
+    for m in event.numbers:
+        grouped += [
+            f"count({m.name}) AS {m.name}_count",
+            f"sum({quanta_sql(m)}) AS {m.name}_sum",
+            f"min({m.name})::DOUBLE AS {m.name}_min",
+            f"max({m.name})::DOUBLE AS {m.name}_max",
+        ]
+    grouped += [f"count({m.name}) AS {m.name}_count" for m in event.texts]
+    grouped += [f"max(time) FILTER ({m.name} IS NOT NULL) AS {m.name}_time" for m in measures]
+    windowed = f"SELECT *, {floor_sql('time', GRID_SECONDS)} AS window_start FROM {samples}"
+    if not measures:
+        return f"SELECT series, window_start, {', '.join(grouped)} FROM ({windowed}) GROUP BY ALL"
+    lasts = ", ".join(f"max({_last(m)}) FILTER ({m.name} IS NOT NULL) AS {m.name}_last" for m in measures)
+    times = ", ".join(f"{m.name}_time" for m in measures)
+    columns = ", ".join(("l." if c.endswith("_last") else "g.") + c for c, _ in partial_columns(event))
+    return (
+        f"WITH windowed AS ({windowed}), "
+        f"grouped AS MATERIALIZED (SELECT series, window_start, {', '.join(grouped)} FROM windowed GROUP BY ALL), "
+        f"newest AS (SELECT DISTINCT series, window_start, unnest([{times}]) AS time FROM grouped), "
+        f"lasts AS (SELECT series, window_start, {lasts} FROM windowed "
+        "SEMI JOIN newest USING (series, window_start, time) GROUP BY ALL) "
+        f"SELECT series, window_start, {columns} FROM grouped g LEFT JOIN lasts l USING (series, window_start)"
+    )
+
+
+def quanta_sql(measure: Measure) -> str:
+    """SQL for a value as a whole number of the measure's quanta."""
+    if measure.integer and measure.quantum == 1:
+        return measure.name
+    return f"round({measure.name} * {(1 / measure.quantum).normalize():f}::DOUBLE)::BIGINT"
+
+
+def _last(m: Measure) -> str:
+    value = m.name if m.kind == "text" else f"{m.name}::DOUBLE"
+    return f"{{'time': time, 'source': source, 'id': id, 'idx': idx, 'value': {value}}}"
+
+
+def histogram_sql(event: EventType, samples: str) -> str | None:
+    """SELECT of 10 s histogram rows `(series, window_start, measure, bucket, n)`; None without such a measure."""
+    parts = [
+        f"SELECT series, window_start, '{m.name}' AS measure, {bucket_sql('value')} AS bucket, count(*) AS n "
+        f"FROM (SELECT series, {floor_sql('time', GRID_SECONDS)} AS window_start, unnest({m.name}) AS value "
+        f"FROM {samples}) GROUP BY ALL"
+        for m in event.histograms
+    ]
+    return " UNION ALL ".join(parts) or None
+
+
+def marks_sql(event: EventType) -> str:
+    """Select list of the entity's marks as BOOLEAN columns; an absent measure is no mark."""
+    columns = []
+    for mark in event.marks:
+        value = f"coalesce({', '.join(mark.of)})"
+        test = f"{value} > {mark.above}" if mark.above is not None else f"{value} IN ({_quoted(mark.values)})"
+        columns.append(f"coalesce({test}, false) AS {mark.name}")
+    return ", ".join(columns)
+
+
+def _quoted(values: tuple[str, ...]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def bits_sql(event: EventType, indexed: str) -> str:
+    """SELECT of 10 s bit sets from `indexed(series, window_start, entity_idx, <marks>)`."""
+    bit = f"entity_idx % {BLOCK_BITS}"
+    sets = [f"{_bit_set(bit)} AS observed"]
+    sets += [f"{_bit_set(bit, mark.name)} AS {mark.name}" for mark in event.marks]
+    return (
+        f"SELECT series, window_start, (entity_idx // {BLOCK_BITS})::INTEGER AS block, {', '.join(sets)} "
+        f"FROM {indexed} GROUP BY series, window_start, block"
+    )
+
+
+def _bit_set(bit: str, only: str | None = None) -> str:
+    empty = f"repeat('0', {BLOCK_BITS})::BIT"
+    if only is None:
+        return f"bitstring_agg({bit}, 0, {BLOCK_BITS - 1})"
+    return f"coalesce(bitstring_agg({bit}, 0, {BLOCK_BITS - 1}) FILTER ({only}), {empty})"
+
+
+def merge_bits_sql(event: EventType) -> str:
+    """Select list that merges bit sets of one key."""
+    return ", ".join(f"bit_or({name}) AS {name}" for name in ("observed", *(m.name for m in event.marks)))

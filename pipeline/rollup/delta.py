@@ -1,0 +1,53 @@
+"""The delta: what a batch of Kafka records adds up to, ready to be applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+Place = tuple[str, int]
+"""A topic and a partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A private file of raw rows, written and fsynced; event times naive UTC, `max_time` inclusive."""
+
+    name: str
+    topic: str
+    rows: int
+    min_time: datetime
+    max_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How `n` events of a partition ended; `minute` is that of their Kafka timestamp, naive UTC."""
+
+    topic: str
+    part: int
+    minute: datetime
+    fate: str
+    reason: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """At most one contiguous offset range `[lo, hi)` per partition, and what it adds up to.
+
+    `views` names the event types with rows.  Their partial roll-ups stand in temporary tables of the
+    ledger's connection: `delta_samples_{view}`, `delta_partials_{view}`, `delta_hist_{view}`,
+    `delta_series_{view}`; in the one-process form they are handed over where they are.
+    """
+
+    ranges: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+    progress: Mapping[Place, datetime] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    fates: tuple[Fate, ...] = ()
+
+    @property
+    def events(self) -> int:
+        return sum(f.n for f in self.fates)

@@ -1,0 +1,122 @@
+"""A batch of Kafka records as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from aiokafka.structs import ConsumerRecord
+
+from pipeline.rollup.delta import Place
+
+Records = Sequence[ConsumerRecord]
+
+_STRUCTURED = b"application/cloudevents"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one fetch, by topic and partition, each list in offset order without a gap.
+
+    `ranges` holds `[lo, hi)` per partition: `hi` is where the next fetch begins, which lies beyond the last
+    record when the log has control records.
+    """
+
+    records: Mapping[Place, Records]
+    ranges: Mapping[Place, tuple[int, int]]
+
+    def __len__(self) -> int:
+        return sum(len(r) for r in self.records.values())
+
+    def of_topic(self, topic: str) -> list[tuple[int, Records]]:
+        """(partition, records) of one topic, by partition."""
+        return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRecords:
+    """The records of one topic: `structured` and `binary` hold those that a decoder may try.
+
+    Columns: row INTEGER (position in `all`), part INTEGER, record_time TIMESTAMP, value VARCHAR,
+    and for `binary` headers MAP(VARCHAR, BLOB).  Values that are null, too large or no UTF-8 are in neither.
+    """
+
+    all: Records
+    structured: pa.Table | None
+    binary: pa.Table | None
+
+
+def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> TopicRecords:
+    """Columns of the records of one topic, without a Python step per record where all are alike."""
+    records: Records = parts[0][1] if len(parts) == 1 else list(chain.from_iterable(r for _, r in parts))
+    columns = {
+        "row": pa.array(range(len(records)), pa.int32()),
+        "part": pa.concat_arrays([pa.repeat(pa.scalar(p, pa.int32()), len(r)) for p, r in parts]),
+        "record_time": pa.array(list(map(attrgetter("timestamp"), records)), pa.int64()),
+        "value": pa.array(list(map(attrgetter("value"), records)), pa.large_binary()),
+    }
+    table = pa.table(columns)
+    table = table.set_column(
+        2, "record_time", pc.multiply(table["record_time"], 1000).cast(pa.timestamp("us"))
+    )
+    headers = list(map(attrgetter("headers"), records))
+    if headers.count(headers[0]) == len(headers):  # compared in C: the usual case costs next to nothing
+        alike = [_is_structured(headers[0])] * len(headers)
+    else:
+        seen: dict[int, bool] = {}
+        alike = [_is_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
+    usable = _usable(table, max_bytes)
+    is_structured = pa.array(alike, pa.bool_())
+    structured = _text(table.filter(pc.and_(usable, is_structured)))
+    rest = pc.and_not(usable, is_structured)
+    binary = (
+        _text(table.append_column("headers", _header_map(headers)).filter(rest)) if not all(alike) else None
+    )
+    return TopicRecords(records, structured, binary)
+
+
+def _is_structured(headers: Sequence[tuple[str, bytes]]) -> bool:
+    return any(
+        name.lower() == "content-type" and value is not None and value.lower().startswith(_STRUCTURED)
+        for name, value in headers
+    )
+
+
+def _of_one(headers: Sequence[tuple[str, bytes]], seen: dict[int, bool]) -> bool:
+    key = hash(headers[0])
+    if key not in seen:
+        seen[key] = _is_structured(headers)
+    return seen[key]
+
+
+def _header_map(headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Array:
+    return pa.array(headers, pa.map_(pa.string(), pa.binary()))
+
+
+def _usable(table: pa.Table, max_bytes: int) -> pa.Array:
+    length = pc.binary_length(table["value"])
+    return pc.fill_null(pc.less_equal(length, max_bytes), False)
+
+
+def _text(table: pa.Table) -> pa.Table | None:
+    """The table with `value` as text; rows that are not UTF-8 are left out (the slow path names them)."""
+    if not table.num_rows:
+        return None
+    at = table.schema.get_field_index("value")
+    try:
+        return table.set_column(at, "value", table["value"].cast(pa.large_string()))
+    except pa.ArrowInvalid:
+        texts = [_utf8(v) for v in table["value"].to_pylist()]
+        table = table.set_column(at, "value", pa.array(texts, pa.large_string()))
+        return table.filter(table["value"].is_valid())
+
+
+def _utf8(value: bytes) -> str | None:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,212 @@
+"""From records to samples: the vectorised decoder, with the slow path for what it doubts.
+
+The work of one batch stands in temporary tables of the connection, replaced by the next batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from aiokafka.structs import ConsumerRecord
+
+from pipeline.catalog import EventType
+from pipeline.stream.batch import Records, TopicRecords
+from pipeline.stream.decode_sql import decode_sql
+from pipeline.stream.inspect import Outcome, inspect
+
+_EPOCH = datetime(1970, 1, 1)
+_IDENTITY = "hash(source, id, idx) AS identity"
+"""64 bits of what makes a sample the same sample when it is sent again."""
+_NO_SERIES = 0
+"""In place of a series: these dimensions are not what the schema says."""
+_DOUBTFUL = f"NOT ok OR series = {_NO_SERIES}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch."""
+
+    position: int
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What a topic's records became.  The good samples stand in the temporary table `delta_samples_{view}`.
+
+    Its columns: row, idx, part, record_time, source, id, time, identity, series, the event type's columns
+    but the dimensions, which follow from `series` through `known_series_{view}`.
+    """
+
+    event: EventType
+    records: Records
+    refusals: list[Refusal] = field(default_factory=list)
+
+
+class Decoder:
+    """Decodes batches of one event type; remembers the series it has met (quoted dimensions → series)."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType, max_bytes: int) -> None:
+        self._con = con
+        self._event = event
+        self._max_bytes = max_bytes
+        self._sql = decode_sql(event)
+        dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}(quoted UBIGINT, series UBIGINT)")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+
+    def decode(self, topic: TopicRecords) -> Decoded:
+        """Decode the records of one topic into `delta_samples_{view}`."""
+        found = Decoded(self._event, topic.all)
+        self._parse(topic)
+        self._meet_series(topic.all)
+        doubtful = self._doubtful(len(topic.all))
+        if not doubtful:
+            return found
+        rows: list[dict[str, Any]] = []
+        for position, wanted in doubtful.items():
+            for outcome in self._inspect(topic.all[position]):
+                if wanted is not None and outcome.idx not in wanted:
+                    continue
+                if outcome.fate == "aggregated":
+                    rows.append(self._row(position, topic.all[position], outcome))
+                else:
+                    found.refusals.append(Refusal(position, outcome))
+        self._replace_doubtful(rows)
+        return found
+
+    def _parse(self, topic: TopicRecords) -> None:
+        """Run the decoder over each content mode that occurs, into `delta_samples_{view}`."""
+        con, view = self._con, self._event.view
+        parts = []
+        for name, table, statements in (
+            ("structured", topic.structured, (self._sql.structured_single, self._sql.structured_array)),
+            ("binary", topic.binary, (self._sql.binary_single, self._sql.binary_array)),
+        ):
+            if table is not None:
+                con.register(f"records_{name}", table)
+                parts += [s.replace("FROM records ", f"FROM records_{name} ") for s in statements]
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT parsed.*, {_IDENTITY}, series "
+            f"FROM ({' UNION ALL '.join(parts) or self._nothing()}) parsed "
+            f"LEFT JOIN series_map_{view} USING (quoted)"
+        )
+
+    def _nothing(self) -> str:
+        """The decoder over no record, for a batch in which no value is even text."""
+        none = (
+            "(SELECT 0 AS row, 0 AS part, NULL::TIMESTAMP AS record_time, ''::VARCHAR AS value WHERE false)"
+        )
+        return self._sql.structured_single.replace("FROM records ", f"FROM {none} ")
+
+    def _meet_series(self, records: Records) -> None:
+        """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
+        view = self._event.view
+        new = self._con.execute(
+            f"SELECT quoted, min(row), arg_min(idx, row) FROM delta_samples_{view} "
+            "WHERE ok AND series IS NULL GROUP BY quoted"
+        ).fetchall()
+        if not new:
+            return
+        met = []
+        for quoted, position, idx in new:
+            outcome = next(o for o in self._inspect(records[position]) if o.idx == idx)
+            met.append((quoted, self.series_of(outcome.row) if outcome.fate == "aggregated" else _NO_SERIES))
+        self._con.executemany(f"INSERT INTO series_map_{view} VALUES (?, ?)", met)
+        self._con.execute(
+            f"UPDATE delta_samples_{view} AS s SET series = m.series FROM series_map_{view} m "
+            "WHERE s.quoted = m.quoted AND s.series IS NULL"
+        )
+
+    def series_of(self, row: Any) -> int:
+        """The series of a sample: a 64-bit hash of its dimensions, remembered with them."""
+        view = self._event.view
+        values = [row[d.name] for d in self._event.dimensions]
+        marks = ", ".join("?::VARCHAR" for _ in values)
+        (series,) = self._con.execute(f"SELECT hash({marks})", values).fetchone() or (0,)
+        self._con.execute(
+            f"INSERT INTO known_series_{view} SELECT ?::UBIGINT, {marks} "
+            f"WHERE ?::UBIGINT NOT IN (SELECT series FROM known_series_{view})",
+            [series, *values, series],
+        )
+        return int(series)
+
+    def _doubtful(self, count: int) -> dict[int, set[int] | None]:
+        """Position → sample indices that need the slow path; None for a whole message."""
+        view = self._event.view
+        doubtful: dict[int, set[int] | None] = {}
+        for position, idx in self._con.execute(
+            f"SELECT row, idx FROM delta_samples_{view} WHERE {_DOUBTFUL} ORDER BY ALL"
+        ).fetchall():
+            doubtful.setdefault(position, set()).add(idx)  # type: ignore[union-attr]
+        for (position,) in self._con.execute(
+            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN delta_samples_{view} USING (row) ORDER BY ALL"
+        ).fetchall():
+            doubtful[position] = None
+        return doubtful
+
+    def _inspect(self, record: ConsumerRecord) -> Iterable[Outcome]:
+        return inspect(self._event, record.value, record.headers, record_time(record), self._max_bytes)
+
+    def _row(self, position: int, record: ConsumerRecord, outcome: Outcome) -> dict[str, Any]:
+        names = [name for name, _ in self._own_columns()]
+        return {
+            "row": position,
+            "idx": outcome.idx,
+            "part": record.partition,
+            "record_time": record_time(record),
+            "source": outcome.source,
+            "id": outcome.id,
+            "time": outcome.time,
+            "series": self.series_of(outcome.row),
+            **{name: outcome.row.get(name) for name in names},
+        }
+
+    def _own_columns(self) -> list[tuple[str, str]]:
+        return list(self._event.columns())[len(self._event.dimensions) :]
+
+    def _replace_doubtful(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Put what the slow path accepted in the place of what the fast path doubted."""
+        con, view = self._con, self._event.view
+        con.execute(f"DELETE FROM delta_samples_{view} WHERE {_DOUBTFUL}")
+        if rows:
+            con.register("slow_rows", _arrow(rows, self._own_columns()))
+            con.execute(f"INSERT INTO delta_samples_{view} BY NAME SELECT *, {_IDENTITY} FROM slow_rows")
+            con.unregister("slow_rows")
+
+
+_ARROW: dict[str, Callable[[], pa.DataType]] = {
+    "VARCHAR": pa.string,
+    "DOUBLE": pa.float64,
+    "BIGINT": pa.int64,
+    "TIMESTAMP": lambda: pa.timestamp("us"),
+    "DOUBLE[]": lambda: pa.list_(pa.float64()),
+    "DECIMAL(38,10)": lambda: pa.decimal128(38, 10),
+}
+
+
+def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa.Table:
+    head = [
+        ("row", pa.int32()),
+        ("idx", pa.int32()),
+        ("part", pa.int32()),
+        ("record_time", pa.timestamp("us")),
+    ]
+    head += [
+        ("source", pa.string()),
+        ("id", pa.string()),
+        ("time", pa.timestamp("us")),
+        ("series", pa.uint64()),
+    ]
+    schema = pa.schema(head + [(name, _ARROW[sql]()) for name, sql in own])
+    return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def record_time(record: ConsumerRecord) -> datetime:
+    """The Kafka timestamp of a record as naive UTC."""
+    return _EPOCH + timedelta(milliseconds=record.timestamp)

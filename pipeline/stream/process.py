@@ -1,0 +1,235 @@
+"""From a batch of records to a delta: the named steps of `STEPS`, in order.
+
+    records → decode → remove duplicates → roll up → segment → quarantine → count fates → delta
+
+The caller runs this and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
+and on the identities of the batches before it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from aiokafka.structs import ConsumerRecord
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.ledger import files
+from pipeline.rollup.aggregate import histogram_sql, partials_sql
+from pipeline.rollup.delta import Delta, Fate, Place, Segment
+from pipeline.rollup.windows import GRID_SECONDS, floor_sql
+from pipeline.stream.batch import Batch, Records, topic_records
+from pipeline.stream.decode import Decoder, Refusal, record_time
+from pipeline.stream.duplicates import Seen
+
+QUARANTINE = "quarantine"
+_QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("time", pa.timestamp("us")),
+        ("topic", pa.string()),
+        ("part", pa.int32()),
+        ("record_offset", pa.int64()),
+        ("reason", pa.string()),
+        ("source", pa.string()),
+        ("id", pa.string()),
+        ("idx", pa.int32()),
+        ("sample", pa.string()),
+        ("record_time", pa.timestamp("us")),
+        ("known_from", pa.timestamp("us")),
+    ]
+)
+_SAMPLE_LIMIT = 65_536
+"""Characters of a quarantined sample that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be understood, wholly or in the samples that `reasons` names (index → reason)."""
+
+    topic: str
+    record: ConsumerRecord
+    reasons: Mapping[int, str]
+
+
+@dataclass(slots=True)
+class Work:
+    """What the steps hand on for one topic."""
+
+    event: EventType
+    parts: list[tuple[int, Records]]
+    known_from: datetime
+    before: dict[int, datetime]
+    records: Records = ()
+    refusals: list[Refusal] = field(default_factory=list)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
+    rows: int = 0
+    segments: list[Segment] = field(default_factory=list)
+    fates: list[Fate] = field(default_factory=list)
+    progress: dict[int, datetime] = field(default_factory=dict)
+
+
+class Processor:
+    """Turns batches into deltas on `con`, the ledger's connection; segments are written under `data`."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, catalog: Catalog, data: Path, max_bytes: int) -> None:
+        self._con = con
+        self._catalog = catalog
+        self._segments = data / "segments"
+        self._segments.mkdir(parents=True, exist_ok=True)
+        self._max_bytes = max_bytes
+        self._decoders = {e.topic: Decoder(con, e, max_bytes) for e in catalog.types}
+        self.seen = {e.topic: Seen(con, e) for e in catalog.types}
+
+    def process(
+        self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
+    ) -> tuple[Delta, list[DeadLetter]]:
+        """The delta of `batch`, and its dead letters.
+
+        `known_from`: topic → the first instant not yet evaluated (naive UTC); `progress`: what each partition
+        had reached before.
+        """
+        done: list[Work] = []
+        for event in self._catalog.types:
+            parts = batch.of_topic(event.topic)
+            if parts:
+                before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
+                work = Work(event, parts, known_from[event.topic], before)
+                for step in STEPS:
+                    step(self, work)
+                done.append(work)
+        delta = Delta(
+            ranges=batch.ranges,
+            progress={(w.event.topic, part): at for w in done for part, at in w.progress.items()},
+            views=tuple(w.event.view for w in done if w.rows),
+            segments=tuple(s for w in done for s in w.segments),
+            fates=tuple(f for w in done for f in w.fates),
+        )
+        return delta, [letter for w in done for letter in _dead_letters(w)]
+
+    def _decode(self, work: Work) -> None:
+        decoded = self._decoders[work.event.topic].decode(topic_records(work.parts, self._max_bytes))
+        work.records, work.refusals = decoded.records, decoded.refusals
+
+    def _remove_duplicates(self, work: Work) -> None:
+        seen = self.seen[work.event.topic]
+        work.progress = self._reached(work)
+        work.duplicates = seen.remove_duplicates(work.before)
+        seen.remember({**work.before, **work.progress})
+
+    def _reached(self, work: Work) -> dict[int, datetime]:
+        rows = self._con.execute(
+            f"SELECT part, max(least(time, record_time)) FROM delta_samples_{work.event.view} GROUP BY part"
+        ).fetchall()
+        return {part: max(at, work.before.get(part, at)) for part, at in rows}
+
+    def _roll_up(self, work: Work) -> None:
+        view, con = work.event.view, self._con
+        samples = f"delta_samples_{view}"
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS {partials_sql(work.event, samples)}"
+        )
+        histogram = histogram_sql(work.event, samples)
+        if histogram:
+            con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
+
+    def _write_segment(self, work: Work) -> None:
+        """The raw rows as a private Parquet file: whole and on the disk before its record can be committed."""
+        event, view = work.event, work.event.view
+        own = ", ".join(name for name, _ in event.columns())
+        counted = self._con.execute(
+            f"SELECT count(*), min(time), max(time) FROM delta_samples_{view}"
+        ).fetchone()
+        work.rows, first, last = counted or (0, None, None)
+        if not work.rows:
+            return
+        name = f"{view}-{secrets.token_hex(8)}.parquet"
+        known = f"greatest(TIMESTAMP '{work.known_from}', {floor_sql('time', GRID_SECONDS)} + INTERVAL {GRID_SECONDS} SECOND)"
+        path = self._segments / name
+        with files.disk_errors(path):
+            self._con.execute(
+                f"COPY (SELECT time, {own}, source, id, idx, {known} AS known_from FROM delta_samples_{view} "
+                f"JOIN known_series_{view} USING (series)) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION lz4_raw)"
+            )
+            files.fsync(path)
+        work.segments.append(Segment(name, event.topic, work.rows, first, last))
+
+    def _quarantine(self, work: Work) -> None:
+        doubted = [r for r in work.refusals if r.outcome.fate == "quarantined"]
+        if not doubted:
+            return
+        rows = [_quarantine_row(work, r) for r in doubted]
+        name = f"{QUARANTINE}-{secrets.token_hex(8)}.parquet"
+        path = self._segments / name
+        with files.disk_errors(path):
+            pq.write_table(pa.Table.from_pylist(rows, schema=_QUARANTINE_SCHEMA), path)
+            files.fsync(path)
+        times = [row["time"] or row["record_time"] for row in rows]
+        work.segments.append(Segment(name, QUARANTINE, len(rows), min(times), max(times)))
+
+    def _count_fates(self, work: Work) -> None:
+        counts: Counter[tuple[int, datetime, str, str]] = Counter()
+        view = work.event.view
+        for part, minute, n in self._con.execute(
+            f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} GROUP BY ALL ORDER BY ALL"
+        ).fetchall():
+            counts[part, minute, "aggregated", ""] += n
+        for position, _ in work.duplicates:
+            counts[*_place(work, position), "duplicate", "identity_seen"] += 1
+        for refusal in work.refusals:
+            outcome = refusal.outcome
+            counts[*_place(work, refusal.position), outcome.fate, outcome.reason] += 1
+        work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items())]
+
+
+STEPS = (
+    Processor._decode,
+    Processor._remove_duplicates,
+    Processor._roll_up,
+    Processor._write_segment,
+    Processor._quarantine,
+    Processor._count_fates,
+)
+"""What happens to a topic's records, in order; read this as the table of contents."""
+
+
+def _place(work: Work, position: int) -> tuple[int, datetime]:
+    record = work.records[position]
+    return record.partition, record_time(record).replace(second=0, microsecond=0)
+
+
+def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, object]:
+    record, outcome = work.records[refusal.position], refusal.outcome
+    return {
+        "time": outcome.time,
+        "topic": work.event.topic,
+        "part": record.partition,
+        "record_offset": record.offset,
+        "reason": outcome.reason,
+        "source": outcome.source,
+        "id": outcome.id,
+        "idx": outcome.idx,
+        "sample": json.dumps(outcome.sample, ensure_ascii=True)[:_SAMPLE_LIMIT],
+        "record_time": record_time(record),
+        "known_from": work.known_from,
+    }
+
+
+def _dead_letters(work: Work) -> Sequence[DeadLetter]:
+    """One for each record: an array with ten bad samples is kept once, with ten reasons."""
+    reasons: dict[int, dict[int, str]] = {}
+    for refusal in work.refusals:
+        if refusal.outcome.fate == "dead_lettered":
+            reasons.setdefault(refusal.position, {})[refusal.outcome.idx] = refusal.outcome.reason
+    return [DeadLetter(work.event.topic, work.records[p], r) for p, r in sorted(reasons.items())]
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
