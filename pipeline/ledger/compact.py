@@ -1,0 +1,245 @@
+"""Compaction: many small files of a settled time become one, many ledger rows of one key become one.
+
+Published files are merged without any reader seeing a row twice or missing one: the merged file is written
+in a sibling directory under `DATA/staging/`, and the two directories exchange their names in one step.  A
+query that listed the old names and has not opened them yet fails with a missing file and is to be repeated
+(query.py does); it never reads a mixture.
+
+    raw history                                          roll-ups and fates
+    1. write and fsync the merged file                   1. the same
+    2. record it in the ledger as `merging`              2. exchange: the directory itself tells what it holds
+    3. exchange the directories
+    4. record it as `published`, forget the old names
+
+A kill before 3 leaves the old directory, one after it the new; `recover` makes the ledger agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.ledger import files
+from pipeline.ledger.publish import WHOLE
+from pipeline.ledger.retention import directories, newest_watermark, partial_tables
+from pipeline.ledger.rollup_select import bounds, merge_select
+from pipeline.ledger.seal import history_table, write_sorted
+from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
+from pipeline.ledger.views import (
+    DAY,
+    FATES_TABLE,
+    HOUR,
+    QUARANTINE,
+    WIDTHS,
+    PublishedTable,
+    literal,
+    quoted,
+    rollup_table,
+    scan,
+)
+
+log = structlog.get_logger()
+
+SETTLED_AFTER = HOUR
+"""Raw hours are merged when the watermark is this far past them (seconds): late rows are rare by then."""
+ROLLUPS_SETTLED_AFTER = 600
+ROWS_PER_FILE = 20_000_000
+"""An hour beyond this stays in several files: each is long since large enough to be read at full speed."""
+OPEN_DELTAS = 32
+"""A slice of partials that is still filling is merged after this many deltas."""
+
+_said: set[Path] = set()
+
+
+def possible(data: Path) -> bool:
+    """Whether files under `data` can be merged; says once that they cannot."""
+    if files.can_exchange(data):
+        return True
+    if data not in _said:
+        _said.add(data)
+        log.warning(
+            "files are not merged: this system or file system cannot exchange two directories in one step; "
+            "queries over long times stay slower",
+            data=str(data),
+        )
+    return False
+
+
+def compact_history(
+    con: DuckDBPyConnection, data: Path, catalog: Catalog, fence: Fence = no_fence, step: Step = no_step
+) -> int:
+    """Merges the raw files of each settled hour into one; returns how many hours were."""
+    files.sweep(data)
+    chosen = list(_settled_hours(con))
+    if not chosen or not possible(data):
+        return 0
+    merged = 0
+    for topic, directory, paths in chosen:
+        if {p.name for p in (data / directory).glob("*")} != {Path(p).name for p in paths}:
+            continue  # Somebody put a file there by hand: it would vanish with the exchange.
+        with files.disk_errors(data / directory):
+            merged += _merge_hour(
+                con, data, history_table(catalog, topic), topic, directory, paths, fence, step
+            )
+    return merged
+
+
+def _settled_hours(con: DuckDBPyConnection) -> Iterator[tuple[str, str, list[str]]]:
+    """(topic, directory, its files) of each hour with several files that is long behind the watermark."""
+    watermarks = dict(con.execute("SELECT topic, epoch(watermark)::BIGINT FROM frontier").fetchall())
+    newest = newest_watermark(con)
+    hours = con.execute(
+        "SELECT topic, regexp_extract(path, '^(.*)/', 1) AS directory, list(path ORDER BY path) FROM files "
+        "WHERE state = 'published' GROUP BY ALL HAVING count(*) > 1 AND sum(rows) <= ? ORDER BY ALL",
+        [ROWS_PER_FILE],
+    ).fetchall()
+    for topic, directory, paths in hours:
+        watermark = newest if topic == QUARANTINE else watermarks.get(topic)
+        start = datetime.strptime(directory[-len("date=2026-01-01/hour=00") :], "date=%Y-%m-%d/hour=%H")
+        end = int(start.replace(tzinfo=UTC).timestamp()) + HOUR
+        if watermark is not None and end + SETTLED_AFTER <= watermark:
+            yield topic, directory, paths
+
+
+def _merge_hour(
+    con: DuckDBPyConnection,
+    data: Path,
+    table: PublishedTable,
+    topic: str,
+    directory: str,
+    paths: list[str],
+    fence: Fence,
+    step: Step,
+) -> bool:
+    staged, name = f"staging/{files.token()}", f"{files.token()}.parquet"
+    (data / staged).mkdir()
+    write_sorted(con, data / staged / name, topic, table, scan([str(data / p) for p in paths], table.columns))
+    files.fsync(data / staged)
+    step("merge.written")
+    path = f"{directory}/{name}"
+    with transaction(con, fence):
+        con.execute(
+            "INSERT INTO files SELECT topic, ?, sum(rows), min(min_time), max(max_time), 'merging', ? "
+            "FROM files WHERE path IN (SELECT unnest(?)) GROUP BY topic",
+            [path, staged, paths],
+        )
+    step("merge.committed")
+    if not files.exchange(data / directory, data / staged):
+        abandon_merge(con, path, fence)
+        files.discard(data / staged)
+        return False
+    step("merge.exchanged")
+    finish_merge(con, path, fence)
+    step("merge.published")
+    files.retire(data, data / staged)
+    return True
+
+
+def finish_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -> None:
+    """The directories have been exchanged: the merged file is the only one of its directory."""
+    directory = path.rpartition("/")[0] + "/"
+    with transaction(con, fence):
+        con.execute("DELETE FROM files WHERE starts_with(path, ?) AND state = 'published'", [directory])
+        con.execute("UPDATE files SET state = 'published', staged = NULL WHERE path = ?", [path])
+
+
+def abandon_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -> None:
+    """The directories were not exchanged: the old files stay."""
+    with transaction(con, fence):
+        con.execute("DELETE FROM files WHERE path = ? AND state = 'merging'", [path])
+
+
+def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: Step = no_step) -> int:
+    """Puts one file in the place of the slices of each settled directory; returns how many directories.
+
+    Call it between two `publish`: it reads the slices' files, and the next mark rewrites the whole file.
+    """
+    newest = newest_watermark(con)
+    if newest is None:
+        return 0
+    tables = [rollup_table(t, w) for t in catalog.types for w in WIDTHS if w.slice != w.directory]
+    chosen = [
+        (table, directory)
+        for table in (*tables, FATES_TABLE)
+        for directory, start in directories(data, table)
+        if start + (table.directory or DAY) + ROLLUPS_SETTLED_AFTER <= newest
+        and not (directory / WHOLE).exists()
+    ]
+    if not chosen or not possible(data):
+        return 0
+    for table, directory in chosen:
+        with files.disk_errors(directory):
+            _settle(con, data, table, directory, step)
+    return len(chosen)
+
+
+def _settle(con: DuckDBPyConnection, data: Path, table: PublishedTable, directory: Path, step: Step) -> None:
+    # The first columns of a roll-up are its key (window and dimensions), of fates all but the last.
+    slices = sorted(str(path) for path in directory.glob("*.parquet"))
+    names = ", ".join(quoted(name) for name, _ in table.columns)
+    staged = files.staging(data) / files.token()
+    staged.mkdir()
+    con.execute(
+        f"COPY (SELECT {names} FROM {scan(slices, table.columns)} ORDER BY ALL) "
+        f"TO '{staged / WHOLE}' (FORMAT parquet, COMPRESSION zstd)"
+    )
+    files.fsync(staged / WHOLE)
+    files.fsync(staged)
+    step("settle.written")
+    files.exchange(directory, staged)
+    step("settle.exchanged")
+    files.retire(data, staged)
+
+
+def compact_partials(
+    con: DuckDBPyConnection, catalog: Catalog, fence: Fence = no_fence, most: int = 200
+) -> int:
+    """Merges rows of one key in slices that are closed or were appended to often; at most `most` slices.
+
+    Returns how many slices were merged.  Reads give the same before and after.
+    """
+    types = {t.view: t for t in catalog.types if not t.retained}
+    widths = {w.name: w for w in WIDTHS}
+    newest = newest_watermark(con) or 0
+    ragged = con.execute(
+        'SELECT "view", width, epoch(period)::BIGINT, sum(deltas) FROM ragged GROUP BY ALL ORDER BY ALL'
+    ).fetchall()
+    done = 0
+    for view, width, start, deltas in ragged:
+        closed = start + widths[width].slice + ROLLUPS_SETTLED_AFTER <= newest
+        if done == most or view not in types or not (closed or deltas >= OPEN_DELTAS):
+            continue
+        _merge_slice(con, types[view], width, start, start + widths[width].slice, deltas > 1, fence)
+        done += 1
+    return done
+
+
+def _merge_slice(
+    con: DuckDBPyConnection,
+    event_type: EventType,
+    width: str,
+    start: int,
+    end: int,
+    several: bool,
+    fence: Fence,
+) -> None:
+    inside = bounds("window_start", start, end)
+    with transaction(con, fence):
+        for table in partial_tables(event_type, width) if several else ():
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE merged AS SELECT {merge_select(event_type, table)} "
+                f"FROM {table} WHERE {inside} GROUP BY ALL"
+            )
+            con.execute(f"DELETE FROM {table} WHERE {inside}")
+            # By series: neighbouring rows have the same bits, which the storage then keeps once.
+            con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM merged ORDER BY series, window_start")
+        con.execute(
+            f"DELETE FROM ragged WHERE {quoted('view')} = {literal(event_type.view)} "
+            f"AND width = {literal(width)} AND period = make_timestamp({start}::BIGINT * 1000000)"
+        )
+        con.execute("DROP TABLE IF EXISTS merged")

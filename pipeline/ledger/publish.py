@@ -1,0 +1,192 @@
+"""Publishing: roll-ups, alerts, standing and fates as Parquet files, each replaced as a whole by rename.
+
+Every transaction that changes such a table marks the minutes it touched in `dirty`.  Publishing then
+
+    1. opens a transaction and reads the marks
+    2. writes each file that a mark touches under `DATA/staging/`, from that transaction's view of the ledger
+    3. renames them into place
+    4. takes the marks away and commits
+
+A kill before 4 leaves the marks, and the same files are written again.  A file's content follows from the
+ledger's rows alone, in a fixed order: any batching of the same events gives the same content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.ledger import files
+from pipeline.ledger.retention import Keep, cut, newest_watermark
+from pipeline.ledger.rollup_select import charges_select, partials_select
+from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
+from pipeline.ledger.views import (
+    ALERTS_TABLE,
+    DAY,
+    FATES_TABLE,
+    HOUR,
+    STANDING_TABLE,
+    WIDTHS,
+    PublishedTable,
+    quoted,
+    rollup_table,
+)
+
+DIRTY_DDL = (
+    'CREATE TABLE IF NOT EXISTS dirty("view" VARCHAR, minute TIMESTAMP)',
+    'CREATE TABLE IF NOT EXISTS ragged("view" VARCHAR, width VARCHAR, period TIMESTAMP, deltas BIGINT)',
+)
+"""`dirty`: minutes whose published files are out of date.  `ragged`: slices of partial tables to which
+`deltas` deltas were appended since they were last merged (compact.py)."""
+
+WHOLE = "all.parquet"
+
+
+def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
+    """An INSERT that marks what `rows` touch; to be run in the transaction that appends them.
+
+    `view` is an event type's (then `rows` has the delta's window starts of any width up to a minute),
+    `fates` (column `minute`), `alerts` (column `time`) or `standing` (any timestamp column).
+    """
+    minute = f"time_bucket(INTERVAL 1 MINUTE, {quoted(column)})"
+    return f"INSERT INTO dirty SELECT DISTINCT '{view}', {minute} FROM {rows}"
+
+
+def charges_dirty_sql(event_type: EventType, rows: str) -> str:
+    """The same for charges: also the windows that earlier revisions of the same charges counted in.
+
+    `rows` has the new charges' source, id, idx and window column; run it after they were appended.
+    """
+    column = quoted(event_type.window_time or "time")
+    return (
+        f"INSERT INTO dirty SELECT DISTINCT '{event_type.view}', time_bucket(INTERVAL 1 MINUTE, {column}) "
+        f"FROM charges SEMI JOIN (SELECT source, id, idx FROM {rows}) USING (source, id, idx)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """One file to be written: rows of `[start, end)` in epoch seconds, at `path` relative to DATA."""
+
+    path: str
+    select: str
+
+
+def publish(
+    con: DuckDBPyConnection,
+    data: Path,
+    catalog: Catalog,
+    keep: Keep | None = None,
+    fence: Fence = no_fence,
+    step: Step = no_step,
+) -> int:
+    """Brings every published file up to date with the ledger; returns how many were written.
+
+    `con` is a cursor of its own; appends by other cursors go on meanwhile and wait for the next call.
+    """
+    files.sweep(data)
+    with files.disk_errors(data), transaction(con, fence):
+        marks = con.execute(
+            'SELECT "view", epoch(minute)::BIGINT, count(*) FROM dirty GROUP BY ALL ORDER BY ALL'
+        ).fetchall()
+        if not marks:
+            return 0
+        newest = newest_watermark(con)
+        wanted = dict.fromkeys(_files(data, catalog, keep or Keep(), newest, marks))
+        staged = [(_write(con, data, file), data / file.path) for file in wanted]
+        step("publish.written")
+        for source, target in staged:
+            files.move(source, target)
+            step("publish.renamed")
+        for directory in {target.parent for _, target in staged}:
+            files.fsync(directory)
+        con.execute("DELETE FROM dirty")
+        _note_ragged(con, catalog, marks)
+    step("publish.committed")
+    return len(staged)
+
+
+def _write(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> Path:
+    target = files.staging(data) / f"{files.token()}.parquet"
+    con.execute(f"COPY ({file.select}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+    files.fsync(target)
+    return target
+
+
+def _files(
+    data: Path, catalog: Catalog, keep: Keep, newest: int | None, marks: Iterable[tuple[str, int, int]]
+) -> Iterator[PublishedFile]:
+    """Every file that a mark touches, but those beyond retention, whose ledger rows are going or gone."""
+    views = {t.view: t for t in catalog.types}
+    for view, minute, _ in marks:
+        if view in views:
+            for width in WIDTHS:
+                table = rollup_table(views[view], width)
+                if newest is None or minute >= cut(newest, keep.widths[width.name], width.directory):
+                    yield _rollup_file(data, views[view], table, minute)
+        elif view == "standing":
+            yield PublishedFile("standing/standing.parquet", _plain_select("standing", STANDING_TABLE, ""))
+        else:
+            table, column = {"alerts": (ALERTS_TABLE, "time"), "fates": (FATES_TABLE, "minute")}[view]
+            yield _plain_file(data, table, column, minute)
+
+
+def _rollup_file(data: Path, event_type: EventType, table: PublishedTable, moment: int) -> PublishedFile:
+    path, start, end = place(data, table, moment)
+    width = next(w for w in WIDTHS if table.view.endswith(f"_{w.name}"))
+    build = charges_select if event_type.retained else partials_select
+    return PublishedFile(path, build(event_type, width, start, end))
+
+
+def _plain_file(data: Path, table: PublishedTable, column: str, moment: int) -> PublishedFile:
+    path, start, end = place(data, table, moment)
+    where = (
+        f"WHERE {quoted(column)} >= make_timestamp({start}::BIGINT * 1000000) "
+        f"AND {quoted(column)} < make_timestamp({end}::BIGINT * 1000000)"
+    )
+    return PublishedFile(path, _plain_select(table.view, table, where))
+
+
+def _plain_select(name: str, table: PublishedTable, where: str) -> str:
+    """All columns, sorted by all: equal rows are the only ties.  Counts (`n`) of one key are summed."""
+    names = [quoted(column) for column, _ in table.columns]
+    if name == "fates":
+        names[-1] = "sum(n)::BIGINT AS n"
+        where += " GROUP BY ALL"
+    return f"SELECT {', '.join(names)} FROM {name} {where} ORDER BY ALL"
+
+
+def place(data: Path, table: PublishedTable, moment: int) -> tuple[str, int, int]:
+    """(path relative to DATA, start, end) of the file that holds `moment`, in epoch seconds.
+
+    A directory whose time is settled has one file for all of it; before that, one for each slice.
+    """
+    span, part = table.directory or DAY, table.slice or DAY
+    first = moment // span * span
+    directory = f"{table.root}/{datetime.fromtimestamp(first, UTC):date=%Y-%m-%d}"
+    if span == HOUR:
+        directory += f"/{datetime.fromtimestamp(first, UTC):hour=%H}"
+    if part == span or (data / directory / WHOLE).exists():
+        return f"{directory}/{WHOLE}", first, first + span
+    start = moment // part * part
+    return f"{directory}/{datetime.fromtimestamp(start, UTC):%H%M}.parquet", start, start + part
+
+
+def _note_ragged(con: DuckDBPyConnection, catalog: Catalog, marks: Sequence[tuple[str, int, int]]) -> None:
+    """Adds to `ragged` how many deltas touched each slice: at most the marks of its busiest minute."""
+    types: Mapping[str, EventType] = {t.view: t for t in catalog.types if not t.retained}
+    deltas: dict[tuple[str, str, int], int] = {}
+    for view, minute, count in marks:
+        for width in WIDTHS if view in types else ():
+            key = (view, width.name, minute // width.slice * width.slice)
+            deltas[key] = max(deltas.get(key, 0), count)
+    for (view, name, period), count in deltas.items():
+        con.execute(
+            "INSERT INTO ragged VALUES (?, ?, make_timestamp(?::BIGINT * 1000000), ?)",
+            [view, name, period, count],
+        )

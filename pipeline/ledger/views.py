@@ -1,0 +1,195 @@
+"""What readers see: one definition of every published table, its columns, its files and its view.
+
+A published table is a tree of Parquet files under DATA.  Its view gives the columns of `domain.md`, typed
+also while no file exists, and NULL for a column that an older file lacks.  All follows from the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.catalog import Catalog, EventType, Measure
+from pipeline.rollup import windows
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+Columns = tuple[tuple[str, str], ...]
+
+QUARANTINE = "quarantine"
+QUARANTINE_COLUMNS: Columns = (
+    ("time", "TIMESTAMP"),
+    ("topic", "VARCHAR"),
+    ("part", "INTEGER"),
+    ("record_offset", "BIGINT"),
+    ("reason", "VARCHAR"),
+    ("source", "VARCHAR"),
+    ("id", "VARCHAR"),
+    ("idx", "INTEGER"),
+    ("sample", "VARCHAR"),
+    ("record_time", "TIMESTAMP"),
+    ("known_from", "TIMESTAMP"),
+)
+ALERTS_COLUMNS: Columns = (
+    ("time", "TIMESTAMP"),
+    ("alertname", "VARCHAR"),
+    ("contract", "VARCHAR"),
+    ("clause", "VARCHAR"),
+    ("labels", "VARCHAR"),
+    ("state", "VARCHAR"),
+    ("active_at", "TIMESTAMP"),
+    ("fired_at", "TIMESTAMP"),
+    ("resolved_at", "TIMESTAMP"),
+    ("severity", "VARCHAR"),
+    ("observed", "DOUBLE"),
+    ("bound", "DOUBLE"),
+    ("unit", "VARCHAR"),
+    ("window", "VARCHAR"),
+    ("samples", "BIGINT"),
+    ("annotations", "VARCHAR"),
+    ("trusted", "BOOLEAN"),
+    ("known_from", "TIMESTAMP"),
+)
+STANDING_COLUMNS: Columns = (
+    ("contract", "VARCHAR"),
+    ("clause", "VARCHAR"),
+    ("alertname", "VARCHAR"),
+    ("by_values", "VARCHAR"),
+    ("state", "VARCHAR"),
+    ("observed", "DOUBLE"),
+    ("bound", "DOUBLE"),
+    ("unit", "VARCHAR"),
+    ("since", "TIMESTAMP"),
+    ("time", "TIMESTAMP"),
+)
+FATES_COLUMNS: Columns = (
+    ("topic", "VARCHAR"),
+    ("part", "INTEGER"),
+    ("minute", "TIMESTAMP"),
+    ("fate", "VARCHAR"),
+    ("reason", "VARCHAR"),
+    ("n", "BIGINT"),
+)
+
+
+SLICES = {"10s": MINUTE, "1m": 10 * MINUTE, "15m": HOUR, "1h": 6 * HOUR, "1d": DAY}
+"""While a directory's time is open it holds one small file for each slice of this many seconds, so that
+publishing rewrites only what changed; once it has settled, one file replaces them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """A roll-up width as it is published; `slice` and `directory` are the spans of event time, in seconds,
+    that the smallest file and its directory cover."""
+
+    name: str
+    seconds: int
+    slice: int
+    directory: int
+
+
+WIDTHS = tuple(Width(w.name, w.seconds, SLICES[w.name], w.per_file) for w in windows.WIDTHS)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """A tree of Parquet files: `root` is relative to DATA; `directory` is the span of its innermost
+    directory in seconds, None when it has no dates; `slice` that of its smallest file."""
+
+    view: str
+    root: str
+    columns: Columns
+    directory: int | None
+    slice: int | None
+
+    @property
+    def glob(self) -> str:
+        """Where its files are, relative to DATA."""
+        levels = {HOUR: "*/*/*.parquet", DAY: "*/*.parquet", None: "*.parquet"}
+        return f"{self.root}/{levels[self.directory]}"
+
+
+def raw_columns(event_type: EventType) -> Columns:
+    """(name, SQL type) of an event type's raw history: time, fields, measures, identity, known_from."""
+    identity = (("source", "VARCHAR"), ("id", "VARCHAR"), ("idx", "INTEGER"), ("known_from", "TIMESTAMP"))
+    return (("time", "TIMESTAMP"), *event_type.columns(), *identity)
+
+
+def rollup_columns(event_type: EventType) -> Columns:
+    """(name, SQL type) of an event type's roll-ups, whatever their width."""
+    dimensions = tuple((d.name, d.sql_type) for d in event_type.dimensions)
+    distinct = (("gpus", "BIGINT"),) if event_type.entity else ()
+    measures = tuple(column for m in event_type.measures for column in _measure_columns(m))
+    return (("window_start", "TIMESTAMP"), *dimensions, ("samples", "BIGINT"), *distinct, *measures)
+
+
+def measure_aggregates(measure: Measure) -> tuple[str, ...]:
+    """What a roll-up shows of a measure; quantiles come with the count of values that they rest on."""
+    return ("count", *measure.aggregates) if measure.kind == "histogram" else measure.aggregates
+
+
+def _measure_columns(measure: Measure) -> Iterator[tuple[str, str]]:
+    value = {"text": "VARCHAR", "money": "DECIMAL(38,10)"}.get(measure.kind, "DOUBLE")
+    for aggregate in measure_aggregates(measure):
+        yield f"{measure.name}_{aggregate}", "BIGINT" if aggregate == "count" else value
+
+
+def raw_table(event_type: EventType) -> PublishedTable:
+    """The raw history of an event type; each file is one sealing's rows of one hour."""
+    return PublishedTable(event_type.view, f"history/{event_type.topic}", raw_columns(event_type), HOUR, None)
+
+
+def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
+    """The published roll-ups of an event type at one width."""
+    root = f"rollups/{event_type.topic}/{width.name}"
+    columns = rollup_columns(event_type)
+    return PublishedTable(f"{event_type.view}_{width.name}", root, columns, width.directory, width.slice)
+
+
+QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTINE_COLUMNS, HOUR, None)
+ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
+STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
+FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
+
+
+def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
+    """Every table that readers see, raw history first."""
+    raw = tuple(raw_table(t) for t in catalog.types)
+    rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
+    return (*raw, QUARANTINE_TABLE, *rolled, ALERTS_TABLE, STANDING_TABLE, FATES_TABLE)
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def scan(files: str | list[str], columns: Columns) -> str:
+    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` may be a glob."""
+    paths = literal(files) if isinstance(files, str) else "[" + ", ".join(map(literal, files)) + "]"
+    fields = ", ".join(
+        f"{literal(name)}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
+        for name, kind in columns
+    )
+    return f"read_parquet({paths}, schema = MAP {{{fields}}}, allow_empty = true)"
+
+
+def view_select(data: Path, table: PublishedTable) -> str:
+    """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists."""
+    names = ", ".join(quoted(name) for name, _ in table.columns)
+    typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns)
+    files = scan(f"{data.absolute()}/{table.glob}", table.columns)
+    return f"SELECT {names} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"
+
+
+def views_sql(data: Path, catalog: Catalog) -> str:
+    """All views as `CREATE VIEW` text, for a DuckDB of one's own (1.4 or later)."""
+    return "\n".join(
+        f"CREATE OR REPLACE VIEW {quoted(t.view)} AS {view_select(data, t)};"
+        for t in published_tables(catalog)
+    )
