@@ -18,9 +18,6 @@ from dataclasses import dataclass
 
 Interval = tuple[int, int]
 
-#: 100,000 occurrences is every hour for eleven years: more is a slip of the pen, not a calendar.
-MAX_OCCURRENCES = 100_000
-
 
 @dataclass(frozen=True, slots=True)
 class Window:

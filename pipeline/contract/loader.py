@@ -1,0 +1,183 @@
+"""Loading contracts: the whole file, or a refusal that names every fault with its place.
+
+`load` and `load_all` raise ContractError; `check` returns the faults instead.  Only this module and
+`document.py` touch files, and neither asks what time it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import cache, partial
+from pathlib import Path
+
+from pipeline import catalog
+from pipeline.contract import values
+from pipeline.contract.build import UTC, Scope, read_pipeline, read_term, read_windows
+from pipeline.contract.clauses import read_clauses
+from pipeline.contract.cursor import Cursor
+from pipeline.contract.document import Document, read
+from pipeline.contract.faults import Fault, Refused, shown
+from pipeline.contract.model import Contract, Parties, Term
+from pipeline.contract.shape import check_shape
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+Dimensions = Mapping[str, Sequence[str]]
+
+
+@cache
+def shipped_dimensions() -> Dimensions:
+    """Short topic → the dimensions that its events carry, from the schemas that ship with Gigawatch."""
+    return {event.view: tuple(d.name for d in event.dimensions) for event in catalog.load().types}
+
+
+def load(path: Path, dimensions: Dimensions | None = None) -> Contract:
+    """The contract in the file at `path`.
+
+    `dimensions`: short topic → names that `match` and `by` may use (default: those of the shipped schemas).
+    Raises ContractError with every fault of the file.
+    """
+    contract, _, faults = _load(path, dimensions or shipped_dimensions())
+    if contract is None or faults:
+        raise Refused(faults)
+    return contract
+
+
+def load_all(path: Path, dimensions: Dimensions | None = None) -> tuple[Contract, ...]:
+    """The contract at `path`, or all of the directory `path` (*.yaml, *.yml, *.json; not below it), by name.
+
+    Raises ContractError when one of them is wrong, when two share an id or a `pipeline:` section, or when
+    there is none.
+    """
+    contracts, faults = _load_each(_files(path), dimensions)
+    if faults:
+        raise Refused(faults)
+    return tuple(contracts)
+
+
+def check(paths: Iterable[Path], dimensions: Dimensions | None = None) -> list[Fault]:
+    """Every fault of the files and directories `paths`, taken as contracts that run together."""
+    files: list[Path] = []
+    faults: list[Fault] = []
+    for path in paths:
+        try:
+            files += _files(path)
+        except Refused as error:
+            faults += error.faults
+    return faults + _load_each(dict.fromkeys(files), dimensions)[1]
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
+    except OSError as error:
+        what = (error.strerror or str(error)).lower()
+        raise Refused([Fault(str(path), 0, 0, "", what, "a directory that can be read")]) from error
+    if not found:
+        raise Refused(
+            [Fault(str(path), 0, 0, "", "no contract in this directory", f"a file *{', *'.join(SUFFIXES)}")]
+        )
+    return found
+
+
+def _load_each(files: Iterable[Path], dimensions: Dimensions | None) -> tuple[list[Contract], list[Fault]]:
+    contracts: list[Contract] = []
+    faults: list[Fault] = []
+    for file in files:
+        contract, document, found = _load(file, dimensions or shipped_dimensions())
+        faults += found
+        if contract and document:
+            faults += _clashes(contract, document, contracts)
+            contracts.append(contract)
+    return contracts, faults
+
+
+def _clashes(contract: Contract, document: Document, others: Sequence[Contract]) -> list[Fault]:
+    """What this contract may not share with one that runs beside it."""
+    found = []
+    for other in others:
+        if other.id == contract.id:
+            place = document.place(("metadata", "id"))
+            expected = f"an id of its own ({other.path} has this one)"
+            found.append(Fault(contract.path, *place, "metadata.id", repr(contract.id), expected))
+        if other.pipeline and contract.pipeline:
+            place = document.place(("pipeline",), key=True)
+            expected = f"it in one contract only ({other.path} has one)"
+            found.append(Fault(contract.path, *place, "pipeline", "a second pipeline section", expected))
+    return found
+
+
+def _load(path: Path, dimensions: Dimensions) -> tuple[Contract | None, Document | None, list[Fault]]:
+    """The contract and the document it was read from, or the faults."""
+    try:
+        document = read(path)
+    except Refused as error:
+        return None, None, list(error.faults)
+    check_shape(document)
+    contract = _contract(document, dimensions)
+    if document.unread and not document.faults:
+        raise AssertionError(f"{path}: the schema allows what the loader does not read: {document.unread}")
+    return (None if document.faults else contract), document, sorted(document.faults)
+
+
+def _contract(document: Document, dimensions: Dimensions) -> Contract:
+    """The contract as far as it can be read; worthless when the document has faults."""
+    root = Cursor(document, (), document.value)
+    scope = Scope(document, dimensions)
+    timezone = root.at("timezone")
+    scope.zone = timezone.parse(values.zone) or UTC
+    scope.term = read_term(root.at("term"), scope.zone)
+    scope.currency = root.at("currency").text() or ""
+    fx = _fx(scope, root.at("fx"))
+    read_windows(scope, root.at("windows"))
+    clauses = read_clauses(scope, root)
+    pipeline = read_pipeline(scope, root.at("pipeline"))
+    if not clauses and not document.faults:
+        root.fault("no clause", "at least one under capacity, power, service_levels or spend")
+    _note_unused_windows(scope)
+    metadata, parties = root.at("metadata"), root.at("parties")
+    supersedes = metadata.at("supersedes")
+    return Contract(
+        id=metadata.at("id").text() or "",
+        version=metadata.at("version").text() or "",
+        supersedes=supersedes.text() if supersedes.present else None,
+        parties=Parties(parties.at("customer").text() or "", parties.at("supplier").text() or ""),
+        term=scope.term or Term(0, 0),
+        currency=scope.currency,
+        timezone=scope.zone.key,
+        fx=fx,
+        windows=scope.windows,
+        clauses=clauses,
+        pipeline=pipeline,
+        path=document.file,
+        digest=document.digest,
+        notices=tuple(scope.notices),
+    )
+
+
+def _fx(scope: Scope, cursor: Cursor) -> dict[str, tuple[tuple[int, Decimal], ...]]:
+    table: dict[str, list[tuple[int, Decimal]]] = {}
+    for item in cursor.each() if cursor.present else ():
+        begin, rate = item.at("from"), item.at("rate")
+        code, t = item.at("currency").text(), begin.parse(partial(values.instant, local=scope.zone))
+        factor = rate.read(values.money, rate.value) if rate.present else None
+        if code is None or t is None or factor is None:
+            continue
+        if code == scope.currency:
+            item.at("currency").fault(shown(code), "a currency other than the contract's own")
+        if factor <= 0:
+            rate.fault(shown(rate.value), "a rate above 0 such as '1.0842'")
+        steps = table.setdefault(code, [])
+        if steps and t <= steps[-1][0]:
+            begin.fault(shown(begin.value), f"a date after that of the {code} rate before it")
+        steps.append((t, factor))
+    return {code: tuple(steps) for code, steps in table.items()}
+
+
+def _note_unused_windows(scope: Scope) -> None:
+    for name in scope.windows.keys() - scope.used_windows:
+        line, _ = scope.document.place(("windows", name), key=True)
+        scope.notices.append(f"{scope.document.file}:{line} windows.{name}: no clause names this window")
