@@ -1,7 +1,7 @@
 """Job queues: jobs arrive at random, wait first in first out, are admitted, run, and leave.
 
-Each 30 s of each queue is drawn from a generator seeded with (seed, queue, cycle), so that a queue gives the
-same jobs whatever the steps it is played in.
+Each 30 s of each queue is drawn from a generator seeded with (seed, queue, cycle since the start), so that a
+queue gives the same jobs whatever the steps it is played in.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class JobQueue:
         """What happened in the 30 s before `at_ms`; the waits of the jobs admitted."""
         begin = at_ms / 1000 - INTERVAL
         arrivals, admissions = self._rates(at_ms - _INTERVAL_MS // 2)
-        rng = np.random.default_rng((*self._seed, at_ms // _INTERVAL_MS))
+        # Counted from the start, so that a scenario has the same jobs on whatever day it is played.
+        cycle = (at_ms - self.start_ms) // _INTERVAL_MS + _WARM_UP + 2
+        rng = np.random.default_rng((*self._seed, cycle))
         new = np.sort(begin + rng.random(rng.poisson(arrivals / 60 * INTERVAL)) * INTERVAL).tolist()
         turns = np.sort(begin + rng.random(rng.poisson(admissions / 60 * INTERVAL)) * INTERVAL).tolist()
         lengths = rng.exponential(self.spec.run, len(turns)).tolist()

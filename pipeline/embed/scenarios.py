@@ -1,0 +1,358 @@
+"""Scenarios: what a fleet does for an hour, and which alerts must come of it, both as data.
+
+A scenario is a YAML file; its contract is a template beside it, whose instants follow the start:
+`{{start+10m}}` an instant, `{{day-20d}}` a midnight (UTC), `{{scaled 1200}}` a number that grows with the
+fleet.  `plan` fixes the start, so that the scenario ends at or before now; all else follows from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.contract.document import Document, read
+from pipeline.contract.faults import DocumentPath, did_you_mean, dotted, one_of
+from pipeline.embed.fleet import Fleet
+from pipeline.embed.sim_messages import Mode
+from pipeline.embed.sim_spec import INTERVAL, Duration, Effect, FleetSpec, Name, Spec, parse_duration
+from pipeline.errors import ContractError, ScenarioError
+
+DIRECTORY = Path(__file__).parent / "scenarios"
+#: Seconds of wall clock that an accelerated scenario ends before now, at least.
+_MARGIN = 2
+_FIELD = re.compile(r"\{\{\s*(\w+)\s*([+-]?)\s*([^}\s]*)\s*\}\}")
+
+
+class ExpectedAlert(Spec):
+    """An alert that must fire between `from` and `to`, in seconds since the start; `why` says why then.
+
+    `onset` is the true onset of what it tells of; `resolves`: whether it must have resolved by the end
+    (True), must still fire (False), or either (absent).
+    """
+
+    alertname: Name
+    clause: Name
+    by: dict[str, str] = Field(default_factory=dict)
+    onset: Duration
+    start: Annotated[Duration, Field(alias="from")]
+    end: Annotated[Duration, Field(alias="to")]
+    resolves: bool | None = None
+    why: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ExpectedAlert:
+        if not self.onset <= self.start <= self.end:
+            raise ValueError(f"found {self.onset}s, {self.start}s, {self.end}s, expected onset <= from <= to")
+        return self
+
+
+class Scenario(Spec):
+    """One scenario file."""
+
+    scenario: Name
+    title: str
+    text: str = ""
+    seed: int = 1
+    length: Duration
+    contract: str
+    fleet: FleetSpec
+    effects: list[Effect] = Field(default_factory=list)
+    expected: list[ExpectedAlert] = Field(default_factory=list)
+    path: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        if self.length < 60:
+            raise ValueError(f"length: found {self.length}s, expected at least 60s")
+        late = [alert for alert in self.expected if alert.end > self.length]
+        if late:
+            raise ValueError(
+                f"expected: {late[0].alertname} until {late[0].end}s, but length is {self.length}s"
+            )
+        return self
+
+    def scaled(self, scale: float) -> Scenario:
+        """The same with about `scale` times the GPUs, in the fleet as in what happens to it."""
+        effects = [effect.scaled(scale) for effect in self.effects]
+        return self.model_copy(update={"fleet": self.fleet.scaled(scale), "effects": effects})
+
+
+def names() -> list[str]:
+    """The scenarios that come with the program."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.yaml") if not path.stem.endswith(".contract"))
+
+
+def load(name: str) -> Scenario:
+    """A scenario by name, or by the path of its file.
+
+    Raises ScenarioError with each fault's file, line, column, what was found and what was expected.
+    """
+    if name in names():
+        path = DIRECTORY / f"{name}.yaml"
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        hint = did_you_mean(name, names())
+        raise ScenarioError(
+            f"scenario: found {name!r}, expected {one_of(names())} or the path of a file"
+            + (hint and f"; {hint}")
+        )
+    try:
+        document = read(path, str(path) if path.parent != DIRECTORY else path.name)
+    except ContractError as error:
+        raise ScenarioError(str(error).replace("contract", "scenario", 1)) from error
+    return _checked(document, path)
+
+
+def _checked(document: Document, path: Path) -> Scenario:
+    faults = [str(fault) for fault in document.faults]
+    if not faults and not isinstance(document.value, dict):
+        faults = [f"{document.file}:1:1: found no mapping, expected the fields of a scenario"]
+    if not faults:
+        try:
+            scenario = Scenario.model_validate({**document.value, "path": str(path)})
+            faults = list(_unmatched(scenario, document))
+        except ValidationError as error:
+            faults = [_fault(document, problem) for problem in error.errors()]
+    if faults:
+        raise ScenarioError("scenario refused:\n  " + "\n  ".join(faults))
+    return scenario
+
+
+def _fault(document: Document, problem: Mapping[str, Any]) -> str:
+    """A problem as pydantic tells it, with the place in the file."""
+    path = tuple(problem["loc"])
+    line, column = document.place(path, key=problem["type"] == "extra_forbidden")
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        text = f"found the unknown field {path[-1]!r}, expected a field of this place"
+    elif problem["type"] == "missing":
+        text = f"found nothing, expected the field {path[-1]!r}"
+    elif not text.startswith("found") and ": found" not in text:
+        text = f"found {problem['input']!r}: {text}"
+    return f"{document.file}:{line}:{column} {dotted(path)}: {text}"
+
+
+def _unmatched(scenario: Scenario, document: Document) -> Iterable[str]:
+    """What an effect asks for and the fleet has not: a misspelt cluster would make nothing happen at all."""
+    sources = _sources(scenario.fleet)
+    for i, effect in enumerate(scenario.effects):
+        here = [s for s in sources if ("queue" in s) == (effect.what == "queue")]
+        for name, value in effect.match.items():
+            known = {source[name] for source in here if name in source}
+            if value not in known:
+                place = _place(document, ("effects", i, "match", name))
+                hint = did_you_mean(value, known)
+                yield f"{place}: found {value!r}, expected {one_of(sorted(known))}" + (hint and f"; {hint}")
+        hit = [s for s in here if effect.concerns(s)]
+        if effect.gpus is not None and (len(hit) != 1 or effect.gpus > int(hit[0]["gpus"])):
+            most = f"at most {hit[0]['gpus']}" if len(hit) == 1 else "match to name exactly one cluster"
+            yield f"{_place(document, ('effects', i, 'gpus'))}: found {effect.gpus}, expected {most}"
+
+
+def _place(document: Document, path: DocumentPath) -> str:
+    line, column = document.place(path)
+    return f"{document.file}:{line}:{column} {dotted(path)}"
+
+
+def _sources(fleet: FleetSpec) -> list[dict[str, str]]:
+    """The dimensions of every cluster (with its GPUs) and every queue."""
+    found = []
+    for region in fleet.regions:
+        at = {"provider": fleet.provider, "region": region.region, "site": region.site}
+        for c in region.clusters:
+            found.append({**at, "cluster": c.cluster, "sku": c.sku, "gpus": str(c.gpus)})
+        for q in region.queues:
+            del_site = {k: v for k, v in at.items() if k != "site"}
+            found.append(
+                {**del_site, "cluster": q.cluster, "queue": q.queue, "workload_class": q.workload_class}
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Play:
+    """A scenario with a start (epoch seconds), a speed (event seconds for each second) and a scale."""
+
+    scenario: Scenario
+    start: int
+    speed: float
+    scale: float = 1.0
+
+    @property
+    def end(self) -> int:
+        return self.start + self.scenario.length
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes, in seconds of wall clock."""
+        return self.scenario.length / self.speed
+
+    @cached_property
+    def expected(self) -> list[ExpectedAlert]:
+        return list(self.scenario.expected)
+
+    def fleet(self, *, arrays: bool = False, mode: Mode = "structured") -> Fleet:
+        scenario = self.scenario
+        return Fleet(
+            scenario.fleet, scenario.seed, self.start, effects=scenario.effects, arrays=arrays, mode=mode
+        )
+
+    def contract_text(self) -> str:
+        """The scenario's contract with the instants of this play.  Raises ScenarioError."""
+        path = Path(self.scenario.path).parent / self.scenario.contract
+        try:
+            text = path.read_text("utf-8")
+        except OSError as error:
+            raise ScenarioError(
+                f"scenario {self.scenario.path}: contract {path}: {error.strerror}"
+            ) from error
+        return _FIELD.sub(lambda found: self._rendered(found, path, text), text)
+
+    def write_contract(self, directory: Path) -> Path:
+        """Writes `contract_text` as `NAME.yaml` into `directory`, which is made if absent."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"{self.scenario.scenario}.yaml"
+        path.write_text(self.contract_text(), "utf-8")
+        return path
+
+    def _rendered(self, found: re.Match[str], path: Path, text: str) -> str:
+        what, sign, rest = found.groups()
+        try:
+            if what == "scaled":
+                return f"{round(float(rest) * self.scale, 6):.10g}"
+            shift = parse_duration(rest) if rest else 0
+            base = {"start": self.start, "day": self.start - self.start % 86_400}[what]
+            at = datetime.fromtimestamp(base + (-shift if sign == "-" else shift), UTC)
+            return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+        except (KeyError, ValueError) as error:
+            line = text.count("\n", 0, found.start()) + 1
+            raise ScenarioError(
+                f"{path.name}:{line}: found {found[0]!r}, expected {{{{start+10m}}}}, {{{{day-20d}}}} or "
+                "{{scaled 1200}}"
+            ) from error
+
+
+def plan(
+    scenario: Scenario, now: float, *, speed: float | None = None, duration: float | None = None,
+    rate: float | None = None,
+) -> Play:  # fmt: skip
+    """Fixes start, speed and size.  `now`: wall clock, epoch seconds; `duration`: wall seconds that it takes.
+
+    `rate` (GPU samples a second of wall clock) scales the fleet, at real time unless told otherwise.
+    Raises ScenarioError for a speed below real time, or two ways to say the speed.
+    """
+    if speed is not None and duration is not None:
+        raise ScenarioError("found both a speed and a duration, expected one of them: each decides the other")
+    for name, value in (("speed", speed), ("duration", duration), ("rate", rate)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ScenarioError(f"{name}: found {value:g}, expected a number above 0")
+    pace = speed or (scenario.length / duration if duration else 1.0)
+    if pace < 1:
+        raise ScenarioError(
+            f"found a speed of {pace:.3g}, expected at least 1 (a scenario of {scenario.length} s "
+            f"cannot take longer than that)"
+        )
+    scale = rate * INTERVAL / (pace * scenario.fleet.gpus) if rate else 1.0
+    return Play(scenario.scaled(scale) if rate else scenario, _start(now, scenario.length, pace), pace, scale)
+
+
+def _start(now: float, length: int, speed: float) -> int:
+    """In real time it starts now; faster, early enough to end before now, on a full minute."""
+    if speed == 1:
+        return int(now)
+    start = now + length / speed - length - _MARGIN
+    return int(start // 60 * 60)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What should have fired and did not, and what fired and should not have; each with its reason."""
+
+    missing: list[dict[str, Any]]
+    unexpected: list[dict[str, Any]]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.missing and not self.unexpected
+
+
+def compare(expected: Iterable[ExpectedAlert], alerts: Iterable[Mapping[str, Any]], start: int) -> Comparison:
+    """Compares what a scenario promises with what fired.
+
+    `alerts`: one for each time an alert went through its life, with alertname, clause, labels, fired_at and
+    resolved_at (epoch seconds, RFC 3339 text, datetime or None).  What never fired is left out, as is
+    Watchdog.
+    `start`: the play's start, epoch seconds.
+    """
+    left = [a for a in alerts if a.get("fired_at") is not None and a["alertname"] != "Watchdog"]
+    missing = []
+    for wanted in expected:
+        same = [alert for alert in left if _same(wanted, alert)]
+        good = [alert for alert in same if not _objection(wanted, alert, start)]
+        if good:
+            left.remove(good[0])
+            continue
+        reason = _objection(wanted, same[0], start) if same else "never fired"
+        if same:
+            left.remove(same[0])
+        missing.append(
+            {
+                "alertname": wanted.alertname,
+                "clause": wanted.clause,
+                "labels": dict(wanted.by),
+                "reason": reason,
+            }
+        )
+    return Comparison(missing, [_surprise(alert, start) for alert in left])
+
+
+def _surprise(alert: Mapping[str, Any], start: int) -> dict[str, Any]:
+    fired = _offset(_epoch(alert["fired_at"]), start)
+    return {
+        "alertname": alert["alertname"], "clause": alert.get("clause"), "labels": dict(alert["labels"]),
+        "reason": f"fired at {fired}, which the scenario does not expect",
+    }  # fmt: skip
+
+
+def _same(wanted: ExpectedAlert, alert: Mapping[str, Any]) -> bool:
+    labels = alert["labels"]
+    return (
+        alert["alertname"] == wanted.alertname
+        and alert.get("clause") == wanted.clause
+        and all(labels.get(name) == value for name, value in wanted.by.items())
+    )
+
+
+def _objection(wanted: ExpectedAlert, alert: Mapping[str, Any], start: int) -> str:
+    """Why this alert is not the wanted one; empty if it is."""
+    fired = _epoch(alert["fired_at"])
+    if not wanted.start <= fired - start <= wanted.end:
+        bounds = f"{_offset(start + wanted.start, start)} and {_offset(start + wanted.end, start)}"
+        return f"fired at {_offset(fired, start)}, expected between {bounds}"
+    resolved = alert.get("resolved_at")
+    if wanted.resolves is True and resolved is None:
+        return "has not resolved"
+    if wanted.resolves is False and resolved is not None:
+        return f"resolved at {_offset(_epoch(resolved), start)}, expected it to go on"
+    return ""
+
+
+def _epoch(moment: object) -> int:
+    if isinstance(moment, int | float):
+        return int(moment)
+    at = moment if isinstance(moment, datetime) else datetime.fromisoformat(str(moment))
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+
+
+def _offset(moment: int, start: int) -> str:
+    sign: Literal["+", "-"] = "+" if moment >= start else "-"
+    minutes, seconds = divmod(abs(moment - start), 60)
+    return f"{sign}{minutes}m{seconds:02d}s"
