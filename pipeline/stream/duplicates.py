@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import duckdb
 
 from pipeline.catalog import EventType
+from pipeline.rollup.aggregate import content_sql
 
 WINDOW = timedelta(minutes=2)
 _PRUNE_EVERY = timedelta(seconds=30)
@@ -102,9 +103,3 @@ class Seen:
             ORDER BY ALL"""
         )
         return self._con.execute(f"FROM duplicates_{view}").fetchall()
-
-
-def content_sql(event: EventType) -> str:
-    """SQL for 64 bits of a sample's data: two issues of a charge with the same content are one."""
-    own = [name for name, _ in event.columns()][len(event.dimensions) :]
-    return f"hash(series, {', '.join(own)})"

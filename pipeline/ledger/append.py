@@ -1,0 +1,90 @@
+"""What a delta adds to the tables of one event type, in its apply transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import duckdb
+
+from pipeline.catalog import EventType
+from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
+from pipeline.rollup.delta import Fate, Segment
+from pipeline.rollup.windows import GRID_SECONDS, WIDTHS, floor_sql
+
+
+def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
+    """Append what stands in the `delta_…_{view}` tables; `known_from` is the first unevaluated instant."""
+    view = event.view
+    con.execute(
+        f"INSERT INTO series_{view} SELECT * FROM known_series_{view} "
+        f"WHERE series NOT IN (SELECT series FROM series_{view})"
+    )
+    if event.retained:
+        return _append_charges(con, event, known_from)
+    known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID_SECONDS} SECOND)"
+    _append(
+        con, f"partials_{view}", f"delta_partials_{view}", known, merge_sql(event), "series, window_start"
+    )
+    if event.histograms:
+        key = "series, window_start, measure, bucket"
+        _append(con, f"hist_{view}", f"delta_hist_{view}", known, "sum(n) AS n", key)
+    if event.entity:
+        _index_entities(con, event)
+        con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, _indexed(event))}")
+        key = "series, window_start, block"
+        _append(con, f"bits_{view}", f"delta_bits_{view}", known, merge_bits_sql(event), key)
+
+
+def _append(con: duckdb.DuckDBPyConnection, table: str, delta: str, known: str, merge: str, key: str) -> None:
+    """The 10 s rows as they are, the wider ones merged from them."""
+    con.execute(f"INSERT INTO {table}_{WIDTHS[0].name} BY NAME SELECT *, {known} AS known_from FROM {delta}")
+    for width in WIDTHS[1:]:
+        wide = key.replace("window_start", f"{floor_sql('window_start', width.seconds)} AS window_start")
+        con.execute(
+            f"INSERT INTO {table}_{width.name} BY NAME SELECT {wide}, {merge} FROM {delta} GROUP BY ALL"
+        )
+
+
+def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
+    """Give every new entity of a series the next free bit."""
+    assert event.entity
+    view, entity = event.view, event.entity.name
+    con.execute(
+        f"INSERT INTO entities_{view} "
+        f"SELECT series, entity, coalesce(taken, 0) + row_number() OVER (PARTITION BY series ORDER BY entity) - 1 "
+        f"FROM (SELECT DISTINCT series, {entity} AS entity FROM delta_samples_{view} s "
+        f"ANTI JOIN entities_{view} e ON s.series = e.series AND s.{entity} = e.entity) "
+        f"LEFT JOIN (SELECT series, max(idx) + 1 AS taken FROM entities_{view} GROUP BY series) USING (series)"
+    )
+
+
+def _indexed(event: EventType) -> str:
+    assert event.entity
+    marks = marks_sql(event)
+    return (
+        f"(SELECT s.series, {floor_sql('time', GRID_SECONDS)} AS window_start, e.idx AS entity_idx"
+        f"{', ' + marks if marks else ''} FROM delta_samples_{event.view} s "
+        f"JOIN entities_{event.view} e ON s.series = e.series AND s.{event.entity.name} = e.entity)"
+    )
+
+
+def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
+    own = ", ".join(f'"{name}"' for name, _ in event.columns())
+    con.execute(
+        f'INSERT INTO charges BY NAME SELECT identity, {content_sql(event)} AS content, "time", source, id, idx, '
+        f"TIMESTAMP '{known_from}' AS known_from, {own} "
+        f"FROM delta_samples_{event.view} JOIN known_series_{event.view} USING (series)"
+    )
+
+
+def append_fates(con: duckdb.DuckDBPyConnection, fates: Sequence[Fate]) -> None:
+    if fates:
+        rows = [[f.topic, f.part, f.minute, f.fate, f.reason, f.n] for f in fates]
+        con.executemany("INSERT INTO fates VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def append_segments(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment]) -> None:
+    if segments:
+        rows = [[s.name, s.topic, s.rows, s.min_time, s.max_time] for s in segments]
+        con.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", rows)

@@ -1,0 +1,194 @@
+"""Evaluating the instants that the watermark passes, inside the transaction that lets it pass.
+
+Readings come from the tables as they stand in this transaction; states, changes, standing and outbox are
+written back with it.  The decisions are those of `pipeline.rules`, which know nothing of the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+
+from pipeline.catalog import Catalog
+from pipeline.ledger import readings
+from pipeline.rules.alerts import AlertChange, AlertState
+from pipeline.rules.annotate import Trust
+from pipeline.rules.evaluate import Plan, StandingRow, evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What an evaluation came to: `due`: group of topics → instants `(t0, t1]`, epoch seconds."""
+
+    due: Mapping[str, tuple[int, int]]
+    changes: tuple[AlertChange, ...]
+
+
+def judge(
+    con: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    plan: Plan,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    destinations: Sequence[str],
+    now: float,
+) -> Judged:
+    """Evaluate every instant between the frontiers `before` and `after` (topic → last instant passed).
+
+    `now` is wall clock, epoch seconds: when the changes were decided.
+    """
+    done = {
+        group: _epoch(at) for group, at in con.execute('SELECT "group", instant FROM evaluated').fetchall()
+    }
+    due = plan.due(before, after, done)
+    if not due:
+        return Judged({}, ())
+    answers = {spec: readings.read(con, spec, t0, t1, catalog) for spec, (t0, t1) in plan.wanted(due).items()}
+    found = evaluate(plan, due, answers, load_states(con), _standing(con), _trust(con, catalog))
+    write_states(con, found.states)
+    _write_standing(con, found.standing)
+    write_changes(con, found.changes, destinations, now)
+    con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
+    con.executemany("INSERT INTO evaluated VALUES (?, ?)", [[g, utc(t)] for g, t in found.done.items()])
+    return Judged(due, found.changes)
+
+
+def utc(t: float) -> datetime:
+    """Epoch seconds as the ledger's naive UTC."""
+    return datetime.fromtimestamp(t, UTC).replace(tzinfo=None)
+
+
+def _epoch(at: datetime) -> int:
+    return int(at.replace(tzinfo=UTC).timestamp())
+
+
+def load_states(con: duckdb.DuckDBPyConnection) -> dict[str, AlertState]:
+    """Every live alert by identity."""
+    rows = con.execute("SELECT identity, state FROM alert_state ORDER BY identity").fetchall()
+    return {identity: AlertState.from_json(state) for identity, state in rows}
+
+
+def write_states(con: duckdb.DuckDBPyConnection, states: Mapping[str, AlertState]) -> None:
+    con.execute("DELETE FROM alert_state")
+    if states:
+        rows = [[identity, state.to_json()] for identity, state in sorted(states.items())]
+        con.executemany("INSERT INTO alert_state VALUES (?, ?)", rows)
+
+
+def write_changes(
+    con: duckdb.DuckDBPyConnection, changes: Iterable[AlertChange], destinations: Sequence[str], now: float
+) -> None:
+    """History rows for every change, and outbox rows for those that people are told about."""
+    changes = tuple(changes)
+    if not changes:
+        return
+    con.executemany(
+        f"INSERT INTO alerts VALUES ({', '.join('?' * 18)})",
+        [_history(change, change.t) for change in changes],
+    )
+    con.executemany(
+        "INSERT INTO dirty VALUES ('alerts', date_trunc('minute', ?::TIMESTAMP))",
+        [[utc(c.t)] for c in changes],
+    )
+    told = [(d, _body(c, now)) for c in changes if c.pages for d in destinations]
+    if told:
+        con.executemany(
+            "INSERT INTO outbox VALUES (nextval('outbox_seq'), ?, ?, ?, 0, NULL, NULL, NULL)",
+            [[utc(now), destination, body] for destination, body in told],
+        )
+
+
+def _history(change: AlertChange, known_from: int) -> list[object]:
+    s = change.state
+    return [
+        utc(change.t),
+        s.alertname,
+        s.contract,
+        s.clause,
+        json.dumps(dict(s.labels), ensure_ascii=False),
+        change.kind,
+        utc(s.active_at),
+        utc(s.fired_at) if s.fired_at is not None else None,
+        utc(s.resolved_at) if s.resolved_at is not None else None,
+        s.severity,
+        _float(s.observed),
+        _float(s.bound),
+        s.unit,
+        s.window,
+        s.samples,
+        json.dumps(dict(s.annotations), ensure_ascii=False),
+        s.trusted,
+        utc(known_from),
+    ]
+
+
+def _float(value: object) -> float | None:
+    return None if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _body(change: AlertChange, now: float) -> str:
+    """The change as `notify.message.from_json` reads it."""
+    s = change.state
+    return json.dumps(
+        {
+            "identity": s.identity,
+            "alertname": s.alertname,
+            "labels": dict(s.labels),
+            "state": "resolved" if change.kind == "resolved" else "firing",
+            "annotations": dict(s.annotations),
+            "active_at": s.active_at,
+            "fired_at": s.fired_at,
+            "resolved_at": s.resolved_at,
+            "previous_labels": dict(change.old_labels) if change.old_labels and change.relabelled else None,
+            "changed_at": now,
+        },
+        ensure_ascii=False,
+    )
+
+
+def firing_bodies(con: duckdb.DuckDBPyConnection, now: float) -> list[str]:
+    """Every alert that fires now, as its firing change: for destinations that must be told again."""
+    states = load_states(con).values()
+    return [_body(AlertChange("firing", s.active_at, s), now) for s in states if s.phase == "firing"]
+
+
+def _standing(con: duckdb.DuckDBPyConnection) -> list[StandingRow]:
+    rows = con.execute(
+        "SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, time FROM standing"
+    ).fetchall()
+    return [
+        StandingRow(c, k, a, tuple(json.loads(by).items()), st, o, b, u, _epoch(since), _epoch(t))
+        for c, k, a, by, st, o, b, u, since, t in rows
+    ]
+
+
+def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingRow]) -> None:
+    con.execute("DELETE FROM standing")
+    if standing:
+        con.executemany(
+            f"INSERT INTO standing VALUES ({', '.join('?' * 10)})",
+            [
+                [
+                    row.contract, row.clause, row.alertname, json.dumps(dict(row.by), ensure_ascii=False), row.state,
+                    _float(row.observed), _float(row.bound), row.unit, utc(row.since), utc(row.t),
+                ]
+                for row in standing
+            ],
+        )  # fmt: skip
+    con.execute(
+        "INSERT INTO dirty SELECT DISTINCT 'standing', date_trunc('minute', max(\"time\")) FROM standing HAVING count(*) > 0"
+    )
+
+
+def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:
+    """The share of duplicate and of quarantined events of each topic's last ten minutes."""
+    rows = con.execute(
+        "SELECT topic, sum(n) FILTER (fate = 'duplicate') / sum(n), sum(n) FILTER (fate = 'quarantined') / sum(n) "
+        "FROM fates JOIN (SELECT topic, max(minute) AS newest FROM fates GROUP BY topic) USING (topic) "
+        "WHERE minute > newest - INTERVAL 10 MINUTE GROUP BY topic"
+    ).fetchall()
+    return {topic: Trust(float(d or 0), float(q or 0)) for topic, d, q in rows}

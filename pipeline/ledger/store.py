@@ -1,0 +1,257 @@
+"""The ledger: one DuckDB file that knows what was taken in, what it adds up to, and what was said about it.
+
+    apply(delta)   one transaction:
+        1. the writer's generation is current            4. the offsets and progress move
+        2. every range begins at the stored offset       5. the watermark passes instants: readings, verdicts
+        3. partials, entities, fates, segments appended  6. alert states, standing and outbox written
+    tick           the same without rows: silence must be noticed
+
+A delta that was applied before is refused without effect.  All writing happens through one object on one
+thread at a time; housekeeping uses cursors of its own and is fenced by the same generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from pipeline.catalog import Catalog
+from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
+from pipeline.ledger import evaluation, files, readings
+from pipeline.ledger.append import append_fates, append_rows, append_segments
+from pipeline.ledger.evaluation import Judged, utc
+from pipeline.ledger.lock import DirectoryLock
+from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql
+from pipeline.ledger.recover import recover
+from pipeline.ledger.seal import FILES_DDL
+from pipeline.ledger.tables import create, get_meta, set_meta
+from pipeline.ledger.transaction import transaction
+from pipeline.rollup.delta import Delta, Place
+from pipeline.rollup.windows import GRID_SECONDS, grid_floor
+from pipeline.rules.alerts import AlertChange, AlertState
+from pipeline.rules.evaluate import Plan
+
+FAR_PAST = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a transaction did: the instants evaluated by group of topics, and the alert changes."""
+
+    events: int = 0
+    due: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    changes: tuple[AlertChange, ...] = ()
+
+
+class Ledger:
+    """The open ledger of a data directory; `close` releases it.
+
+    `destinations` are the names that every change is written to the outbox for.  `con` is the connection on
+    which batches are processed and applied, by one thread at a time.
+    Raises DataDirectoryInUse, LedgerError.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        catalog: Catalog,
+        *,
+        memory_limit: str = "600MB",
+        threads: int = 2,
+        destinations: Sequence[str] = (),
+    ) -> None:
+        self.data = data
+        self.catalog = catalog
+        self.destinations = tuple(destinations)
+        self._lock = DirectoryLock(data)
+        try:
+            self.con = self._open(memory_limit, threads)
+            self.generation = self._begin_generation()
+        except BaseException:
+            self._lock.release()
+            raise
+        self.plan: Plan | None = None
+
+    def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
+        path = self.data / "ledger.duckdb"
+        try:
+            con = duckdb.connect(str(path))
+        except duckdb.Error as error:
+            raise LedgerError(
+                f"{path}: cannot be opened ({str(error).splitlines()[0]}); check that no other program has it "
+                "open, or restore it from a backup"
+            ) from error
+        con.execute(f"SET memory_limit = '{memory_limit}'")
+        con.execute(f"SET threads = {threads}")
+        con.execute(f"SET temp_directory = '{self.data}/spill'")
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET preserve_insertion_order = false")
+        con.execute("SET checkpoint_threshold = '256MB'")
+        return con
+
+    def _begin_generation(self) -> int:
+        """Tables, migrations and the next generation in one transaction; then what a crash left half done."""
+        with files.disk_errors(self.data), transaction(self.con):
+            create(self.con, self.catalog)
+            self.con.execute(FILES_DDL)
+            for statement in DIRTY_DDL:
+                self.con.execute(statement)
+            for event in self.catalog.types:
+                if not event.retained:
+                    for statement in readings.seen_ddl(event.view):
+                        self.con.execute(statement)
+            generation = int(get_meta(self.con, "generation") or 0) + 1
+            set_meta(self.con, "generation", str(generation))
+        self.generation = generation
+        (self.data / "segments").mkdir(exist_ok=True)
+        recover(self.con.cursor(), self.data, self.fence)
+        return generation
+
+    def close(self) -> None:
+        self.con.close()
+        self._lock.release()
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the same ledger, for another thread."""
+        return self.con.cursor()
+
+    def fence(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Raises StaleGeneration once another writer has opened the ledger."""
+        found = get_meta(con, "generation")
+        if found != str(self.generation):
+            raise StaleGeneration(
+                f"{self.data}: taken over by another writer (generation {found}, this one is {self.generation}); "
+                "stop one of the two"
+            )
+
+    def bind_cluster(self, cluster_id: str) -> None:
+        """Remember the Kafka cluster at the first start; raises ForeignCluster for another one later."""
+        known = get_meta(self.con, "cluster_id")
+        if known is None:
+            with transaction(self.con, self.fence):
+                set_meta(self.con, "cluster_id", cluster_id)
+        elif known != cluster_id:
+            raise ForeignCluster(
+                f"{self.data}: this ledger was written from Kafka cluster {known}, but cluster {cluster_id} answers; "
+                "point --bootstrap at the right cluster, or start with an empty data directory"
+            )
+
+    def offsets(self) -> dict[Place, int]:
+        """The next offset of every partition that was ever read."""
+        rows = self.con.cursor().execute("SELECT topic, part, next_offset FROM offsets").fetchall()
+        return {(topic, part): offset for topic, part, offset in rows}
+
+    def progress(self) -> dict[Place, datetime]:
+        """The greatest min(event time, record time) of every partition that had any."""
+        rows = (
+            self.con.cursor()
+            .execute("SELECT topic, part, progress FROM offsets WHERE progress IS NOT NULL")
+            .fetchall()
+        )
+        return {(topic, part): at for topic, part, at in rows}
+
+    def watermarks(self) -> dict[str, datetime]:
+        return dict(self.con.cursor().execute("SELECT topic, watermark FROM frontier").fetchall())
+
+    def known_from(self) -> dict[str, datetime]:
+        """The first instant not yet evaluated, for each topic; the far past where nothing came yet."""
+        reached = dict(self.con.execute("SELECT topic, instant FROM frontier").fetchall())
+        step = timedelta(seconds=GRID_SECONDS)
+        return {
+            topic: reached[topic] + step if topic in reached else FAR_PAST for topic in self.catalog.topics
+        }
+
+    def apply(self, delta: Delta, watermarks: Mapping[str, datetime], now: float) -> Applied:
+        """Take `delta` in and evaluate every instant that `watermarks` pass; `now` is wall clock, epoch s.
+
+        Raises LedgerError when a range does not begin at the stored offset (a delta applied before, or a
+        gap), StaleGeneration, DiskFull; nothing is changed then.
+        """
+        con = self.con
+        with files.disk_errors(self.data), transaction(con, self.fence):
+            self._move_offsets(delta)
+            known_from = self.known_from()
+            for view in delta.views:
+                event = self.catalog.by_view(view)
+                append_rows(con, event, known_from[event.topic])
+                if event.retained:
+                    con.execute(charges_dirty_sql(event, f"delta_samples_{view}"))
+                else:
+                    con.execute(dirty_sql(view, f"delta_partials_{view}"))
+                    readings.note_seen(con, event, known_from[event.topic])
+            append_fates(con, delta.fates)
+            if delta.fates:
+                con.execute(
+                    "INSERT INTO dirty SELECT DISTINCT 'fates', unnest(?::TIMESTAMP[])",
+                    [[f.minute for f in delta.fates]],
+                )
+            append_segments(con, delta.segments)
+            judged = self._pass(watermarks, now)
+        return Applied(delta.events, judged.due, judged.changes)
+
+    def tick(self, watermarks: Mapping[str, datetime], now: float) -> Applied:
+        """`apply` without rows."""
+        return self.apply(Delta(), watermarks, now)
+
+    def _move_offsets(self, delta: Delta) -> None:
+        """Check that every range begins where the ledger stands, and move it there."""
+        rows = self.con.execute("SELECT topic, part, next_offset, progress FROM offsets").fetchall()
+        stored = {(topic, part): (offset, reached) for topic, part, offset, reached in rows}
+        moved = []
+        for place, (lo, hi) in delta.ranges.items():
+            offset, reached = stored.get(place, (lo, None))
+            if offset != lo:
+                raise LedgerError(
+                    f"{self.data}: a delta of {place[0]} partition {place[1]} covers offsets [{lo}, {hi}), but the "
+                    f"ledger stands at {offset}; nothing was changed: restart the pipeline"
+                )
+            known = [at for at in (reached, delta.progress.get(place)) if at is not None]
+            moved.append([*place, hi, max(known, default=None)])
+        if moved:
+            self.con.executemany(
+                "DELETE FROM offsets WHERE topic = ? AND part = ?", [row[:2] for row in moved]
+            )
+            self.con.executemany("INSERT INTO offsets VALUES (?, ?, ?, ?)", moved)
+
+    def _pass(self, watermarks: Mapping[str, datetime], now: float) -> Judged:
+        """Move the frontier and evaluate what it passes."""
+        rows = self.con.execute("SELECT topic, watermark, instant FROM frontier").fetchall()
+        before = {topic: _epoch(instant) for topic, _, instant in rows}
+        stood = {topic: watermark for topic, watermark, _ in rows}
+        after = dict(before)
+        for topic, watermark in watermarks.items():
+            moved = max(watermark, stood.get(topic, watermark))
+            after[topic] = max(grid_floor(_seconds(moved)), before.get(topic, -(2**62)))
+            self.con.execute("DELETE FROM frontier WHERE topic = ?", [topic])
+            self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
+        if self.plan is None or after == before:
+            return Judged({}, ())
+        return evaluation.judge(self.con, self.catalog, self.plan, before, after, self.destinations, now)
+
+    def record_own(
+        self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange], now: float
+    ) -> None:
+        """Write the states and changes of alerts that go by the wall clock (PipelineStalled, Watchdog).
+
+        `states`: identity → the state after, None when the alert is over.
+        """
+        with files.disk_errors(self.data), transaction(self.con, self.fence):
+            kept = evaluation.load_states(self.con)
+            for identity, state in states.items():
+                kept.pop(identity, None)
+                if state is not None:
+                    kept[identity] = state
+            evaluation.write_states(self.con, kept)
+            evaluation.write_changes(self.con, changes, self.destinations, now)
+
+
+def _seconds(at: datetime) -> float:
+    return at.replace(tzinfo=UTC).timestamp()
+
+
+def _epoch(at: datetime) -> int:
+    return int(_seconds(at))

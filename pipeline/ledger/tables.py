@@ -1,0 +1,129 @@
+"""The ledger's tables, and how an older ledger becomes a newer one.
+
+Hot tables have no index and are only appended to: readers `GROUP BY`, a compactor merges.  `{view}` is the
+short name of an event type; what its tables hold follows from its schema file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.errors import LedgerError
+from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
+from pipeline.rollup.windows import WIDTHS
+
+SCHEMA_VERSION = 1
+
+_FIXED = (
+    "meta(key VARCHAR, value VARCHAR)",
+    "offsets(topic VARCHAR, part INTEGER, next_offset BIGINT, progress TIMESTAMP)",
+    "frontier(topic VARCHAR, watermark TIMESTAMP, instant TIMESTAMP)",
+    'evaluated("group" VARCHAR, instant TIMESTAMP)',
+    "fates(topic VARCHAR, part INTEGER, minute TIMESTAMP, fate VARCHAR, reason VARCHAR, n BIGINT)",
+    "segments(segment VARCHAR, topic VARCHAR, rows BIGINT, min_time TIMESTAMP, max_time TIMESTAMP)",
+    "alert_state(identity VARCHAR, state VARCHAR)",
+    'alerts("time" TIMESTAMP, alertname VARCHAR, contract VARCHAR, clause VARCHAR, labels VARCHAR, state VARCHAR, '
+    "active_at TIMESTAMP, fired_at TIMESTAMP, resolved_at TIMESTAMP, severity VARCHAR, observed DOUBLE, "
+    'bound DOUBLE, unit VARCHAR, "window" VARCHAR, samples BIGINT, annotations VARCHAR, trusted BOOLEAN, '
+    "known_from TIMESTAMP)",
+    "standing(contract VARCHAR, clause VARCHAR, alertname VARCHAR, by_values VARCHAR, state VARCHAR, "
+    'observed DOUBLE, bound DOUBLE, unit VARCHAR, since TIMESTAMP, "time" TIMESTAMP)',
+    "outbox(seq BIGINT, created TIMESTAMP, destination VARCHAR, body VARCHAR, attempts INTEGER, "
+    "next_try TIMESTAMP, delivered TIMESTAMP, last_error VARCHAR)",
+)
+
+
+def create(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
+    """Make every table that is not there yet, and bring an older ledger to `SCHEMA_VERSION`.
+
+    A new event type adds its tables.  Raises LedgerError for a ledger of a newer program, or when the hash
+    that names series has changed with the DuckDB version.
+    """
+    for table in _tables(catalog):
+        con.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+    con.execute("CREATE SEQUENCE IF NOT EXISTS outbox_seq")
+    _check_version(con)
+    _check_hash(con)
+
+
+def get_meta(con: duckdb.DuckDBPyConnection, key: str) -> str | None:
+    row = con.execute("SELECT value FROM meta WHERE key = ?", [key]).fetchone()
+    return str(row[0]) if row else None
+
+
+def set_meta(con: duckdb.DuckDBPyConnection, key: str, value: str) -> None:
+    con.execute("DELETE FROM meta WHERE key = ?", [key])
+    con.execute("INSERT INTO meta VALUES (?, ?)", [key, value])
+
+
+def _tables(catalog: Catalog) -> Iterator[str]:
+    yield from _FIXED
+    for event in catalog.types:
+        yield f"series_{event.view}(series UBIGINT, {_columns((d.name, 'VARCHAR') for d in event.dimensions)})"
+        if event.retained:
+            yield _charges(event)
+        else:
+            yield from _rollups(event)
+
+
+def _rollups(event: EventType) -> Iterator[str]:
+    view = event.view
+    if event.entity:
+        yield f"entities_{view}(series UBIGINT, entity VARCHAR, idx INTEGER)"
+    for width in WIDTHS:
+        key = "series UBIGINT, window_start TIMESTAMP" + (
+            ", known_from TIMESTAMP" if width is WIDTHS[0] else ""
+        )
+        yield f"partials_{view}_{width.name}({key}, {_columns(partial_columns(event))})"
+        if event.histograms:
+            yield f"hist_{view}_{width.name}({key}, measure VARCHAR, bucket INTEGER, n BIGINT)"
+        if event.entity:
+            marks = "".join(f", {mark.name} BIT" for mark in event.marks)
+            yield f"bits_{view}_{width.name}({key}, block INTEGER, observed BIT{marks})"
+
+
+def _charges(event: EventType) -> str:
+    head = 'identity UBIGINT, content UBIGINT, "time" TIMESTAMP, source VARCHAR, id VARCHAR, idx INTEGER'
+    return f"charges({head}, known_from TIMESTAMP, {_columns(event.columns())})"
+
+
+def _columns(columns: Iterator[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f'"{name}" {kind}' for name, kind in columns)
+
+
+def _check_version(con: duckdb.DuckDBPyConnection) -> None:
+    found = get_meta(con, "schema_version")
+    if found is None:
+        set_meta(con, "schema_version", str(SCHEMA_VERSION))
+        set_meta(con, "block_bits", str(BLOCK_BITS))
+    elif int(found) > SCHEMA_VERSION:
+        raise LedgerError(
+            f"ledger: written by a newer Gigawatch (schema version {found}; this program knows {SCHEMA_VERSION}); "
+            "use that version, or another data directory"
+        )
+    else:
+        for version in range(int(found), SCHEMA_VERSION):
+            for statement in MIGRATIONS[version]:
+                con.execute(statement)
+        set_meta(con, "schema_version", str(SCHEMA_VERSION))
+
+
+MIGRATIONS: dict[int, tuple[str, ...]] = {}
+"""Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
+
+
+def _check_hash(con: duckdb.DuckDBPyConnection) -> None:
+    """Series are named by DuckDB's hash of their dimensions, which a new version may change."""
+    row = con.execute("SELECT hash('gigawatch', 1, NULL::VARCHAR)::VARCHAR").fetchone()
+    now = str(row[0]) if row else ""
+    found = get_meta(con, "hash")
+    if found is None:
+        set_meta(con, "hash", now)
+    elif found != now:
+        raise LedgerError(
+            f"ledger: written with another DuckDB, whose hash differs (this is {duckdb.__version__}); "
+            "install the version that the lock file names"
+        )
