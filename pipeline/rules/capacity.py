@@ -1,0 +1,92 @@
+"""CapacityShortfall, CapacityCeilingExceeded and WindowNotReady: delivered GPUs against what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.contract.model import CapacityClause, Promise
+from pipeline.rules.clauses import ClauseRule, above, below, lookback
+from pipeline.rules.readings import EntityCount, Reading, match_of
+from pipeline.rules.verdicts import Answers, State, Verdict
+
+
+class _Capacity(ClauseRule[CapacityClause]):
+    """All three read the same: distinct GPUs over the span, with silent ones carried and lost ones told."""
+
+    unit = "GPUs"
+
+    def prepare(self) -> None:
+        gpu = self.catalog.by_view("gpu")
+        clause = self.clause_of_contract
+        self.span = lookback(gpu, clause)
+        self.spec = EntityCount(
+            topic=gpu.topic,
+            match=match_of(clause.match),
+            by=clause.by,
+            span=self.span,
+            counts=clause.counts,
+            loss_after=clause.silence_is_loss_after_seconds,
+        )
+        self.specs = (self.spec,)
+        self.topics = (gpu.topic,)
+
+
+class CapacityShortfall(_Capacity):
+    """Breach: short of the floor even if all that is silent were still there.  Lost GPUs are not there."""
+
+    alertname = "CapacityShortfall"
+
+    def judge(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        floor = self.clause_of_contract.floor_at(t, self.contract_in_force.windows)
+        if floor is None:
+            return None
+        terms = self.terms(t, floor.value, floor.window)
+        rows = answers[self.spec].at(t)
+        found = [_verdict(terms, r, below(r.value or 0.0, r.silent, floor.value)) for r in rows]
+        return found + self.unread(terms, t, rows)
+
+
+class CapacityCeilingExceeded(_Capacity):
+    """Breach: more delivered than allowed.  What is silent or lost to us may well still be there."""
+
+    alertname = "CapacityCeilingExceeded"
+
+    def judge(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        ceiling = self.clause_of_contract.ceiling_at(t, self.contract_in_force.windows)
+        if ceiling is None:
+            return None
+        terms = self.terms(t, ceiling.value, ceiling.window)
+        rows = answers[self.spec].at(t)
+        found = [_verdict(terms, r, above(r.value or 0.0, r.silent + r.lost, ceiling.value)) for r in rows]
+        return found + self.unread(terms, t, rows)
+
+
+class WindowNotReady(_Capacity):
+    """Breach: a window starts within its lead, and the GPUs promised inside it are not there yet.
+
+    Once the window is open CapacityShortfall speaks, and this alert ends.
+    """
+
+    alertname = "WindowNotReady"
+
+    def judge(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        promises = self.clause_of_contract.promises_ahead(t, self.contract_in_force.windows)
+        if not promises:
+            return None
+        ahead = max(promises, key=lambda promise: (promise.gpus, -promise.start))
+        terms = self.terms(t, ahead.gpus, ahead.window)
+        rows = answers[self.spec].at(t)
+        details = _starts(ahead)
+        found = [_verdict(terms, r, below(r.value or 0.0, r.silent, ahead.gpus), details) for r in rows]
+        return found + self.unread(terms, t, rows)
+
+
+def _starts(promise: Promise) -> Mapping[str, Any]:
+    return {"window_starts": promise.start, "window_ends": promise.end}
+
+
+def _verdict(terms: Any, row: Reading, state: State, details: Mapping[str, Any] | None = None) -> Verdict:
+    if row.silent or row.lost:
+        details = {**(details or {}), "silent": row.silent, "lost": row.lost}
+    return Verdict(terms, row.by, row.t, state, row.value, row.samples, not row.silent, details)

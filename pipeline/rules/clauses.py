@@ -1,0 +1,122 @@
+"""What the rules of contract clauses share: terms in force, groups that must be there, the span.
+
+A `ClauseRule` is built once for each alert of each clause when a contract is taken over; asking it for the
+terms in force at an instant costs a dictionary look-up in the steady case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.contract.model import Clause, Contract
+from pipeline.rules.readings import Reading, ReadingSpec
+from pipeline.rules.verdicts import Answers, State, Terms, Verdict
+
+#: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
+#: row of three does not make an entity vanish.
+LOOKBACK_INTERVALS = 3
+
+C = TypeVar("C", bound=Clause)
+
+
+def lookback(event_type: EventType, clause: Clause) -> int:
+    """Seconds that a reading of `clause` looks back: its own span, else three reporting intervals."""
+    return clause.span_seconds or LOOKBACK_INTERVALS * event_type.interval
+
+
+def expected_groups(clause: Clause) -> tuple[tuple[str, ...], ...]:
+    """The groups that a clause names itself, which must have a reading even if nothing was ever seen.
+
+    Without `by` there is one, `()`.  With one dimension in `by` that `match` lists, each listed value is one.
+    With more, not every combination need exist, and only what was seen counts.
+    """
+    if not clause.by:
+        return ((),)
+    if len(clause.by) == 1:
+        return tuple((value,) for value in clause.match.get(clause.by[0], ()))
+    return ()
+
+
+class ClauseRule(Generic[C]):
+    """One alert of one clause; subclasses say what to read and how to judge it."""
+
+    alertname: ClassVar[str] = ""
+    unit: str = ""
+    topics: tuple[str, ...] = ()
+    specs: tuple[ReadingSpec, ...] = ()
+    absent: State = "unknown"
+
+    def __init__(self, clause: C, contract: Contract, catalog: Catalog) -> None:
+        self.clause_of_contract = clause
+        self.contract_in_force = contract
+        self.contract = contract.id
+        self.clause = clause.id
+        self.catalog = catalog
+        self.groups = expected_groups(clause)
+        self.span = 0
+        self._terms: dict[tuple[float, str | None, str], Terms] = {}
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Sets `specs`, `topics` and `span` from the clause and the catalog."""
+        raise NotImplementedError
+
+    def judge(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        """The verdicts at an instant within the contract's term."""
+        raise NotImplementedError
+
+    def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        """One verdict for each group; None when the clause promises nothing at `t`."""
+        return self.judge(t, answers) if self.contract_in_force.in_force(t) else None
+
+    def terms(self, t: int, bound: float, window: str | None) -> Terms:
+        """The terms in force at `t`, with the severity of the windows that are open then."""
+        clause = self.clause_of_contract
+        severity = clause.severity
+        if clause.severity_in_window:
+            severity = clause.severity_at(t, self.contract_in_force.windows)
+        key = (bound, window, severity)
+        found = self._terms.get(key)
+        if found is None:
+            found = self._terms[key] = Terms(
+                alertname=self.alertname,
+                contract=self.contract,
+                clause=self.clause,
+                by=clause.by,
+                bound=bound,
+                unit=self.unit,
+                window=window,
+                severity=severity,
+                route=tuple(sorted(clause.route.items())),
+                hold=clause.for_seconds,
+                keep=clause.keep_firing_for_seconds,
+                span=self.span,
+            )
+        return found
+
+    def unread(self, terms: Terms, t: int, rows: Iterable[Reading]) -> list[Verdict]:
+        """Unknown verdicts for the groups that the clause names and no reading speaks of."""
+        if len(self.groups) == 1 and rows:
+            return []
+        seen = {row.by for row in rows}
+        return [
+            Verdict(terms, group, t, "unknown", None, 0, False, {"never_seen": True})
+            for group in self.groups
+            if group not in seen
+        ]
+
+
+def above(value: float, silent: float, bound: float) -> State:
+    """Against a ceiling: what is silent might still be there, so it can make an excess unknown, never ok."""
+    if value > bound:
+        return "breach"
+    return "unknown" if value + silent > bound else "ok"
+
+
+def below(value: float, silent: float, bound: float) -> State:
+    """Against a floor: short even with what is silent is a breach; short only without it is unknown."""
+    if value >= bound:
+        return "ok"
+    return "unknown" if value + silent >= bound else "breach"

@@ -1,0 +1,346 @@
+"""Running a stretch of instants: what to read, then verdicts, then alert states.  The ledger's one entry.
+
+    plan = plan_of(contracts, catalog)             # once for each set of contracts
+    due = plan.due(before, after, done)            # which instants each group of topics may now pass
+    answers = {spec: read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
+    evaluation = evaluate(plan, due, answers, states, standing)
+
+A clause waits only for the topics it reads: clauses that read the same topics share a frontier, whose name is
+those topics joined by `+`.  The same answers give the same output in the same order, whether a range is
+evaluated at once or instant by instant, with or without a restart between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from pipeline.catalog import Catalog
+from pipeline.contract.model import (
+    CapacityClause,
+    Clause,
+    Contract,
+    PowerClause,
+    ServiceLevelClause,
+    TrancheClause,
+    pipeline_alerts,
+)
+from pipeline.rules import capacity, power, queues, spend, telemetry
+from pipeline.rules.alerts import AlertChange, AlertState, step
+from pipeline.rules.annotate import Trust, annotate
+from pipeline.rules.pipeline import WALL_CLOCK
+from pipeline.rules.readings import GRID, Readings, ReadingSpec
+from pipeline.rules.verdicts import Answers, Labels, Rule, State, Terms, Verdict
+
+Range = tuple[int, int]
+Key = tuple[str, str, str, tuple[str, ...]]
+
+
+class StandingRow(NamedTuple):
+    """How one group of one clause stands: the last verdict, and since when its state has been this one."""
+
+    contract: str
+    clause: str
+    alertname: str
+    by: Labels
+    state: State
+    observed: float | None
+    bound: float
+    unit: str
+    since: int
+    t: int
+
+    @property
+    def key(self) -> Key:
+        return (self.alertname, self.contract, self.clause, tuple(value for _, value in self.by))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`states`: every live alert, by identity.  `changes`: ordered by instant, then identity.
+    `standing`: as a whole, ordered by key; `done`: the last instant evaluated, by group of topics."""
+
+    states: Mapping[str, AlertState]
+    changes: tuple[AlertChange, ...]
+    standing: tuple[StandingRow, ...]
+    done: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The rules of a set of contracts, in the contracts' order, grouped by the topics that they read."""
+
+    catalog: Catalog
+    rules: tuple[Rule, ...]
+    groups: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict)
+
+    def due(
+        self, before: Mapping[str, int], after: Mapping[str, int], done: Mapping[str, int]
+    ) -> dict[str, Range]:
+        """The instants `(t0, t1]` that each group may pass, as the topics' frontiers move on.
+
+        `before`, `after`: topic → last instant that its watermark has passed.  `done`: group → last instant
+        evaluated, kept by the ledger.  A topic from which nothing ever came has no frontier and holds
+        nobody back; a group starts where the first of its topics does.
+        """
+        found: dict[str, Range] = {}
+        for group, rules in self.groups.items():
+            reached = [after[topic] for topic in rules[0].topics if topic in after]
+            if not reached:
+                continue
+            start = min((before[t] for t in rules[0].topics if t in before), default=min(reached) - GRID)
+            t0, t1 = done.get(group, start), min(reached)
+            if t0 < t1:
+                found[group] = (t0, t1)
+        return found
+
+    def wanted(self, due: Mapping[str, Range]) -> dict[ReadingSpec, Range]:
+        """Everything to read for `due`: each distinct question once, over the widest range that asks it."""
+        found: dict[ReadingSpec, Range] = {}
+        for group, (t0, t1) in due.items():
+            for rule in self.groups[group]:
+                for spec in rule.specs:
+                    low, high = found.get(spec, (t0, t1))
+                    found[spec] = (min(low, t0), max(high, t1))
+        return found
+
+
+_Maker = Callable[[Clause, Contract, Catalog], tuple[Rule, ...]]
+
+
+def _capacity(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
+    assert isinstance(clause, CapacityClause)
+    inside = clause.in_window.values()
+    rules: list[Rule] = []
+    if clause.committed_gpus or any(bounds.committed_gpus for bounds in inside):
+        rules.append(capacity.CapacityShortfall(clause, contract, catalog))
+    if clause.ceiling_gpus or any(bounds.ceiling_gpus for bounds in inside):
+        rules.append(capacity.CapacityCeilingExceeded(clause, contract, catalog))
+    if clause.lead_seconds is not None:
+        rules.append(capacity.WindowNotReady(clause, contract, catalog))
+    return tuple(rules)
+
+
+def _power(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
+    assert isinstance(clause, PowerClause)
+    return (power.PowerCeilingExceeded(clause, contract, catalog),)
+
+
+def _service_level(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
+    assert isinstance(clause, ServiceLevelClause)
+    kind = queues.QueueBacklog if clause.quantile is None else queues.QueueWaitBreach
+    return (kind(clause, contract, catalog),)
+
+
+def _tranche(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
+    assert isinstance(clause, TrancheClause)
+    kinds = (spend.TrancheExhausted, spend.TrancheOverrunForecast)
+    return tuple(kind(clause, contract, catalog) for kind in kinds)
+
+
+#: The kinds of clause and what makes their rules: a new kind is one file and one line here.
+KINDS: Mapping[type[Clause], _Maker] = {
+    CapacityClause: _capacity,
+    PowerClause: _power,
+    ServiceLevelClause: _service_level,
+    TrancheClause: _tranche,
+}
+
+
+def plan_of(contracts: Iterable[Contract], catalog: Catalog) -> Plan:
+    """The rules of all clauses of `contracts`, and those that watch the telemetry itself."""
+    contracts = tuple(contracts)
+    rules = [r for c in contracts for clause in c.clauses for r in KINDS[type(clause)](clause, c, catalog)]
+    rules += _own_rules(rules, contracts, catalog)
+    groups: dict[str, list[Rule]] = {}
+    for rule in rules:
+        groups.setdefault("+".join(rule.topics), []).append(rule)
+    return Plan(catalog, tuple(rules), {name: tuple(found) for name, found in groups.items()})
+
+
+def _own_rules(rules: Sequence[Rule], contracts: Sequence[Contract], catalog: Catalog) -> list[Rule]:
+    """Billing is late by nature: a bill that is not there yet is not silence."""
+    tuned = pipeline_alerts(contracts)
+    reads = {(r.contract, r.clause): r.topics for r in rules}
+    clauses = [(c.id, clause) for c in contracts for clause in c.clauses]
+    found: list[Rule] = []
+    for event_type in catalog.types:
+        found.append(telemetry.LossImbalance(event_type, tuned.loss_imbalance))
+        if not event_type.retained:
+            readers = [(c, k) for c, k in clauses if event_type.topic in reads.get((c, k.id), ())]
+            blinds = telemetry.Blinds(readers)
+            found.append(telemetry.TelemetrySilent(event_type, tuned.telemetry_silent, blinds))
+    return found
+
+
+def topics_of(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[str, ...]:
+    """The Kafka topics that a clause waits for, and so the ones whose silence blinds it."""
+    return tuple(dict.fromkeys(t for r in KINDS[type(clause)](clause, contract, catalog) for t in r.topics))
+
+
+def evaluate(
+    plan: Plan,
+    due: Mapping[str, Range],
+    answers: Answers,
+    states: Mapping[str, AlertState],
+    standing: Iterable[StandingRow] = (),
+    trust: Mapping[str, Trust] | None = None,
+) -> Evaluation:
+    """Judges every rule at every instant it is due, and moves the alerts.
+
+    `answers` must hold every spec of `plan.wanted(due)`.  States of rules that no contract has any more are
+    resolved at the last instant of `due`.  `trust`: what is known of each topic's quality, for the annotations.
+    """
+    run = _Run(plan, answers, states, standing, trust or {})
+    for group, (t0, t1) in due.items():
+        for rule in plan.groups.get(group, ()):
+            run.stretch(rule, range(t0 + GRID - t0 % GRID, t1 + 1, GRID))
+    run.withdraw(max((t1 for _, t1 in due.values()), default=None))
+    changes = sorted(run.changes, key=lambda change: (change.t, change.state.key))
+    live = {state.identity: state for state in sorted(run.states.values(), key=lambda s: s.key)}
+    rows = tuple(run.standing[key] for key in sorted(run.standing))
+    return Evaluation(live, tuple(changes), rows, {group: t1 for group, (_, t1) in due.items()})
+
+
+class _Run:
+    """One evaluation under way: the states and the standing that move."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        answers: Mapping[ReadingSpec, Readings],
+        states: Mapping[str, AlertState],
+        standing: Iterable[StandingRow],
+        trust: Mapping[str, Trust],
+    ) -> None:
+        self.plan, self.answers, self.trust = plan, answers, trust
+        self.states: dict[Key, AlertState] = {s.key: s for s in states.values()}
+        self.standing: dict[Key, StandingRow] = {row.key: row for row in standing}
+        self.changes: list[AlertChange] = []
+        # A rule's live alerts: none, nearly always, and then its healthy verdicts cost one look-up each.
+        self.live: dict[tuple[str, ...], set[Key]] = {}
+        for key in self.states:
+            self.live.setdefault(key[:3], set()).add(key)
+
+    def stretch(self, rule: Rule, instants: range) -> None:
+        name = (rule.alertname, rule.contract, rule.clause)
+        live = self.live.setdefault(name, set())
+        since: dict[Key, tuple[State, int]] = {}
+        own = self._own(rule)
+        for key in [k for k in self.standing if k[:3] == name and own(k)]:
+            row = self.standing.pop(key)
+            since[key] = (row.state, row.since)
+        last: Sequence[Verdict] = ()
+        for t in instants:
+            found = rule.verdicts(t, self.answers)
+            last = found or ()
+            since = self._since(last, since, t)
+            absent = self._absent(rule, found, live, own, t) if live else ()
+            for verdict in (*last, *absent):
+                if live or verdict.state != "ok":
+                    self._step(rule, verdict, live)
+        for verdict in last:
+            self.standing[verdict.key] = _row(verdict, since[verdict.key][1])
+
+    @staticmethod
+    def _own(rule: Rule) -> Callable[[Key], bool]:
+        """Rules about telemetry share their name; each speaks of the topic that its groups begin with."""
+        if rule.contract != telemetry.OWN:
+            return lambda key: True
+        return lambda key: key[3][:1] == rule.topics[:1]
+
+    @staticmethod
+    def _since(
+        found: Sequence[Verdict], since: Mapping[Key, tuple[State, int]], t: int
+    ) -> dict[Key, tuple[State, int]]:
+        """Since when each group has had the state it has; a group that went away starts anew."""
+        now: dict[Key, tuple[State, int]] = {}
+        for verdict in found:
+            key = verdict.key
+            before = since.get(key)
+            now[key] = before if before is not None and before[0] == verdict.state else (verdict.state, t)
+        return now
+
+    def _absent(
+        self,
+        rule: Rule,
+        found: Sequence[Verdict] | None,
+        live: set[Key],
+        own: Callable[[Key], bool],
+        t: int,
+    ) -> list[Verdict]:
+        """Verdicts for live alerts of which no reading speaks: they end when nothing is promised any more."""
+        spoken = {verdict.key for verdict in found or ()}
+        state = "ok" if found is None else rule.absent
+        missing = sorted(key for key in live if key not in spoken and own(key))
+        return [
+            Verdict(
+                self._terms(rule, self.states[key], t),
+                key[3],
+                t,
+                state,
+                None,
+                0,
+                state == "ok",
+                {"absent": True},
+            )
+            for key in missing
+        ]
+
+    @staticmethod
+    def _terms(rule: Rule, state: AlertState, t: int) -> Terms:
+        return rule.terms(t, state.bound, state.window)
+
+    def _step(self, rule: Rule, verdict: Verdict, live: set[Key]) -> None:
+        key = verdict.key
+        before = self.states.get(key)
+        after, change = step(before, verdict, verdict.t)
+        if change is not None:
+            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust)
+            told = replace(change.state, annotations=notes)
+            change = change._replace(state=told)
+            self.changes.append(change)
+            after = None if after is None else told
+        if after is None:
+            self.states.pop(key, None)
+            live.discard(key)
+        else:
+            self.states[key] = after
+            live.add(key)
+
+    def withdraw(self, t: int | None) -> None:
+        """Ends the alerts and the standing of rules that are no more; those by wall clock are not ours to end."""
+        known = {(r.alertname, r.contract, r.clause) for r in self.plan.rules}
+        self.standing = {key: row for key, row in self.standing.items() if key[:3] in known}
+        gone = [key for key in self.states if key[:3] not in known and key[0] not in WALL_CLOCK]
+        for key in sorted(gone) if t is not None else ():
+            state = self.states.pop(key)
+            assert t is not None
+            phase: Literal["resolved", "inactive"] = "resolved" if state.phase == "firing" else "inactive"
+            notes = {**state.annotations, "ended": "The clause is no longer part of a contract in force."}
+            ended = replace(
+                state,
+                phase=phase,
+                resolved_at=t if phase == "resolved" else None,
+                stale=False,
+                annotations=notes,
+            )
+            self.changes.append(AlertChange(phase, t, ended))
+
+
+def _row(verdict: Verdict, since: int) -> StandingRow:
+    terms = verdict.terms
+    by = tuple(zip(terms.by, verdict.by, strict=True))
+    return StandingRow(
+        terms.contract,
+        terms.clause,
+        terms.alertname,
+        by,
+        verdict.state,
+        verdict.observed,
+        terms.bound,
+        terms.unit,
+        since,
+        verdict.t,
+    )

@@ -1,0 +1,196 @@
+"""What a clause wants to read, as values; and what it gets back.
+
+A spec is a question that the ledger answers for every instant of a range `(t0, t1]` at once.  Two clauses
+that ask the same question compare equal, so it is read once.  Instants are epoch seconds on the 10 s grid.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+#: Distance of two evaluation instants, and width of the narrowest roll-up window, in seconds.
+GRID = 10
+
+#: `((dimension, (value, …)), …)`, sorted: hashable form of a clause's `match`.
+Match = tuple[tuple[str, tuple[str, ...]], ...]
+Counts = Literal["observed", "healthy", "in_use"]
+By = tuple[str, ...]
+
+
+def match_of(match: Mapping[str, tuple[str, ...]]) -> Match:
+    """The hashable, sorted form of a clause's `match`."""
+    return tuple(sorted((name, tuple(sorted(values))) for name, values in match.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class EntityCount:
+    """Distinct entities (GPUs) seen in the `span` seconds before an instant.
+
+    Read as delivered (`value`), `silent` and `lost`; silence becomes loss after `loss_after` seconds.
+    """
+
+    topic: str
+    match: Match
+    by: By
+    span: int
+    counts: Counts = "healthy"
+    loss_after: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPower:
+    """Mean of `measure` × distinct entities over `span`, for each series, then summed."""
+
+    topic: str
+    measure: str
+    match: Match
+    by: By
+    span: int
+    loss_after: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class MeterMean:
+    """Mean of `measure` over `span`, for each series (a feed), then summed."""
+
+    topic: str
+    measure: str
+    match: Match
+    by: By
+    span: int
+    loss_after: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LastSum:
+    """The last value of `measure` within `span`, for each series (a queue), then summed."""
+
+    topic: str
+    measure: str
+    match: Match
+    by: By
+    span: int
+    loss_after: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class WaitQuantile:
+    """Quantile `q` of the histogram `measure` over `span`.
+
+    With nothing in the histogram while `pending` (last values within `lookback`, summed) is above zero, it
+    is the greatest last value of `fallback`; with nothing pending either it is 0.
+    """
+
+    topic: str
+    measure: str
+    fallback: str
+    pending: str
+    q: float
+    match: Match
+    by: By
+    span: int
+    lookback: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrancheSpend:
+    """Money charged in `[from_t, to_t)` by ChargePeriodStart, as issued and known by an instant.
+
+    `fx`: `((currency, ((from_t, rate), …)), …)`.  A currency without a rate makes the reading an error.
+    """
+
+    topic: str
+    match: Match
+    by: By
+    from_t: int
+    to_t: int
+    categories: tuple[str, ...]
+    cost_column: str
+    commitment_id: str | None
+    currency: str
+    fx: tuple[tuple[str, tuple[tuple[int, Decimal], ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SilentSeries:
+    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age in seconds."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class FateBalance:
+    """Events in, less events whose fate is known, for each partition: `by` is (partition,), 0 is healthy."""
+
+    topic: str
+    span: int
+
+
+ReadingSpec = (
+    EntityCount | FleetPower | MeterMean | LastSum | WaitQuantile | TrancheSpend | SilentSeries | FateBalance
+)
+#: Specs whose reading is a sum of one value for each series, with silence carried.
+SeriesSpec = EntityCount | FleetPower | MeterMean | LastSum
+
+
+class DaySpend(NamedTuple):
+    """Charges of one UTC day: `usage` is ChargeCategory Usage, `other` the rest."""
+
+    day: int
+    usage: Decimal
+    other: Decimal
+
+
+class Reading(NamedTuple):
+    """One answer: at instant `t`, for the dimension values `by` (absent optional ones are '').
+
+    `value` None: nothing to go by.  `silent` and `lost` in the unit of `value`; `silent_series` counts both.
+    `basis` says in words what the value rests on when that is not the obvious.
+    """
+
+    t: int
+    by: tuple[str, ...]
+    value: float | None
+    silent: float = 0.0
+    lost: float = 0.0
+    samples: int = 0
+    silent_series: int = 0
+    series: int = 0
+    basis: str = ""
+    amount: Decimal | None = None
+    days: tuple[DaySpend, ...] = ()
+
+
+class Readings:
+    """The answers to one spec over a range of instants, looked up by instant."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Iterable[Reading]) -> None:
+        self._rows: dict[int, list[Reading]] = {}
+        for row in rows:
+            self._rows.setdefault(row.t, []).append(row)
+        for found in self._rows.values():
+            found.sort(key=lambda row: row.by)
+
+    def at(self, t: int) -> Sequence[Reading]:
+        """The readings at `t`, one for each group that has any, ordered by group."""
+        return self._rows.get(t, ())
+
+
+class Steps(Readings):
+    """Answers that hold until the next one: those at `t` are the last at or before it (spend)."""
+
+    __slots__ = ("_instants",)
+
+    def __init__(self, rows: Iterable[Reading]) -> None:
+        super().__init__(rows)
+        self._instants = sorted(self._rows)
+
+    def at(self, t: int) -> Sequence[Reading]:
+        i = bisect_right(self._instants, t)
+        return self._rows[self._instants[i - 1]] if i else ()

@@ -1,0 +1,214 @@
+"""The SQL that reproduces an alert's number, on the public views: what goes under the alert.
+
+It reads raw rows (`gpu`, `queue`, `energy`, `billing`, `fates`), not roll-ups, so it is a second way to the same
+number.  `known_from <= t` makes it see what was known at the instant.  Every value from data or contract is
+a quoted literal; names come from schema files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from pipeline.catalog import Catalog, EventType, Mark
+from pipeline.rules.readings import (
+    By,
+    EntityCount,
+    FateBalance,
+    FleetPower,
+    LastSum,
+    Match,
+    MeterMean,
+    ReadingSpec,
+    SeriesSpec,
+    SilentSeries,
+    TrancheSpend,
+    WaitQuantile,
+)
+
+Group = Mapping[str, str]
+#: A series is expected for this long after its last sample, in seconds.
+EXPECTED = 86_400
+
+
+def literal(text: str) -> str:
+    """`text` as a DuckDB string literal (no escapes but the doubled quote; a NUL cannot stand in SQL text)."""
+    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
+    return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
+
+
+def moment(t: int) -> str:
+    """The instant `t` as a DuckDB TIMESTAMP literal (UTC)."""
+    return f"TIMESTAMP '{datetime.fromtimestamp(t, UTC):%Y-%m-%d %H:%M:%S}'"
+
+
+def name(column: str) -> str:
+    """A quoted identifier."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def where(match: Match, group: Group) -> list[str]:
+    """The conditions for a clause's `match` and one group of its `by`; '' stands for an absent dimension."""
+    found = [f"{name(d)} IN ({', '.join(map(literal, values))})" for d, values in match if values]
+    found += [f"{name(d)} = {literal(v)}" if v else f"{name(d)} IS NULL" for d, v in group.items()]
+    return found
+
+
+def sql_of(spec: ReadingSpec, by: By, group: Group, t: int, catalog: Catalog, fallback: bool = False) -> str:
+    """One SELECT whose only row and column is the reading of `spec` at `t` for `group` (dimension → value).
+
+    `by` are the dimensions of `group` that the rows are chosen by.  `fallback`: a WaitQuantile that rests on
+    the oldest wait.  Watts, seconds, GPUs, jobs or money, as the spec has it.
+    """
+    event_type = catalog.by_topic(spec.topic)
+    chosen = {d: group[d] for d in by if d in group}
+    if isinstance(spec, WaitQuantile):
+        return (
+            _oldest_wait(spec, event_type, chosen, t) if fallback else _quantile(spec, event_type, chosen, t)
+        )
+    if isinstance(spec, TrancheSpend):
+        return _spend(spec, chosen, t)
+    if isinstance(spec, SilentSeries):
+        return _age(event_type, chosen, t)
+    if isinstance(spec, FateBalance):
+        return _balance(spec, group, t)
+    return _series_sum(spec, event_type, chosen, t)
+
+
+def _series_sum(spec: SeriesSpec, event_type: EventType, group: Group, t: int) -> str:
+    """Series whose last sample is older than interval + lateness are silent: they deliver nothing."""
+    value: dict[type, Callable[[], str]] = {
+        EntityCount: lambda: _count(spec, event_type),  # type: ignore[arg-type]
+        FleetPower: lambda: f"avg({name(spec.measure)}) * count(DISTINCT {_entity(event_type)})",  # type: ignore[union-attr]
+        MeterMean: lambda: f"avg({name(spec.measure)})",  # type: ignore[union-attr]
+        LastSum: lambda: _last(spec.measure),  # type: ignore[union-attr]
+    }
+    stop = event_type.interval + event_type.lateness
+    series = _columns(d.name for d in event_type.dimensions)
+    known = f"known_from <= {moment(t)}"
+    within = [f'"time" >= {moment(t - max(spec.span, stop))}', known, *where(spec.match, group)]
+    return (
+        f"SELECT coalesce(sum(value), 0) AS value FROM (\n"
+        f'  SELECT {value[type(spec)]()} FILTER ("time" >= {moment(t - spec.span)}) AS value\n'
+        f"  FROM {event_type.view}\n  WHERE {_all(within)}\n"
+        f'  GROUP BY {series}\n  HAVING max("time") >= {moment(t - stop)})'
+    )
+
+
+def _count(spec: EntityCount, event_type: EventType) -> str:
+    entity = _entity(event_type)
+    marks = {mark.name: mark for mark in event_type.marks}
+    if spec.counts == "in_use":
+        return f"count(DISTINCT CASE WHEN {_marked(marks['in_use'])} THEN {entity} END)"
+    if spec.counts == "healthy" and "unhealthy" in marks:
+        # A GPU is healthy when it was seen and never marked: those seen, less those marked at least once.
+        bad = f"CASE WHEN {_marked(marks['unhealthy'])} THEN {entity} END"
+        return f"len(list_filter(list_distinct(list({entity})), lambda g: NOT list_contains(list({bad}), g)))"
+    return f"count(DISTINCT {entity})"
+
+
+def _marked(mark: Mark) -> str:
+    first = f"coalesce({', '.join(map(name, mark.of))})" if len(mark.of) > 1 else name(mark.of[0])
+    if mark.above is not None:
+        return f"{first} > {mark.above!r}"
+    return f"{first} IN ({', '.join(map(literal, mark.values))})"
+
+
+def _entity(event_type: EventType) -> str:
+    return name(event_type.entity.name) if event_type.entity else '"source"'
+
+
+def _last(measure: str) -> str:
+    column = name(measure)
+    return f'arg_max({column}, ("time", source, id, idx))'
+
+
+def _quantile(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
+    """The upper bound of the bucket (base 2, 32 buckets to the octave) that holds rank ⌈q·n⌉."""
+    millionths = round(spec.q * 1_000_000)
+    within = [f'"time" >= {moment(t - spec.span)}', f"known_from <= {moment(t)}", *where(spec.match, group)]
+    return (
+        "SELECT CASE WHEN w <= 0.001 THEN 0.001 ELSE exp2(ceil(log2(w) * 32) / 32) END AS value FROM (\n"
+        f"  SELECT list_sort(list(w))[({millionths} * count(*) + 999999) // 1000000] AS w FROM (\n"
+        f"    SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n    WHERE {_all(within)}))"
+    )
+
+
+def _oldest_wait(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
+    within = [
+        f'"time" >= {moment(t - spec.lookback)}',
+        f"known_from <= {moment(t)}",
+        *where(spec.match, group),
+    ]
+    series = _columns(d.name for d in event_type.dimensions)
+    return (
+        f"SELECT max(value) AS value FROM (\n  SELECT {_last(spec.fallback)} AS value\n"
+        f"  FROM {event_type.view}\n  WHERE {_all(within)}\n  GROUP BY {series})"
+    )
+
+
+def _spend(spec: TrancheSpend, group: Group, t: int) -> str:
+    inside = [
+        f'"ChargePeriodStart" >= {moment(spec.from_t)}',
+        f'"ChargePeriodStart" < {moment(spec.to_t)}',
+        f'"ChargeCategory" IN ({", ".join(map(literal, spec.categories))})',
+        *where(spec.match, group),
+    ]
+    return (
+        f"SELECT coalesce(sum({_converted(spec)}), 0) AS value FROM (\n"
+        f"  SELECT *, {_applied(spec)} AS amount FROM (\n"
+        f'    SELECT * FROM billing WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}\n'
+        f'    QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC) = 1)\n'
+        f"  WHERE {_all(inside)})"
+    )
+
+
+def _applied(spec: TrancheSpend) -> str:
+    """What a charge counts for: the applied cost where it names commitments, else its cost column."""
+    elements = """CAST("ContractApplied"->'$.Elements' AS JSON[])"""
+    named = f"list_filter({elements}, lambda e: e->>'$.ContractCommitmentId' IS NOT NULL)"
+    cost = "CAST(e->>'$.ContractCommitmentAppliedCost' AS DECIMAL(38, 10))"
+    mine = "false"
+    if spec.commitment_id is not None:
+        mine = f"e->>'$.ContractCommitmentId' = {literal(spec.commitment_id)}"
+    applied = (
+        f"coalesce(list_sum(list_transform(list_filter({named}, lambda e: {mine}), lambda e: {cost})), 0)"
+    )
+    return f"CASE WHEN len({named}) > 0 THEN {applied} ELSE {name(spec.cost_column)} END"
+
+
+def _converted(spec: TrancheSpend) -> str:
+    """`amount` in the contract's currency; a currency without a rate gives NULL, which the sum leaves out."""
+    if not spec.fx:
+        return f'CASE WHEN "BillingCurrency" = {literal(spec.currency)} THEN amount END'
+    own = f'WHEN "BillingCurrency" = {literal(spec.currency)} THEN CAST(amount AS DOUBLE)'
+    cases = [own, *(_rate(c, since, rate) for c, steps in spec.fx for since, rate in reversed(steps))]
+    return f"CASE {' '.join(cases)} END"
+
+
+def _rate(currency: str, since: int, rate: Decimal) -> str:
+    return (
+        f'WHEN "BillingCurrency" = {literal(currency)} AND "ChargePeriodStart" >= {moment(since)} '
+        f"THEN CAST(amount AS DOUBLE) * {rate}"
+    )
+
+
+def _age(event_type: EventType, group: Group, t: int) -> str:
+    within = [f"known_from <= {moment(t)}", f'"time" >= {moment(t - EXPECTED)}', *where((), group)]
+    return f'SELECT epoch({moment(t)}) - epoch(max("time")) AS value FROM {event_type.view}\nWHERE {_all(within)}'
+
+
+def _balance(spec: FateBalance, group: Group, t: int) -> str:
+    within = [f"minute >= {moment(t - spec.span)}", f"minute < {moment(t)}", f"topic = {literal(spec.topic)}"]
+    within += [f"part = {int(group['partition'])}"] if "partition" in group else []
+    signed = "CASE WHEN fate = 'in' THEN n ELSE -n END"
+    return f"SELECT coalesce(sum({signed}), 0) AS value FROM fates\nWHERE {_all(within)}"
+
+
+def _columns(names: Iterable[str]) -> str:
+    return ", ".join(map(name, names))
+
+
+def _all(conditions: Sequence[str]) -> str:
+    return " AND ".join(conditions)

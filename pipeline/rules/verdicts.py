@@ -1,0 +1,85 @@
+"""A verdict: one reading, judged at one instant against the bound in force then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pipeline.rules.readings import Readings, ReadingSpec
+
+State = Literal["ok", "breach", "unknown"]
+Labels = tuple[tuple[str, str], ...]
+Answers = Mapping[ReadingSpec, Readings]
+
+
+class Terms(NamedTuple):
+    """What is in force for one alert of one clause at an instant; made once and shared by many verdicts.
+
+    `hold` is the clause's `for`, `keep` its `keep_firing_for`, `span` how long an unknown is put up with:
+    all in seconds.  `by` names the dimensions that, with their values, complete the alert's identity.
+    """
+
+    alertname: str
+    contract: str
+    clause: str
+    by: tuple[str, ...]
+    bound: float
+    unit: str
+    window: str | None
+    severity: str
+    route: Labels
+    hold: int
+    keep: int
+    span: int
+
+
+class Verdict(NamedTuple):
+    """`by` holds the values for `terms.by`.  `details`: facts for the annotations, by name."""
+
+    terms: Terms
+    by: tuple[str, ...]
+    t: int
+    state: State
+    observed: float | None
+    samples: int = 0
+    trusted: bool = True
+    details: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, tuple[str, ...]]:
+        """The alert's identity, as a tuple: alertname, contract, clause, values of `by`."""
+        return (self.terms.alertname, self.terms.contract, self.terms.clause, self.by)
+
+    @property
+    def labels(self) -> Labels:
+        """The full label set, sorted.  A label with an empty value is no label."""
+        terms = self.terms
+        found = dict(terms.route)
+        found.update(zip(terms.by, self.by, strict=True))
+        found.update(
+            alertname=terms.alertname, contract=terms.contract, clause=terms.clause, severity=terms.severity
+        )
+        return tuple(sorted((name, value) for name, value in found.items() if value))
+
+
+class Rule(Protocol):
+    """One alert of one clause: what it reads and how it judges.
+
+    `topics`: the Kafka topics it waits for.  `absent`: what a group that has a live alert but no reading
+    counts as.  `verdicts` returns None when nothing is promised at `t` (then live alerts end).
+    """
+
+    @property
+    def alertname(self) -> str: ...
+    @property
+    def contract(self) -> str: ...
+    @property
+    def clause(self) -> str: ...
+    @property
+    def topics(self) -> tuple[str, ...]: ...
+    @property
+    def specs(self) -> tuple[ReadingSpec, ...]: ...
+    @property
+    def absent(self) -> State: ...
+    def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None: ...
+    def terms(self, t: int, bound: float, window: str | None) -> Terms: ...
