@@ -113,7 +113,7 @@ _INDICATORS: dict[str, Literal["queue_wait_p95", "queue_wait_p99", "pending_jobs
 def _capacity(scope: Scope, cursor: Cursor) -> CapacityClause:
     span, lead = cursor.at("span"), cursor.at("lead")
     clause = CapacityClause(
-        **_common(scope, cursor, scope.dimensions["gpu"], "warning"),
+        **_common(scope, cursor, scope.dimensions.get("gpu", ()), "warning"),
         committed_gpus=read_ramp(scope, cursor.at("committed_gpus")),
         ceiling_gpus=read_ramp(scope, cursor.at("ceiling_gpus")),
         counts=_choice(cursor.at("counts"), "healthy", _COUNTS),
@@ -178,16 +178,18 @@ def _check_tighter(cursor: Cursor, inside: Ramp | None, outside: Ramp | None, is
         return
     for t in sorted({t for t, _ in (*inside.steps, *outside.steps)}):
         here, there = inside.at(t), outside.at(t)
-        if here is not None and (there is None or (here > there if is_floor else here < there)):
+        if here is not None and (there is None or (here >= there if is_floor else here <= there)):
             return
-    word = "above" if is_floor else "below"
-    cursor.fault(shown(cursor.value), f"a bound {word} the clause's own, for the tighter of the two holds")
+    word = "below" if is_floor else "above"
+    cursor.fault(
+        shown(cursor.value), f"a bound not {word} the clause's own, for the tighter of the two holds"
+    )
 
 
 def _power(scope: Scope, cursor: Cursor) -> PowerClause:
     at = _choice(cursor.at("at"), "it", _PLACES)
     # Power is read from meters and from GPUs, so a clause can only speak of what both know.
-    shared = [name for name in scope.dimensions["energy"] if name in scope.dimensions["gpu"]]
+    shared = [name for name in scope.dimensions.get("energy", ()) if name in scope.dimensions.get("gpu", ())]
     common = _common(scope, cursor, shared, "warning")
     ratio = cursor.at("overhead_ratio")
     over = read_span(cursor.at("over"), 900)
@@ -210,12 +212,14 @@ def _service_level(scope: Scope, cursor: Cursor) -> ServiceLevelClause:
     for name, item in windows.entries() if windows.present else ():
         read_window_name(scope, item, name)
         tighter = _bound(item, indicator if known else None)
-        if tighter is not None and bound is not None and tighter >= bound:
-            item.fault(shown(item.value), "a bound below the clause's own, for the tighter of the two holds")
+        if tighter is not None and bound is not None and tighter > bound:
+            item.fault(
+                shown(item.value), "a bound not above the clause's own, for the tighter of the two holds"
+            )
         inside[name] = tighter or 0.0
     over = read_span(cursor.at("over"), 300)
     return ServiceLevelClause(
-        **_common(scope, cursor, scope.dimensions["queue"], "warning"),
+        **_common(scope, cursor, scope.dimensions.get("queue", ()), "warning"),
         indicator=indicator,
         bound=bound or 0.0,
         in_window=inside,
@@ -259,7 +263,7 @@ def _tranche(scope: Scope, cursor: Cursor) -> TrancheClause:
     _check_tranche(scope, cursor)
     categories, commitment = cursor.at("categories"), cursor.at("commitment_id")
     return TrancheClause(
-        **_common(scope, cursor, scope.dimensions["billing"], "ticket"),
+        **_common(scope, cursor, scope.dimensions.get("billing", ()), "ticket"),
         from_t=from_t or 0,
         to_t=to_t or 0,
         ceiling=ceiling or Decimal(0),

@@ -15,12 +15,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
 
 from pipeline.contract.faults import DocumentPath, Fault, Refused, dotted, shown
+from pipeline.contract.syntax import compose
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
@@ -49,7 +47,7 @@ class Document:
     value: Any = None
     places: dict[DocumentPath, tuple[int, int]] = field(default_factory=dict)
     keys: dict[DocumentPath, tuple[int, int]] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    found: dict[tuple[str, int, int], Fault] = field(default_factory=dict)
     unread: list[DocumentPath] = field(default_factory=list)
     seen: int = 0
 
@@ -63,11 +61,19 @@ class Document:
         return self.places.get((), (1, 1))
 
     def fault(self, path: DocumentPath, found: str, expected: str, hint: str = "", key: bool = False) -> None:
-        """Notes what is wrong at `path`; only the first fault of a path counts, the rest follow from it."""
-        line, column = self.place(path, key)
-        name = dotted(path)
-        if not any(f.path == name and (f.line, f.column) == (line, column) for f in self.faults):
-            self.faults.append(Fault(self.file, line, column, name, found, expected, hint))
+        """Notes what is wrong at `path`: one fault for each place, the first or the first with a hint."""
+        self.note(Fault(self.file, *self.place(path, key), dotted(path), found, expected, hint))
+
+    def note(self, fault: Fault) -> None:
+        place = (fault.path, fault.line, fault.column)
+        before = self.found.get(place)
+        if before is None or (fault.hint and not before.hint):
+            self.found[place] = fault
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Every fault, in the order of the file."""
+        return sorted(self.found.values())
 
 
 def read(path: Path, file: str | None = None) -> Document:
@@ -79,7 +85,7 @@ def read(path: Path, file: str | None = None) -> Document:
     name = file or str(path)
     raw = _bytes(path, name)
     document = Document(name, hashlib.sha256(raw).hexdigest())
-    root = _compose(_text(raw, name), name)
+    root = compose(raw, name)
     if root is None or (isinstance(root, ScalarNode) and not root.value):
         raise Refused([Fault(name, 1, 1, "", "an empty file", "a contract")])
     document.value = _walk(document, root, (), 0)
@@ -100,67 +106,14 @@ def _bytes(path: Path, name: str) -> bytes:
     return raw
 
 
-def _text(raw: bytes, name: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace").split("\n")
-        found = f"the byte 0x{raw[error.start]:02x}"
-        expected = "text in UTF-8"
-        hint = "save the file as UTF-8"
-        raise Refused([Fault(name, len(before), len(before[-1]) + 1, "", found, expected, hint)]) from error
-
-
-def _compose(text: str, name: str) -> Node | None:
-    try:
-        node: Node | None = YAML(typ="rt", pure=True).compose(text)
-        return node
-    except RecursionError as error:
-        fault = Fault(name, 0, 0, "", "endless nesting", f"at most {MAX_DEPTH} levels")
-        raise Refused([fault]) from error
-    except ReaderError as error:
-        before = text[: error.position].split("\n")
-        fault = Fault(
-            name, len(before), len(before[-1]) + 1, "", f"the character {error.character!r}", "printable text"
-        )
-        raise Refused([fault]) from error
-    except MarkedYAMLError as error:
-        raise Refused([_syntax_fault(error, text, name)]) from error
-    except YAMLError as error:
-        raise Refused([Fault(name, 0, 0, "", str(error).splitlines()[0], "YAML 1.2 or JSON")]) from error
-
-
-def _syntax_fault(error: MarkedYAMLError, text: str, name: str) -> Fault:
-    """The YAML library's complaint in this file's words."""
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.split("\n")
-    source = lines[line] if line < len(lines) else ""
-    if "\t" in source[: column + 1] and not source[:column].strip():
-        column = source.index("\t")
-        return Fault(name, line + 1, column + 1, "", "a tab", "spaces", "YAML does not indent with tabs")
-    problem = (error.problem or "text that is not YAML").removeprefix("found ")
-    if "another document" in problem or ("but found" in problem and "document start" in problem):
-        return Fault(name, line + 1, column + 1, "", "a second document ('---')", "one contract in each file")
-    context = f" ({error.context})" if error.context else ""
-    return Fault(name, line + 1, column + 1, "", f"{problem}{context}", "YAML 1.2 or JSON")
-
-
 def _walk(document: Document, node: Node, path: DocumentPath, depth: int) -> Any:
     """The value of `node`; its place and faults go to `document`."""
     document.seen += 1
     document.places[path] = _start(node)
     if document.seen > MAX_VALUES or depth > MAX_DEPTH:
-        found = f"more than {MAX_VALUES:,} values" if depth <= MAX_DEPTH else f"more than {MAX_DEPTH} levels"
-        fault = Fault(
-            document.file,
-            *_start(node),
-            "",
-            found,
-            "a contract",
-            "is an alias repeating itself (&name, *name)?",
-        )
-        raise Refused([fault])
+        most = f"{MAX_VALUES:,} values" if depth <= MAX_DEPTH else f"{MAX_DEPTH} levels"
+        hint = "does an alias repeat itself (&name, *name)?"
+        raise Refused([Fault(document.file, *_start(node), "", f"more than {most}", "a contract", hint)])
     if node.tag is not None and str(node.tag) not in _CORE_TAGS:
         tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
         document.fault(path, f"the tag {tag}", "a plain value", "take the tag away")
@@ -184,17 +137,19 @@ def _mapping(document: Document, node: MappingNode, path: DocumentPath, depth: i
         key = key_node.value
         if not isinstance(key_node, ScalarNode) or key in ("", "<<"):
             found = "the merge key '<<'" if key == "<<" else "a key that is not text"
-            document.places[(*path, "?")] = (line, column)
-            document.fault((*path, "?"), found, "a name", "repeat the fields" if key == "<<" else "")
+            hint = "write the fields out; YAML 1.2 has no merge" if key == "<<" else ""
+            document.note(Fault(document.file, line, column, dotted(path), found, "a name", hint))
             continue
         here = (*path, key)
         if key in values:
             first = document.keys[here][0]
             found, expected = f"{key!r} a second time", f"each name once (the first is on line {first})"
-            document.faults.append(Fault(document.file, line, column, dotted(here), found, expected))
+            document.note(Fault(document.file, line, column, dotted(here), found, expected))
             continue
         document.keys[here] = (line, column)
         values[key] = _walk(document, value_node, here, depth + 1)
+        if value_node.value == "":  # an absent value has no place of its own
+            document.places[here] = (line, column)
     return values
 
 

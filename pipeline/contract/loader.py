@@ -120,7 +120,7 @@ def _load(path: Path, dimensions: Dimensions) -> tuple[Contract | None, Document
     contract = _contract(document, dimensions)
     if document.unread and not document.faults:
         raise AssertionError(f"{path}: the schema allows what the loader does not read: {document.unread}")
-    return (None if document.faults else contract), document, sorted(document.faults)
+    return (None if document.faults else contract), document, document.faults
 
 
 def _contract(document: Document, dimensions: Dimensions) -> Contract:

@@ -52,6 +52,14 @@ class Complaint:
 
 def check_shape(document: Document) -> None:
     """Adds a fault to `document` for everything that the schema does not allow."""
+    known = _validator_schema()["properties"]
+    if isinstance(document.value, dict) and not document.value.keys() & known.keys():
+        # Some other file: to list it field by field would help nobody, and might show what is private.
+        document.fault((), "no field of a contract", one_of(known))
+        return
+    if not isinstance(document.value, dict):
+        document.fault((), _kind(document.value), _validator_schema()["x-expected"])
+        return
     for error in _meant(_validator().iter_errors(document.value)):
         _report(document, Complaint.of(error))
 
@@ -60,6 +68,19 @@ def check_shape(document: Document) -> None:
 def _validator() -> Draft202012Validator:
     path = schema_directory() / "contract.json"
     return Draft202012Validator(json.loads(path.read_text("utf-8")))
+
+
+def _validator_schema() -> dict[str, Any]:
+    schema = _validator().schema
+    assert isinstance(schema, dict)
+    return schema
+
+
+def _kind(value: object) -> str:
+    """What a file holds that is no mapping, without quoting it."""
+    if isinstance(value, str):
+        return "text"
+    return shown(value) if value is None or isinstance(value, list) else "a single value"
 
 
 def _meant(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
@@ -94,6 +115,9 @@ def _report(document: Document, it: Complaint) -> None:
                 document.fault((*it.path, key), "nothing", _field(it.schema, key), _misspelt(it, key))
     elif it.of_key:
         document.fault((*it.path, it.value), shown(it.value), _expected(it), key=True)
+    elif it.rule == "uniqueItems":
+        twice = next(v for i, v in enumerate(it.value) if v in it.value[:i])
+        document.fault(it.path, f"{shown(twice)} twice", _expected(it))
     else:
         document.fault(it.path, shown(it.value), _expected(it), _hint(it))
 
@@ -102,11 +126,14 @@ def _unknown(document: Document, path: DocumentPath, key: str, schema: Mapping[s
     later = schema.get("x-later", {})
     if key in later:
         found = f"{key!r}, which nothing watches yet"
-        hint = f"take it out until Gigawatch has {later[key]}"
+        hint = f"take it out until there is {later[key]}"
         document.fault(path, found, "only terms that are watched", hint, key=True)
         return
     near = did_you_mean(key, schema["properties"])
-    document.fault(path, f"the unknown field {key!r}", one_of(schema["properties"]), near, key=True)
+    expected = (
+        f"a field of this {schema.get('title', 'mapping').lower()}" if near else one_of(schema["properties"])
+    )
+    document.fault(path, f"the unknown field {key!r}", expected, near, key=True)
 
 
 def _misspelt(it: Complaint, missing: str) -> str:
@@ -118,15 +145,13 @@ def _misspelt(it: Complaint, missing: str) -> str:
 def _field(schema: Mapping[str, Any], name: str) -> str:
     """What a missing field should hold."""
     spec = _resolved(schema["properties"][name])
-    words = spec.get("x-expected") or _choices(spec) or _TYPES.get(str(spec.get("type")), "")
-    return f"the field {name!r}: {words}"
+    return str(spec.get("x-expected") or _choices(spec) or _TYPES.get(str(spec.get("type")), ""))
 
 
 def _resolved(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """A property with what its `$ref` says (every reference of this schema is to `#/$defs/NAME`)."""
     name = str(spec.get("$ref", "")).rpartition("/")[2]
-    schema: Any = _validator().schema
-    return {**schema["$defs"][name], **spec} if name else spec
+    return {**_validator_schema()["$defs"][name], **spec} if name else spec
 
 
 def _choices(schema: Mapping[str, Any]) -> str:
@@ -149,9 +174,6 @@ def _expected(it: Complaint) -> str:
 def _hint(it: Complaint) -> str:
     if it.rule == "enum" and isinstance(it.value, str):
         return did_you_mean(it.value, [v for v in it.wanted if isinstance(v, str)])
-    if it.rule == "uniqueItems":
-        twice = next(v for i, v in enumerate(it.value) if v in it.value[:i])
-        return f"{shown(twice)} is in it twice"
     if it.rule in ("type", "anyOf"):
         return _type_hint(it.value, it.schema)
     return ""

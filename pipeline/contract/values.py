@@ -67,7 +67,7 @@ def _duration_hint(text: str) -> str:
 
 def zone(name: str) -> ZoneInfo:
     if name not in _zones():
-        raise Unreadable(A_ZONE, did_you_mean(name, _zones()))
+        raise Unreadable(A_ZONE, did_you_mean(name, (z for z in _zones() if "/" in z)))
     return ZoneInfo(name)
 
 
