@@ -13,10 +13,8 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from pipeline.notify.destination import Habits, NotAccepted, Refused
 from pipeline.notify.message import AlertChange, to_json
+from pipeline.stream.topics import ALERTS
 
-ALERT_TOPIC = "gigawatch.alerts"
-# How the topic is to be created: the newest value of each key is kept.
-TOPIC_CONFIG = {"cleanup.policy": "compact"}
 # A producer waits long for a broker (its own request timeout is 40 s); the lane's backoff is more patient.
 ACK_TIMEOUT = 15.0
 
@@ -41,7 +39,7 @@ class AlertTopic:
         self,
         producer: Producer,
         *,
-        topic: str = ALERT_TOPIC,
+        topic: str = ALERTS,
         name: str = "kafka",
         timeout: float = ACK_TIMEOUT,
     ) -> None:

@@ -231,6 +231,8 @@ class Lane:
         firing = await self._around.firing()
         rows = await self._outbox.undelivered(self.name, self._policy.read_limit)
         if len(rows) >= self._policy.read_limit:
+            # A resolve may lie beyond what was read: the backlog comes first.
+            self._resend_at = self._timing.clock() + self._policy.idle_poll
             return
         under_way = identities(rows)
         changes = [change for change in firing if change.identity not in under_way]

@@ -79,7 +79,7 @@ def from_json(body: str | bytes) -> AlertChange:
     """Read an outbox body.  Raises UnreadableChange with the path of the first fault."""
     try:
         return _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as fault:
+    except (msgspec.DecodeError, UnicodeError) as fault:
         shown = body[:120] if isinstance(body, str) else body[:120].decode(errors="replace")
         raise UnreadableChange(
             f"outbox body is not an alert change: {fault}; found {shown!r}; it needs identity, alertname, "

@@ -1,4 +1,4 @@
-"""What the delivery needs of the ledger's outbox: rows to deliver, and a place to write what became of them."""
+"""What the delivery needs of the ledger's outbox: rows to deliver, a place to write what became of them."""
 
 from __future__ import annotations
 
