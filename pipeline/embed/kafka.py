@@ -211,8 +211,8 @@ class EmbeddedKafka:
 
     def _command(self, jars: list[Path], main: str, *arguments: str) -> list[str]:
         # The optimising compiler is left out: it took half of the 3.4 s of CPU that a start costs, and gave
-        # nothing back in rates or CPU over the first million records.  Kafka's libraries reach for native code
-        # and Unsafe, which Java 25 warns of on every start.
+        # nothing back in rates or CPU over the first million records.  Kafka's libraries reach for native
+        # code and Unsafe, which Java 25 warns of on every start.
         return [
             str(java()),
             f"-Xmx{self._heap}",
