@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
@@ -111,7 +112,6 @@ def test_it_listens_on_the_loopback_only(fresh_kafka: EmbeddedKafka) -> None:
 
 
 def listening_addresses(pid: int | None) -> set[str]:
-    psutil = pytest.importorskip("psutil")
     found = psutil.Process(pid).net_connections(kind="inet")
     addresses = {c.laddr for c in found if c.status == psutil.CONN_LISTEN}
     return {f"{a.ip.removeprefix('::ffff:')}:{a.port}" for a in addresses}
