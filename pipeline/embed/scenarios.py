@@ -120,13 +120,13 @@ def _checked(document: Document, path: Path) -> Scenario:
             scenario = Scenario.model_validate({**document.value, "path": str(path)})
             faults = list(_unmatched(scenario, document))
         except ValidationError as error:
-            faults = [_fault(document, problem) for problem in error.errors()]
+            faults = [fault_text(document, problem) for problem in error.errors()]
     if faults:
         raise ScenarioError("scenario refused:\n  " + "\n  ".join(faults))
     return scenario
 
 
-def _fault(document: Document, problem: Mapping[str, Any]) -> str:
+def fault_text(document: Document, problem: Mapping[str, Any]) -> str:
     """A problem as pydantic tells it, with the place in the file."""
     path = tuple(problem["loc"])
     line, column = document.place(path, key=problem["type"] == "extra_forbidden")

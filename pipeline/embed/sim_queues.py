@@ -1,4 +1,4 @@
-"""Job queues: jobs arrive at random, wait first in first out, are admitted, run, and leave.
+"""Job queues: jobs arrive at random, wait first in first out, are admitted if there is room, run, and leave.
 
 Each 30 s of each queue is drawn from a generator seeded with (seed, queue, cycle since the start), so that a
 queue gives the same jobs whatever the steps it is played in.
@@ -37,6 +37,9 @@ class JobQueue:
         if spec.data_class:
             self.dimensions["data_class"] = spec.data_class
         self.effects = [e for e in effects if e.what == "queue" and e.concerns(self.dimensions)]
+        # A fleet scaled down to a few GPUs must not starve its queues: they keep room for twice their load.
+        load = round(2 * spec.arrivals_per_minute * spec.run / 60) * spec.gpus_per_job
+        self._room = max([load, *(c.gpus for c in region.clusters if c.cluster == spec.cluster)])
         self.source = f"/gigawatch/sim/{region.region}/{spec.cluster}/queue/{spec.queue}"
         self._seed = (seed, zlib.crc32(self.source.encode()))
         self.phase_ms = self._seed[1] % _INTERVAL_MS
@@ -71,12 +74,17 @@ class JobQueue:
         self._pending.extend(new)
         waits = []
         for turn, length in zip(turns, lengths, strict=True):
-            if self._pending and self._pending[0] <= turn:
+            self._leave(turn)
+            fits = (len(self._ends) + 1) * self.spec.gpus_per_job <= self._room
+            if fits and self._pending and self._pending[0] <= turn:
                 waits.append(round(turn - self._pending.popleft(), 3))
                 heapq.heappush(self._ends, turn + length)
-        while self._ends and self._ends[0] <= at_ms / 1000:
-            heapq.heappop(self._ends)
+        self._leave(at_ms / 1000)
         return waits
+
+    def _leave(self, now: float) -> None:
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
 
     def _rates(self, t_ms: int) -> tuple[float, float]:
         arrivals, admissions = self.spec.arrivals_per_minute, self.spec.admissions_per_minute

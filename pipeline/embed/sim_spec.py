@@ -102,6 +102,10 @@ class QueueSpec(Spec):
     run: Duration = 300
     data_class: Name | None = None
 
+    def scaled(self, scale: float) -> QueueSpec:
+        """As many jobs, each of `scale` times the GPUs."""
+        return self.model_copy(update={"gpus_per_job": max(1, round(self.gpus_per_job * scale))})
+
 
 class RegionSpec(Spec):
     """One site of the supplier, its feeds, clusters and queues."""
@@ -143,7 +147,12 @@ class FleetSpec(Spec):
     def scaled(self, scale: float) -> FleetSpec:
         """The same fleet with about `scale` times the GPUs, still in whole reporters."""
         regions = [
-            region.model_copy(update={"clusters": [cluster.scaled(scale) for cluster in region.clusters]})
+            region.model_copy(
+                update={
+                    "clusters": [cluster.scaled(scale) for cluster in region.clusters],
+                    "queues": [queue.scaled(scale) for queue in region.queues],
+                }
+            )
             for region in self.regions
         ]
         return self.model_copy(update={"regions": regions})

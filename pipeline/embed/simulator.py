@@ -22,7 +22,7 @@ Progress = Callable[[Sent], None]
 _STEPS_MS = (100, 200, 500, 1000)
 #: How far behind the wall clock the last sample of a real-time step may be written, in seconds.
 _STEP_WALL = 0.1
-_REPORT_SECONDS = 0.2
+REPORT_SECONDS = 0.2
 
 
 class Pace:
@@ -97,7 +97,7 @@ async def run(
             writing = asyncio.create_task(out.write(blocks, at + step))
             await asyncio.sleep(0)
             at += step
-            if progress and time.monotonic() - told >= _REPORT_SECONDS:
+            if progress and time.monotonic() - told >= REPORT_SECONDS:
                 told = time.monotonic()
                 progress(out.sent)
         if writing:
