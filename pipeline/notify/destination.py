@@ -17,6 +17,7 @@ class Habits:
     `keeps_state`: only the newest state of an identity matters to it, older undelivered ones are superseded.
     `pages`: people are called, so that changes older than `page_max_age` are not for it.
     `resends`: it forgets what it is not told again, so the firing set is sent every minute.
+    `refreshed`: it is told when a firing alert only says something else (a reading gone stale, a new bound).
     `batch`: how many changes it takes in one `send`, each of another identity.
     `grouped`: one `send` holds changes of one alertname and contract only.
     `outage_note`: what other destinations should say on their alerts while this one fails ("" for nothing).
@@ -25,6 +26,7 @@ class Habits:
     keeps_state: bool = False
     pages: bool = True
     resends: bool = False
+    refreshed: bool = True
     batch: int = 64
     grouped: bool = False
     outage_note: str = ""

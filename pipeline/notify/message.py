@@ -24,6 +24,9 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     wall clock when it was decided; all in epoch seconds, UTC.  `previous_labels` is the label set that ends
     with this change (a severity or route that changes inside a named window); `ended_labels` are further ones
     that end with it, because the changes that ended them were superseded on their way (see `fold`).
+
+    `kind` is what the alert's state machine called the change (`firing`, `updated`, `stale`, `fresh`,
+    `resolved`; empty when not known): several of them leave the alert firing.
     """
 
     identity: str
@@ -38,10 +41,21 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     ended_labels: tuple[dict[str, str], ...] = ()
     generator_url: str = ""
     changed_at: float
+    kind: str = ""
 
     @property
     def firing(self) -> bool:
         return self.state == "firing"
+
+    @property
+    def begins(self) -> bool:
+        """Whether nobody can have heard of the alert before this change."""
+        return self.kind == "firing" and not self.ending()
+
+    @property
+    def refreshes(self) -> bool:
+        """Whether it only says more of an alert that fires on: a reading gone stale, another bound."""
+        return self.kind in ("updated", "stale", "fresh") and self.firing and not self.ending()
 
     @property
     def started_at(self) -> float:

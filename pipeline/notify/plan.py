@@ -81,8 +81,7 @@ def _folded(steps: Sequence[Step]) -> Step:
 
 def _untold(backlog: Sequence[Step]) -> bool:
     """Whether the destination cannot know of this alert: it begins here, and none of it was ever tried."""
-    first = backlog[0].change
-    return first.firing and not first.ending() and not any(s.rows[0].attempts for s in backlog)
+    return backlog[0].change.begins and not any(step.rows[0].attempts for step in backlog)
 
 
 def steps_of(
@@ -133,10 +132,13 @@ def plan(
     """
     read, unreadable = _read(rows)
     backlogs: dict[str, list[Step]] = {}
-    for step in read:
-        backlogs.setdefault(step.change.identity, []).append(step)
-    ready: list[Step] = []
     withheld: list[tuple[OutboxRow, str]] = []
+    for step in read:
+        if step.change.refreshes and not habits.refreshed:
+            withheld.append((step.rows[0], "not told: it fires on, with other annotations"))
+        else:
+            backlogs.setdefault(step.change.identity, []).append(step)
+    ready: list[Step] = []
     held = 0
     for backlog in backlogs.values():
         steps, silent = steps_of(backlog, habits, moment)

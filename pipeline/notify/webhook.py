@@ -92,7 +92,7 @@ class Webhook:
     Raises SettingsError when `url` is not an http(s) address.
     """
 
-    habits = Habits(grouped=True, batch=64)
+    habits = Habits(grouped=True, refreshed=False, batch=64)
 
     def __init__(
         self,

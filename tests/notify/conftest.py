@@ -247,7 +247,14 @@ def make_change(
     labels = {"contract": "azure", "clause": "floor", "severity": "page", "identity": identity}
     labels |= more.pop("labels", {})
     ending = {} if state == "firing" else {"resolved_at": at}
-    known: dict[str, Any] = {"active_at": at - 60, "fired_at": at, "changed_at": at, **ending, **more}
+    known: dict[str, Any] = {
+        "active_at": at - 60,
+        "fired_at": at,
+        "changed_at": at,
+        "kind": state,
+        **ending,
+        **more,
+    }
     return AlertChange(
         identity=identity,
         alertname="CapacityShortfall",

@@ -96,6 +96,7 @@ def test_a_destination_that_hangs_does_not_hold_up_another(
                     ledger.write(change(str(turn)))
                     delivery.nudge()
                     await until(lambda turn=turn: (str(turn), "firing") in alive.told())
+                await until(settled(ledger, "alive"))
                 pending = {state.destination: state for state in await delivery.pending()}
                 assert pending["alive"].count == 0
                 assert pending["dead"].count == 5

@@ -11,7 +11,11 @@ from pipeline.notify.outbox import OutboxRow
 from pipeline.notify.plan import Moment, Plan, plan
 
 NOW = 1_000_000.0
-LOG, STATES, CALLS = Habits(pages=False), Habits(keeps_state=True, resends=True), Habits(grouped=True)
+LOG, STATES, CALLS = (
+    Habits(pages=False),
+    Habits(keeps_state=True, resends=True),
+    Habits(grouped=True, refreshed=False),
+)
 Change = Callable[..., AlertChange]
 
 
@@ -74,6 +78,20 @@ def test_an_old_resolve_goes_out_when_an_attempt_may_have_told_the_firing(change
     rows = rows_of(change("a", at=NOW - 7200), change("a", "resolved", at=NOW - 3600), attempts=1)
     for habits in (STATES, CALLS):
         assert sent(planned(rows, habits)) == [[("a", "resolved")]]
+
+
+def test_an_old_resolve_goes_out_when_the_backlog_does_not_begin_with_the_firing(change: Change) -> None:
+    for kind in ("stale", ""):
+        rows = rows_of(change("a", at=NOW - 7200, kind=kind), change("a", "resolved", at=NOW - 3600))
+        for habits in (STATES, CALLS):
+            assert sent(planned(rows, habits)) == [[("a", "resolved")]]
+
+
+def test_a_reading_gone_stale_calls_nobody_but_is_kept_where_states_are(change: Change) -> None:
+    rows = rows_of(change("a", at=NOW - 60, kind="stale"), change("b", at=NOW))
+    assert sent(planned(rows, CALLS)) == [[("b", "firing")]]
+    assert [row.seq for row, _ in planned(rows, CALLS).withheld] == [1]
+    assert sent(planned(rows, STATES)) == sent(planned(rows, LOG)) == [[("a", "firing"), ("b", "firing")]]
 
 
 def test_a_webhook_is_told_each_recent_change(change: Change) -> None:
