@@ -1,0 +1,666 @@
+"""Readings from the ledger's tables, against a plain Python oracle that looks at every event at every instant."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import catalog as catalogs
+from pipeline.catalog import Catalog, EventType
+from pipeline.ledger.readings import Reader, fold_seen, note_seen, read, seen_ddl
+from pipeline.ledger.tables import create
+from pipeline.rollup.histogram import bucket_sql
+from pipeline.rules.readings import (
+    EntityCount,
+    FateBalance,
+    FleetPower,
+    LastSum,
+    MeterMean,
+    SilentSeries,
+    TrancheSpend,
+    WaitQuantile,
+)
+
+CATALOG: Catalog = catalogs.load()
+T = 1_780_000_000 - 1_780_000_000 % 86_400
+GPU, QUEUE, ENERGY = "telemetry.gpu", "telemetry.queue", "telemetry.energy"
+STOP = 35
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sample: `time` in seconds after T, `known` the instant from which it counts, in seconds after T."""
+
+    view: str
+    series: int
+    time: float
+    known: int
+    entity: str = ""
+    numbers: tuple[tuple[str, float], ...] = ()
+    health: str | None = None
+    waits: tuple[float, ...] = ()
+    n: int = 0
+
+    @property
+    def window(self) -> int:
+        return int(self.time // 10) * 10
+
+
+DIMENSIONS: dict[str, dict[int, tuple[str | None, ...]]] = {
+    "gpu": {
+        1: ("azure", "eu", "s1", "c1", "H100", None, None),
+        2: ("azure", "eu", "s1", "c2", "H100", "nv1", None),
+        3: ("azure", "us", "s2", "c3", "GB300", None, "eu-only"),
+    },
+    "queue": {
+        1: ("azure", "eu", "c1", "plan", "training", None),
+        2: ("azure", "us", "c3", "plan", "training", None),
+    },
+    "energy": {1: ("azure", "eu", "s1", "a"), 2: ("azure", "eu", "s1", "b"), 3: ("azure", "us", "s2", "a")},
+}
+
+
+def at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(T + seconds, UTC).replace(tzinfo=None)
+
+
+@cache
+def _tables() -> duckdb.DuckDBPyConnection:
+    """One in-memory ledger for the module: making its tables takes longer than an example."""
+    con = duckdb.connect()
+    con.execute("SET threads = 2")
+    create(con, CATALOG)
+    for event_type in CATALOG.types:
+        for statement in () if event_type.retained else seen_ddl(event_type.view):
+            con.execute(statement)
+    con.execute("BEGIN")
+    return con
+
+
+def ledger(events: Iterable[Event] = ()) -> duckdb.DuckDBPyConnection:
+    """The module's ledger with `events` and nothing else: what the last example wrote is rolled back."""
+    con = _tables()
+    con.execute("ROLLBACK")
+    con.execute("BEGIN")
+    for event_type in CATALOG.types:
+        fill(con, event_type, [e for e in events if e.view == event_type.view])
+    return con
+
+
+def fill(con: duckdb.DuckDBPyConnection, event_type: EventType, events: list[Event]) -> None:
+    view = event_type.view
+    for series in sorted({e.series for e in events}):
+        con.execute(
+            f"INSERT INTO series_{view} VALUES (?, {', '.join('?' * len(event_type.dimensions))})",
+            [series, *DIMENSIONS[view][series]],
+        )
+    partials: dict[tuple[int, int, int], list[Event]] = defaultdict(list)
+    for event in events:
+        partials[event.series, event.window, max(event.known, event.window + 10)].append(event)
+    for (series, window, known), found in partials.items():
+        _fill_partial(con, event_type, series, window, known, found)
+
+
+def _fill_partial(
+    con: duckdb.DuckDBPyConnection, event_type: EventType, series: int, window: int, known: int, found: list[Event]
+) -> None:
+    view = event_type.view
+    row: dict[str, Any] = {
+        "series": series,
+        "window_start": at(window),
+        "known_from": at(known),
+        "samples": len(found),
+        "last_time": at(max(e.time for e in found)),
+    }
+    for measure in event_type.numbers:
+        values = [(e.time, e.n, dict(e.numbers)[measure.name]) for e in found if measure.name in dict(e.numbers)]
+        row[f"{measure.name}_count"] = len(values)
+        if values:
+            quanta = [int((Decimal(str(v)) / measure.quantum).to_integral_value()) for _, _, v in values]
+            row[f"{measure.name}_sum"] = sum(quanta)
+            time, n, value = max(values)
+            row[f"{measure.name}_last"] = {"time": at(time), "source": "s", "id": str(n), "idx": 0, "value": value}
+    con.execute(
+        f"INSERT INTO partials_{view}_10s BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS SELECT $series::UBIGINT AS series, "
+        "$window_start::TIMESTAMP AS window_start, $last_time::TIMESTAMP AS last_time",
+        {name: row[name] for name in ("series", "window_start", "last_time")},
+    )
+    note_seen(con, event_type, at(known))
+    if event_type.entity:
+        _fill_bits(con, view, series, window, known, found)
+    for wait in (w for e in found for w in e.waits):
+        con.execute(
+            f"INSERT INTO hist_{view}_10s SELECT ?, ?, ?, 'admission_wait_seconds', {bucket_sql('x')}, 1 "
+            "FROM (SELECT ?::DOUBLE AS x)",
+            [series, at(window), at(known), wait],
+        )
+
+
+def _fill_bits(
+    con: duckdb.DuckDBPyConnection, view: str, series: int, window: int, known: int, found: list[Event]
+) -> None:
+    """A block of 4096 each; GPU g1 is bit 1, g5000 bit 904 of block 1."""
+    blocks: dict[int, list[Event]] = defaultdict(list)
+    for event in found:
+        blocks[int(event.entity[1:]) // 4096].append(event)
+    for block, members in blocks.items():
+        sets = [
+            bits(int(e.entity[1:]) % 4096 for e in members if test(e))
+            for test in (
+                lambda e: True,
+                lambda e: e.health in ("degraded", "failed"),
+                lambda e: dict(e.numbers).get("utilization_ratio", 0) > 0.05,
+            )
+        ]
+        con.execute(
+            f"INSERT INTO bits_{view}_10s BY NAME SELECT ? AS series, ?::TIMESTAMP AS window_start, "
+            "?::TIMESTAMP AS known_from, ? AS block, ?::BIT AS observed, ?::BIT AS unhealthy, ?::BIT AS in_use",
+            [series, at(window), at(known), block, *sets],
+        )
+
+
+def bits(set_bits: Iterable[int]) -> str:
+    text = ["0"] * 4096
+    for bit in set_bits:
+        text[bit] = "1"
+    return "".join(text)
+
+
+# --- the oracle -----------------------------------------------------------------------------------------------
+
+
+def known(events: Iterable[Event], t: int) -> list[Event]:
+    return [e for e in events if max(e.known, e.window + 10) <= t]
+
+
+def live(events: list[Event], series: int, t: int) -> bool:
+    return any(e.series == series and e.time >= t - STOP for e in known(events, t))
+
+
+def within(events: list[Event], series: int, t: int, span: int) -> list[Event]:
+    return [e for e in known(events, t) if e.series == series and e.window >= t - span]
+
+
+def count(events: list[Event], series: int, t: int, span: int, counts: str) -> float:
+    seen = within(events, series, t, span)
+    gpus = {e.entity for e in seen}
+    if counts == "healthy":
+        gpus -= {e.entity for e in seen if e.health in ("degraded", "failed")}
+    if counts == "in_use":
+        gpus = {e.entity for e in seen if dict(e.numbers).get("utilization_ratio", 0) > 0.05}
+    return len(gpus)
+
+
+def last_live(events: list[Event], series: int, t: int) -> int | None:
+    first = int(min(e.time for e in events if e.series == series) // 10) * 10
+    return next((u for u in range(t, first - 1, -10) if live(events, series, u)), None)
+
+
+def oracle(events: list[Event], t: int, value: Any, loss_after: int = 300) -> tuple[float, float, float]:
+    """(delivered, silent, lost) summed over all series, by looking at everything."""
+    delivered = silent = lost = 0.0
+    everyone = {e.series for e in events}
+    for series in everyone:
+        heard = [e.time for e in known(events, t) if e.series == series]
+        if not heard or t - max(heard) > 86_400:
+            continue
+        if live(events, series, t):
+            delivered += value(series, t)
+            continue
+        before = last_live(events, series, t)
+        carried = value(series, before) if before is not None else 0.0
+        flowed = all(
+            any(live(events, other, u) for other in everyone) for u in range(t - loss_after + 10, t + 1, 10)
+        )
+        if t - max(heard) > loss_after and flowed:
+            lost += carried
+        else:
+            silent += carried
+    return delivered, silent, lost
+
+
+# --- random histories -----------------------------------------------------------------------------------------
+
+_lateness = st.sampled_from([0, 0, 0, 10, 60, 400])
+
+
+@st.composite
+def gpu_events(draw: st.DrawFn) -> list[Event]:
+    """Bursts of samples over 15 minutes: series that stop, come back, and rows that come late."""
+    events = []
+    for n in range(draw(st.integers(1, 25))):
+        time = draw(st.integers(0, 900)) + draw(st.sampled_from([0.0, 0.001, 0.999]))
+        numbers = (("utilization_ratio", draw(st.sampled_from([0.0, 0.05, 0.051, 0.9]))),)
+        if draw(st.booleans()):
+            numbers = (*numbers, ("power_watts", draw(st.integers(0, 900_000)) / 1000))
+        events.append(
+            Event(
+                "gpu",
+                draw(st.integers(1, 3)),
+                time,
+                int(time // 10) * 10 + 10 + draw(_lateness),
+                f"g{draw(st.sampled_from([0, 1, 2, 4095, 5000]))}",
+                numbers,
+                draw(st.sampled_from([None, "ok", "ok", "degraded", "failed"])),
+                n=n,
+            )
+        )
+    return events
+
+
+RANGES = st.sampled_from([(0, 1300), (100, 110), (430, 440), (300, 700), (890, 1200), (1290, 1300)])
+ORACLE = settings(max_examples=30, deadline=None)
+
+
+@ORACLE
+@given(gpu_events(), RANGES, st.sampled_from([90, 30, 200]), st.sampled_from(["observed", "healthy", "in_use"]))
+def test_gpus_are_counted_exactly_with_the_silent_carried_and_the_lost_told(
+    events: list[Event], instants: tuple[int, int], span: int, counts: Any
+) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+    found = read(con, EntityCount(GPU, (), (), span, counts), T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        expected = oracle(events, t, lambda s, u: count(events, s, u, span, counts))
+        rows = found.at(T + t)
+        assert len(rows) <= 1
+        got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
+        assert got == expected, t
+
+
+@ORACLE
+@given(gpu_events(), st.sampled_from([(0, 130), (400, 530), (880, 1000)]))
+def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
+    events: list[Event], instants: tuple[int, int]
+) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+    specs = [
+        EntityCount(GPU, (), ("region", "nvlink_domain"), 90),
+        FleetPower(GPU, "power_watts", (("provider", ("azure",)),), ("region",), 300),
+        SilentSeries(GPU),
+    ]
+    for spec in specs:
+        whole = read(con, spec, T + t0, T + t1, CATALOG)
+        for t in range(t0 + 10, t1 + 1, 10):
+            alone = read(con, spec, T + t - 10, T + t, CATALOG)
+            assert list(whole.at(T + t)) == list(alone.at(T + t)), (spec, t)
+
+
+@ORACLE
+@given(gpu_events(), st.integers(10, 120).map(lambda n: n * 10))
+def test_folding_what_was_seen_changes_no_later_reading(events: list[Event], folded: int) -> None:
+    spec = EntityCount(GPU, (), ("cluster",), 90)
+    con = ledger(events)
+    before = read(con, spec, T + folded, T + 1300, CATALOG)
+    silent_before = read(con, SilentSeries(GPU), T + folded, T + 1300, CATALOG)
+    fold_seen(con, CATALOG.by_view("gpu"), T + folded)
+    after = read(con, spec, T + folded, T + 1300, CATALOG)
+    silent_after = read(con, SilentSeries(GPU), T + folded, T + 1300, CATALOG)
+    for t in range(T + folded + 10, T + 1301, 10):
+        assert list(before.at(t)) == list(after.at(t))
+        assert list(silent_before.at(t)) == list(silent_after.at(t))
+    rows = con.execute(
+        "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM seen_gpu WHERE known_from <= ? GROUP BY series)",
+        [at(folded)],
+    ).fetchone()
+    assert rows and rows[0] <= 2
+
+
+@ORACLE
+@given(gpu_events(), RANGES)
+def test_fleet_power_is_mean_times_distinct_gpus_for_each_series_then_summed(
+    events: list[Event], instants: tuple[int, int]
+) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+
+    def watts(series: int, t: int) -> float:
+        seen = within(events, series, t, 300)
+        power = [dict(e.numbers)["power_watts"] for e in seen if "power_watts" in dict(e.numbers)]
+        return math.fsum(power) / len(power) * len({e.entity for e in seen}) if power else 0.0
+
+    found = read(con, FleetPower(GPU, "power_watts", (), (), 300), T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        rows = found.at(T + t)
+        got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
+        # Each series is rounded down to the quantum, 1 mW.
+        assert got == pytest.approx(oracle(events, t, watts), abs=0.004), t
+
+
+@st.composite
+def energy_events(draw: st.DrawFn) -> list[Event]:
+    events = []
+    for n in range(draw(st.integers(1, 15))):
+        time = float(draw(st.integers(0, 600)))
+        numbers = (("it_power_watts", float(draw(st.integers(0, 10**9)))),)
+        known_from = int(time // 10) * 10 + 10 + draw(_lateness)
+        events.append(Event("energy", draw(st.integers(1, 3)), time, known_from, "", numbers, n=n))
+    return events
+
+
+@ORACLE
+@given(energy_events(), RANGES)
+def test_metered_power_is_the_mean_of_each_feed_summed(events: list[Event], instants: tuple[int, int]) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+
+    def watts(series: int, t: int) -> float:
+        values = [dict(e.numbers)["it_power_watts"] for e in within(events, series, t, 120)]
+        return math.fsum(values) / len(values) if values else 0.0
+
+    found = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 120), T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        rows = found.at(T + t)
+        got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
+        assert got == pytest.approx(oracle(events, t, watts), abs=0.004), t
+
+
+@st.composite
+def queue_events(draw: st.DrawFn) -> list[Event]:
+    events = []
+    for n in range(draw(st.integers(1, 15))):
+        time = float(draw(st.integers(0, 600)))
+        numbers: tuple[tuple[str, float], ...] = (("pending_jobs", float(draw(st.integers(0, 3)))),)
+        if draw(st.booleans()):
+            numbers = (*numbers, ("oldest_wait_seconds", float(draw(st.integers(0, 5000)))))
+        waits = st.lists(st.floats(0, 100_000, allow_nan=False), max_size=4)
+        known_from = int(time // 10) * 10 + 10 + draw(_lateness)
+        events.append(
+            Event("queue", draw(st.integers(1, 2)), time, known_from, "", numbers, None, tuple(draw(waits)), n)
+        )
+    return events
+
+
+def last_value(events: list[Event], series: int, t: int, span: int, measure: str) -> float | None:
+    seen = [e for e in within(events, series, t, span) if measure in dict(e.numbers)]
+    newest = max(seen, key=lambda e: (e.time, str(e.n)), default=None)
+    return dict(newest.numbers)[measure] if newest else None
+
+
+@ORACLE
+@given(queue_events(), RANGES)
+def test_pending_jobs_are_the_last_value_of_each_queue_summed(
+    events: list[Event], instants: tuple[int, int]
+) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+    found = read(con, LastSum(QUEUE, "pending_jobs", (), (), 90), T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        rows = found.at(T + t)
+        got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
+        expected = oracle(events, t, lambda s, u: last_value(events, s, u, 90, "pending_jobs") or 0.0)
+        assert got == expected, t
+
+
+WAITS = WaitQuantile(
+    QUEUE, "admission_wait_seconds", "oldest_wait_seconds", "pending_jobs", 0.95, (), (), 300, 90
+)
+
+
+@ORACLE
+@given(queue_events(), RANGES)
+def test_a_wait_quantile_is_within_its_bucket_and_a_queue_that_admits_nobody_is_not_quiet(
+    events: list[Event], instants: tuple[int, int]
+) -> None:
+    con = ledger(events)
+    t0, t1 = instants
+    found = read(con, WAITS, T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        rows = found.at(T + t)
+        waits = sorted(w for s in (1, 2) for e in within(events, s, t, 300) for w in e.waits)
+        pending = [p for s in (1, 2) if (p := last_value(events, s, t, 90, "pending_jobs")) is not None]
+        oldest = [o for s in (1, 2) if (o := last_value(events, s, t, 90, "oldest_wait_seconds")) is not None]
+        value = rows[0].value if rows else None
+        if waits:
+            true = waits[math.ceil(len(waits) * 95 / 100) - 1]
+            assert value is not None and rows[0].samples == len(waits)
+            assert max(true, 0.001) <= value * (1 + 1e-9) <= max(true, 0.001) * 2 ** (1 / 32) * (1 + 2e-9), t
+        elif sum(pending) > 0:
+            assert value == (max(oldest) if oldest else None), t
+        else:
+            assert value == (0.0 if pending else None), t
+
+
+# --- silence, told by hand ------------------------------------------------------------------------------------
+
+
+def steady(series: int, start: int, end: int, gpus: int = 4) -> list[Event]:
+    return [
+        Event("gpu", series, t + 0.5, t + 10, f"g{g}", (("power_watts", 500.0),), "ok", n=t)
+        for t in range(start, end, 30)
+        for g in range(gpus)
+    ]
+
+
+def test_a_series_that_stops_is_carried_as_silent_and_later_counts_as_lost() -> None:
+    con = ledger(steady(1, 0, 120) + steady(2, 0, 1200))
+    found = read(con, EntityCount(GPU, (), (), 90), T + 100, T + 1190, CATALOG)
+
+    def row(t: int) -> tuple[float | None, float, float]:
+        return (found.at(T + t)[0].value, found.at(T + t)[0].silent, found.at(T + t)[0].lost)
+
+    assert row(120) == (8, 0, 0)
+    assert row(130) == (4, 4, 0)  # the last sample is at 90.5: 39.5 s ago
+    assert row(390) == (4, 4, 0)
+    assert row(400) == (4, 0, 4)  # 309.5 s ago, and the other series has flowed all the time
+
+
+def test_when_the_whole_topic_stops_nothing_counts_as_lost() -> None:
+    con = ledger(steady(1, 0, 120) + steady(2, 0, 120))
+    found = read(con, EntityCount(GPU, (), (), 90), T + 100, T + 2000, CATALOG)
+    assert {(r.silent, r.lost) for t in range(130, 2001, 10) for r in found.at(T + t)} == {(8.0, 0.0)}
+
+
+def test_after_an_outage_of_the_whole_topic_the_last_to_return_is_not_lost_at_once() -> None:
+    con = ledger(steady(1, 0, 120) + steady(2, 0, 120) + steady(2, 900, 1500))
+    found = read(con, EntityCount(GPU, (), (), 90), T + 900, T + 1400, CATALOG)
+    lost = {t: found.at(T + t)[0].lost for t in range(910, 1401, 10)}
+    assert lost[1190] == 0 and lost[1200] == 4
+
+
+def test_a_series_is_expected_for_a_day_after_its_last_sample() -> None:
+    con = ledger(steady(1, 0, 30) + steady(2, 86_000, 87_000))
+    found = read(con, SilentSeries(GPU), T + 86_300, T + 86_500, CATALOG)
+    assert [r.value for r in found.at(T + 86_400)] == [86_399.5]
+    assert list(found.at(T + 86_410)) == []
+
+
+def test_a_topic_that_lacks_a_dimension_of_the_clause_has_no_reading() -> None:
+    con = ledger([Event("energy", 1, 5.0, 10, "", (("it_power_watts", 1.0),))])
+    spec = MeterMean(ENERGY, "it_power_watts", (("cluster", ("c1",)),), (), 90)
+    assert list(read(con, spec, T, T + 20, CATALOG).at(T + 20)) == []
+
+
+def test_an_absent_optional_dimension_is_a_group_of_its_own() -> None:
+    con = ledger(steady(1, 0, 30) + steady(2, 0, 30))
+    found = read(con, EntityCount(GPU, (), ("nvlink_domain",), 90), T, T + 20, CATALOG)
+    assert [(r.by, r.value) for r in found.at(T + 20)] == [(("",), 4.0), (("nv1",), 4.0)]
+
+
+def test_partitions_whose_fates_do_not_add_up_are_read_and_no_others() -> None:
+    con = ledger()
+    fates = [(0, 60, "in", 10), (0, 60, "aggregated", 7), (0, 60, "duplicate", 3), (1, 60, "in", 10)]
+    fates += [(1, 60, "aggregated", 8), (2, 60, "aggregated", 5)]
+    for part, minute, fate, n in fates:
+        con.execute("INSERT INTO fates VALUES (?, ?, ?, ?, '', ?)", [GPU, part, at(minute), fate, n])
+    found = read(con, FateBalance(GPU, 3600), T, T + 4000, CATALOG)
+    assert [(r.by, r.value) for r in found.at(T + 100)] == [(("1",), 2.0)]
+    assert list(found.at(T + 60)) == [] and list(found.at(T + 3670)) == []
+
+
+# --- spend ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Charge:
+    """`time` (issued) and `known` in seconds after T, `day` from T."""
+
+    n: int
+    time: int
+    known: int
+    day: int
+    cost: Decimal
+    category: str = "Usage"
+    currency: str = "EUR"
+    applied: str | None = None
+    region: str = "eu"
+
+
+def charge_ledger(charges: Iterable[Charge]) -> duckdb.DuckDBPyConnection:
+    con = ledger()
+    bill(con, charges)
+    return con
+
+
+def bill(con: duckdb.DuckDBPyConnection, charges: Iterable[Charge]) -> None:
+    for charge in charges:
+        row = {
+            "source": "bill",
+            "id": str(charge.n),
+            "idx": 0,
+            "time": at(charge.time),
+            "known_from": at(charge.known),
+            "ServiceProviderName": "azure",
+            "RegionId": charge.region,
+            "SkuId": "H100",
+            "ChargeCategory": charge.category,
+            "BillingCurrency": charge.currency,
+            "ResourceId": "r",
+            "ChargePeriodStart": at(charge.day * 86_400),
+            "ChargePeriodEnd": at(charge.day * 86_400 + 3600),
+            "BilledCost": charge.cost,
+            "ContractApplied": charge.applied,
+        }
+        con.execute(f"INSERT INTO charges BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row)
+
+
+def tranche(**changed: Any) -> TrancheSpend:
+    values: dict[str, Any] = {
+        "topic": "telemetry.billing",
+        "match": (),
+        "by": (),
+        "from_t": T,
+        "to_t": T + 3 * 86_400,
+        "categories": ("Purchase", "Usage"),
+        "cost_column": "BilledCost",
+        "commitment_id": None,
+        "currency": "EUR",
+        "fx": (("USD", ((T, Decimal("0.9")), (T + 86_400, Decimal("0.8")))),),
+    }
+    return TrancheSpend(**{**values, **changed})
+
+
+@st.composite
+def charge_lists(draw: st.DrawFn) -> list[Charge]:
+    """Charges and their revisions; a revision may become known before what it revises."""
+    charges: dict[tuple[int, int], Charge] = {}
+    for _ in range(draw(st.integers(0, 12))):
+        time = draw(st.integers(0, 40)) * 5
+        charge = Charge(
+            draw(st.integers(0, 3)),
+            time,
+            draw(st.integers(0, 20)) * 10,
+            draw(st.integers(-1, 3)),
+            Decimal(draw(st.integers(-10_000, 10_000_000))) / 1000,
+            draw(st.sampled_from(["Usage", "Usage", "Purchase", "Tax"])),
+            draw(st.sampled_from(["EUR", "USD"])),
+        )
+        charges[charge.n, charge.time] = charge
+    return list(charges.values())
+
+
+def spend_oracle(charges: list[Charge], t: int) -> Decimal:
+    newest: dict[int, Charge] = {}
+    for charge in sorted(charges, key=lambda c: c.time):
+        if charge.time <= t and charge.known <= t:
+            newest[charge.n] = charge
+    total = Decimal(0)
+    for charge in newest.values():
+        if 0 <= charge.day < 3 and charge.category in ("Usage", "Purchase"):
+            rate = Decimal(1) if charge.currency == "EUR" else Decimal("0.9" if charge.day == 0 else "0.8")
+            total += charge.cost * rate
+    return total
+
+
+@ORACLE
+@given(charge_lists(), st.sampled_from([(0, 300), (50, 60), (90, 200), (0, 10)]))
+def test_spend_counts_the_newest_revision_that_is_issued_and_known_to_the_last_digit(
+    charges: list[Charge], instants: tuple[int, int]
+) -> None:
+    con = charge_ledger(charges)
+    t0, t1 = instants
+    found = read(con, tranche(), T + t0, T + t1, CATALOG)
+    for t in range(t0 + 10, t1 + 1, 10):
+        (row,) = found.at(T + t)
+        assert row.amount == spend_oracle(charges, t), t
+        assert sum((d.usage + d.other for d in row.days), Decimal(0)) == row.amount
+
+
+@ORACLE
+@given(charge_lists(), charge_lists())
+def test_remembered_spend_is_what_a_fresh_reader_reads(first: list[Charge], more: list[Charge]) -> None:
+    con = charge_ledger(first)
+    reader = Reader(con, CATALOG)
+    for t in range(0, 150, 10):
+        remembered = reader.read(tranche(), T + t, T + t + 10).at(T + t + 10)
+        fresh = read(con, tranche(), T + t, T + t + 10, CATALOG).at(T + t + 10)
+        assert [r.amount for r in remembered] == [r.amount for r in fresh]
+        if t == 70:
+            bill(con, more)
+
+
+def applied(*elements: tuple[str | None, str], key: str = "ContractId") -> str:
+    inner = ",".join(
+        f'{{"{key}":"K"{"" if c is None else f",{chr(34)}ContractCommitmentId{chr(34)}:{chr(34)}{c}{chr(34)}"}'
+        f',"ContractCommitmentAppliedCost":{cost}}}'
+        for c, cost in elements
+    )
+    return f'{{"Elements":[{inner}]}}'
+
+
+def test_a_charge_that_names_commitments_counts_only_for_the_one_named_by_its_applied_cost() -> None:
+    con = charge_ledger(
+        [
+            Charge(1, 0, 0, 0, Decimal(100), applied=applied(("mine", '"30.0000000001"'), ("other", "70"))),
+            Charge(2, 0, 0, 0, Decimal(50), applied=applied(("other", "50"), key="ContractID")),
+            Charge(3, 0, 0, 0, Decimal(7), applied=applied((None, "1"))),
+            Charge(4, 0, 0, 0, Decimal(5), applied='{"Elements":[]}'),
+            Charge(5, 0, 0, 0, Decimal(2)),
+        ]
+    )
+
+    def spent(commitment: str | None) -> Decimal | None:
+        return read(con, tranche(commitment_id=commitment), T, T + 10, CATALOG).at(T + 10)[0].amount
+
+    assert spent("mine") == Decimal("44.0000000001")
+    assert spent("other") == Decimal(70 + 50 + 7 + 5 + 2)
+    assert spent(None) == Decimal(14)
+
+
+def test_a_currency_without_a_rate_makes_the_reading_an_error_that_names_it() -> None:
+    con = charge_ledger([Charge(1, 0, 0, 1, Decimal(1), currency="GBP"), Charge(2, 0, 0, 0, Decimal(1))])
+    (row,) = read(con, tranche(), T, T + 10, CATALOG).at(T + 10)
+    assert row.amount is None and "no rate from GBP to EUR" in row.basis
+
+
+def test_a_tranche_splits_by_dimension_and_matches_on_it() -> None:
+    con = charge_ledger([Charge(1, 0, 0, 1, Decimal(1)), Charge(2, 0, 0, 0, Decimal(2), region="us")])
+    by = read(con, tranche(by=("RegionId",)), T, T + 10, CATALOG).at(T + 10)
+    assert [(r.by, r.amount) for r in by] == [(("eu",), 1), (("us",), 2)]
+    matched = read(con, tranche(match=(("RegionId", ("us",)),)), T, T + 10, CATALOG).at(T + 10)
+    assert [r.amount for r in matched] == [2]
