@@ -71,7 +71,7 @@ class Lane:
         self._failures = 0
         self._batch = destination.habits.batch
         self._rank: dict[str, int] = {}
-        self._resend_at = self._timing.clock()
+        self._resend_at = self._timing.monotonic()
 
     # Life.
 
@@ -128,7 +128,7 @@ class Lane:
     def _idle(self) -> float:
         if not self.destination.habits.resends:
             return self._policy.idle_poll
-        return max(0.0, min(self._policy.idle_poll, self._resend_at - self._timing.clock()))
+        return max(0.0, min(self._policy.idle_poll, self._resend_at - self._timing.monotonic()))
 
     async def _deliver(self) -> bool:
         """Send what is in the outbox; returns whether there is more to do at once."""
@@ -220,7 +220,7 @@ class Lane:
     # Again and again.
 
     def _resend_due(self) -> bool:
-        return self.destination.habits.resends and self._timing.clock() >= self._resend_at
+        return self.destination.habits.resends and self._timing.monotonic() >= self._resend_at
 
     async def _resend(self) -> None:
         """Send all that fires, but what has a change of its own under way: that one comes first.
@@ -232,14 +232,14 @@ class Lane:
         rows = await self._outbox.undelivered(self.name, self._policy.read_limit)
         if len(rows) >= self._policy.read_limit:
             # A resolve may lie beyond what was read: the backlog comes first.
-            self._resend_at = self._timing.clock() + self._policy.idle_poll
+            self._resend_at = self._timing.monotonic() + self._policy.idle_poll
             return
         under_way = identities(rows)
         changes = [change for change in firing if change.identity not in under_way]
         size = self.destination.habits.batch
         for start in range(0, len(changes), size):
             await self._send_again(changes[start : start + size])
-        self._resend_at = self._timing.clock() + self._policy.until_resend(self._timing.rng)
+        self._resend_at = self._timing.monotonic() + self._policy.until_resend(self._timing.rng)
 
     async def _send_again(self, changes: Sequence[AlertChange]) -> None:
         try:
@@ -282,7 +282,7 @@ class Lane:
         """After an outage the firing set goes out at once: a destination that forgets may have restarted."""
         if self.failing_since is not None:
             log.info("destination accepts again", destination=self.name)
-            self._resend_at = self._timing.clock()
+            self._resend_at = self._timing.monotonic()
         self.failing_since, self.last_error, self._failures = None, None, 0
         self._batch = min(self.destination.habits.batch, self._batch * 2)
         for identity in delivered:

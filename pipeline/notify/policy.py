@@ -45,8 +45,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class Timing:
-    """The outside that a test may replace: wall clock, sleep, chance."""
+    """The outside that a test may replace.
+
+    `clock` is the wall clock, for what is written and for ages; the re-send goes by `monotonic`, since a wall
+    clock that is set back an hour would let every alert look resolved.
+    """
 
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     rng: random.Random = field(default_factory=random.Random)

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -172,9 +173,12 @@ def test_alertmanager_is_restarted_in_the_middle_and_knows_everything_again(
     def seen() -> set[str]:
         return {alert["labels"]["identity"] for alert in active(am, run=run)}
 
+    # Longer than the test waits: what did not change comes back because the outage is over.
+    patient = replace(quick, resend_every=3600.0)
+
     async def scenario() -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
-            delivery = Delivery(ledger, [Alertmanager(am.url, client)], policy=quick, firing=ledger.firing)
+            delivery = Delivery(ledger, [Alertmanager(am.url, client)], policy=patient, firing=ledger.firing)
             async with running(delivery):
                 ledger.write(*(change(name, labels={"run": run}) for name in ("stays", "ends")))
                 delivery.nudge()
@@ -216,6 +220,41 @@ def test_firing_alerts_are_sent_again_so_that_their_end_moves_on(
                 await until(lambda: ends() > first)
 
     asyncio.run(scenario())
+
+
+def test_an_old_firing_waits_while_the_pipeline_catches_up_and_is_not_sent_again_either(
+    alertmanager, active, change, outbox, quick, running, until
+) -> None:
+    """It may be over a moment later; what was told before the downtime is kept alive meanwhile."""
+    run = uuid.uuid4().hex
+    ledger = outbox("alertmanager")
+    catching_up = [True]
+
+    def seen() -> dict[str, str]:
+        return {a["labels"]["identity"]: a["endsAt"] for a in active(alertmanager, run=run)}
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            delivery = Delivery(
+                ledger,
+                [Alertmanager(alertmanager.url, client)],
+                policy=quick,
+                firing=ledger.firing,
+                catching_up=lambda: catching_up[0],
+            )
+            old = {"at": time.time() - 7200, "changed_at": time.time(), "labels": {"run": run}}
+            ledger.write(change("known", labels={"run": run}), change("old", **old), change("over", **old))
+            async with running(delivery):
+                await until(lambda: "known" in seen())
+                first = seen()["known"]
+                await until(lambda: seen()["known"] > first)
+                assert seen().keys() == {"known"}
+                ledger.write(change("over", "resolved", **{**old, "at": time.time() - 3600}))
+                catching_up[0] = False
+                await until(lambda: seen().keys() == {"known", "old"})
+
+    asyncio.run(scenario())
+    assert "not paged" in ledger.rows("alertmanager")[2]["last_error"]
 
 
 OPERATIONS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["toggle", "relabel"])), max_size=12)

@@ -34,8 +34,9 @@ PAGE = (*TICKET[:-1], ("severity", "page"))
 def firing_state() -> AlertState:
     now = int(time.time()) - 10
     return AlertState(
-        alertname="CapacityShortfall", contract="azure", clause="floor", by=(("region", "westeurope"),),
-        labels=TICKET, phase="firing", active_at=now - 60, fired_at=now, severity="ticket", bound=8.0, unit="gpus",
+        alertname="CapacityShortfall", contract="azure", clause="floor",
+        by=(("region", "westeurope"),), labels=TICKET,
+        phase="firing", active_at=now - 60, fired_at=now, severity="ticket", bound=8.0, unit="gpus",
         annotations={"text": "a floor"},
     )  # fmt: skip
 
