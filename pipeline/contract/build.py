@@ -124,10 +124,11 @@ def _recurrence(scope: Scope, cursor: Cursor, zone: ZoneInfo) -> list[Interval]:
     if found is None or start is None or length is None or scope.term is None:
         return []
     intervals, left_out = found
-    for day in sorted(dates.keys() - left_out):
-        dates[day].fault(f"{day}", "the local date of an occurrence (this one leaves nothing out)")
     if not intervals:
         rule.fault(shown(rule.value), "a rule with an occurrence within the contract's term")
+        return []
+    for day in sorted(dates.keys() - left_out):
+        dates[day].fault(f"{day}", "the local date of an occurrence (this one leaves nothing out)")
     return intervals
 
 

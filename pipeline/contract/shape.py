@@ -130,9 +130,7 @@ def _unknown(document: Document, path: DocumentPath, key: str, schema: Mapping[s
         document.fault(path, found, "only terms that are watched", hint, key=True)
         return
     near = did_you_mean(key, schema["properties"])
-    expected = (
-        f"a field of this {schema.get('title', 'mapping').lower()}" if near else one_of(schema["properties"])
-    )
+    expected = "a field that belongs here" if near else one_of(schema["properties"])
     document.fault(path, f"the unknown field {key!r}", expected, near, key=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
@@ -9,10 +11,16 @@ from ruamel.yaml.reader import ReaderError
 
 from pipeline.contract.faults import Fault, Refused
 
+#: The YAML library takes seconds to stumble over endless brackets; no contract opens so many at once.
+_ENDLESS = re.compile(r"(?:[\[{][ \t\r\n]*){31}")
+
 
 def compose(raw: bytes, file: str) -> Node | None:
     """The root node; None for a file without a value.  Raises Refused (a ContractError) with the place."""
     text = _decode(raw, file)
+    if endless := _ENDLESS.search(text):
+        place = _place(text[: endless.start()])
+        raise Refused([Fault(file, *place, "", "endless nesting", "a contract")])
     try:
         node: Node | None = YAML(typ="rt", pure=True).compose(text)
         return node
