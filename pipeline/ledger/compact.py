@@ -16,6 +16,7 @@ A kill before 3 leaves the old directory, one after it the new; `recover` makes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,8 +49,9 @@ log = structlog.get_logger()
 SETTLED_AFTER = HOUR
 """Raw hours are merged when the watermark is this far past them (seconds): late rows are rare by then."""
 ROLLUPS_SETTLED_AFTER = 600
-ROWS_PER_FILE = 20_000_000
-"""An hour beyond this stays in several files: each is long since large enough to be read at full speed."""
+LARGE_FILE = 1_000_000
+"""A file of so many rows is read at full speed as it is: it stays, and only smaller ones are merged."""
+PARTIALS_CLOSED_AFTER = 60
 OPEN_DELTAS = 32
 """A slice of partials that is still filling is merged after this many deltas."""
 
@@ -95,8 +97,8 @@ def _settled_hours(con: DuckDBPyConnection) -> Iterator[tuple[str, str, list[str
     newest = newest_watermark(con)
     hours = con.execute(
         "SELECT topic, regexp_extract(path, '^(.*)/', 1) AS directory, list(path ORDER BY path) FROM files "
-        "WHERE state = 'published' GROUP BY ALL HAVING count(*) > 1 AND sum(rows) <= ? ORDER BY ALL",
-        [ROWS_PER_FILE],
+        "WHERE state = 'published' GROUP BY ALL HAVING count(*) FILTER (rows < ?) > 1 ORDER BY ALL",
+        [LARGE_FILE],
     ).fetchall()
     for topic, directory, paths in hours:
         watermark = newest if topic == QUARANTINE else watermarks.get(topic)
@@ -118,7 +120,10 @@ def _merge_hour(
 ) -> bool:
     staged, name = f"staging/{files.token()}", f"{files.token()}.parquet"
     (data / staged).mkdir()
-    write_sorted(con, data / staged / name, topic, table, scan([str(data / p) for p in paths], table.columns))
+    small = _small(con, paths)
+    for path in set(paths) - set(small):
+        os.link(data / path, data / staged / Path(path).name)
+    write_sorted(con, data / staged / name, topic, table, scan([str(data / p) for p in small], table.columns))
     files.fsync(data / staged)
     step("merge.written")
     path = f"{directory}/{name}"
@@ -126,7 +131,7 @@ def _merge_hour(
         con.execute(
             "INSERT INTO files SELECT topic, ?, sum(rows), min(min_time), max(max_time), 'merging', ? "
             "FROM files WHERE path IN (SELECT unnest(?)) GROUP BY topic",
-            [path, staged, paths],
+            [path, staged, small],
         )
     step("merge.committed")
     if not files.exchange(data / directory, data / staged):
@@ -140,11 +145,22 @@ def _merge_hour(
     return True
 
 
+def _small(con: DuckDBPyConnection, paths: list[str]) -> list[str]:
+    rows = con.execute(
+        "SELECT path FROM files WHERE path IN (SELECT unnest(?)) AND rows < ? ORDER BY path",
+        [paths, LARGE_FILE],
+    ).fetchall()
+    return [path for (path,) in rows]
+
+
 def finish_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -> None:
-    """The directories have been exchanged: the merged file is the only one of its directory."""
+    """The directories have been exchanged: the merged file is there instead of all small ones."""
     directory = path.rpartition("/")[0] + "/"
     with transaction(con, fence):
-        con.execute("DELETE FROM files WHERE starts_with(path, ?) AND state = 'published'", [directory])
+        con.execute(
+            "DELETE FROM files WHERE starts_with(path, ?) AND state = 'published' AND rows < ?",
+            [directory, LARGE_FILE],
+        )
         con.execute("UPDATE files SET state = 'published', staged = NULL WHERE path = ?", [path])
 
 
@@ -211,7 +227,7 @@ def compact_partials(
     ).fetchall()
     done = 0
     for view, width, start, deltas in ragged:
-        closed = start + widths[width].slice + ROLLUPS_SETTLED_AFTER <= newest
+        closed = start + widths[width].slice + PARTIALS_CLOSED_AFTER <= newest
         if done == most or view not in types or not (closed or deltas >= OPEN_DELTAS):
             continue
         _merge_slice(con, types[view], width, start, start + widths[width].slice, deltas > 1, fence)

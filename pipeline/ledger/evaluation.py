@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from pipeline.catalog import Catalog
-from pipeline.ledger import readings
+from pipeline.ledger.readings import Reader
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
@@ -30,16 +30,19 @@ class Judged:
 
 def judge(
     con: duckdb.DuckDBPyConnection,
+    reader: Reader,
     catalog: Catalog,
     plan: Plan,
     before: Mapping[str, int],
     after: Mapping[str, int],
+    views: Sequence[str],
     destinations: Sequence[str],
     now: float,
 ) -> Judged:
     """Evaluate every instant between the frontiers `before` and `after` (topic → last instant passed).
 
-    `now` is wall clock, epoch seconds: when the changes were decided.
+    `views` names the event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall
+    clock, epoch seconds: when the changes were decided.
     """
     done = {
         group: _epoch(at) for group, at in con.execute('SELECT "group", instant FROM evaluated').fetchall()
@@ -47,11 +50,12 @@ def judge(
     due = plan.due(before, after, done)
     if not due:
         return Judged({}, ())
-    answers = {spec: readings.read(con, spec, t0, t1, catalog) for spec, (t0, t1) in plan.wanted(due).items()}
+    answers = {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
     found = evaluate(plan, due, answers, load_states(con), _standing(con), _trust(con, catalog))
     write_states(con, found.states)
     _write_standing(con, found.standing)
-    write_changes(con, found.changes, destinations, now)
+    appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in found.changes}}
+    write_changes(con, found.changes, destinations, now, appended)
     con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
     con.executemany("INSERT INTO evaluated VALUES (?, ?)", [[g, utc(t)] for g, t in found.done.items()])
     return Judged(due, found.changes)
@@ -80,9 +84,16 @@ def write_states(con: duckdb.DuckDBPyConnection, states: Mapping[str, AlertState
 
 
 def write_changes(
-    con: duckdb.DuckDBPyConnection, changes: Iterable[AlertChange], destinations: Sequence[str], now: float
+    con: duckdb.DuckDBPyConnection,
+    changes: Iterable[AlertChange],
+    destinations: Sequence[str],
+    now: float,
+    appended: Mapping[int, float | None] | None = None,
 ) -> None:
-    """History rows for every change, and outbox rows for those that people are told about."""
+    """History rows for every change, and outbox rows for those that people are told about.
+
+    `appended`: instant → the Kafka time of the record that let the watermark pass it, for the freshness.
+    """
     changes = tuple(changes)
     if not changes:
         return
@@ -94,12 +105,28 @@ def write_changes(
         "INSERT INTO dirty VALUES ('alerts', date_trunc('minute', ?::TIMESTAMP))",
         [[utc(c.t)] for c in changes],
     )
-    told = [(d, _body(c, now)) for c in changes if c.pages for d in destinations]
+    appended = appended or {}
+    told = [(d, _body(c, now, appended.get(c.t))) for c in changes if c.pages for d in destinations]
     if told:
         con.executemany(
             "INSERT INTO outbox VALUES (nextval('outbox_seq'), ?, ?, ?, 0, NULL, NULL, NULL)",
             [[utc(now), destination, body] for destination, body in told],
         )
+
+
+def _appended(con: duckdb.DuckDBPyConnection, catalog: Catalog, views: Sequence[str], t: int) -> float | None:
+    """When Kafka got the record of this delta that moved the last topic's watermark past `t`; None for a tick."""
+    found = []
+    for view in views:
+        event = catalog.by_view(view)
+        if not event.retained:
+            row = con.execute(
+                f"SELECT epoch(max(first)) FROM (SELECT min(record_time) AS first FROM delta_samples_{view} "
+                "WHERE least(time, record_time) >= ? GROUP BY part)",
+                [utc(t + event.lateness)],
+            ).fetchone()
+            found += [float(row[0])] if row and row[0] is not None else []
+    return max(found, default=None)
 
 
 def _history(change: AlertChange, known_from: int) -> list[object]:
@@ -130,8 +157,8 @@ def _float(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]
 
 
-def _body(change: AlertChange, now: float) -> str:
-    """The change as `notify.message.from_json` reads it."""
+def _body(change: AlertChange, now: float, appended_at: float | None = None) -> str:
+    """The change as `notify.message.from_json` reads it, with what its delays are measured from."""
     s = change.state
     return json.dumps(
         {
@@ -145,6 +172,8 @@ def _body(change: AlertChange, now: float) -> str:
             "resolved_at": s.resolved_at,
             "previous_labels": dict(change.old_labels) if change.old_labels and change.relabelled else None,
             "changed_at": now,
+            "appended_at": appended_at,
+            "due_at": s.fired_at if change.kind == "firing" else None,
         },
         ensure_ascii=False,
     )

@@ -137,6 +137,6 @@ def sweep(data: Path) -> None:
 
 
 def sweep_all(data: Path) -> None:
-    """Empties `staging/`; only at start, when committed renames are completed and nothing is being written."""
+    """Empties `staging/`; only at start, when renames are completed and nothing is being written."""
     for path in staging(data).iterdir():
         discard(path)

@@ -44,7 +44,7 @@ class Result:
 
 
 def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "512MB") -> DuckDBPyConnection:
-    """A DuckDB of its own with every view over DATA, in UTC; works beside a running pipeline, before and after.
+    """A DuckDB of its own with every view over DATA, in UTC; works beside a running pipeline and without.
 
     QueryError when `data` is no directory.
     """

@@ -108,7 +108,8 @@ def _quantiles(measure: Measure, buckets: str, key: str = "series, window_start"
         f"SELECT *, sum(n) OVER (PARTITION BY {key} ORDER BY bucket) AS upto, "
         f"sum(n) OVER (PARTITION BY {key}) AS total FROM ({buckets})"
     )
-    return f"{quoted(name + ' quantiles')} AS (SELECT {key}, {', '.join(columns)} FROM ({ranked}) GROUP BY {key})"
+    select = f"SELECT {key}, {', '.join(columns)} FROM ({ranked}) GROUP BY {key}"
+    return f"{quoted(name + ' quantiles')} AS ({select})"
 
 
 def charges_select(event_type: EventType, width: Width, start: int, end: int) -> str:

@@ -12,7 +12,8 @@ thread at a time; housekeeping uses cursors of its own and is fenced by the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,6 +76,7 @@ class Ledger:
             self._lock.release()
             raise
         self.plan: Plan | None = None
+        self._reader = readings.Reader(self.con, catalog)
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
         path = self.data / "ledger.duckdb"
@@ -142,20 +144,20 @@ class Ledger:
 
     def offsets(self) -> dict[Place, int]:
         """The next offset of every partition that was ever read."""
-        rows = self.con.cursor().execute("SELECT topic, part, next_offset FROM offsets").fetchall()
+        rows = self.con.execute("SELECT topic, part, next_offset FROM offsets").fetchall()
         return {(topic, part): offset for topic, part, offset in rows}
 
     def progress(self) -> dict[Place, datetime]:
         """The greatest min(event time, record time) of every partition that had any."""
-        rows = (
-            self.con.cursor()
-            .execute("SELECT topic, part, progress FROM offsets WHERE progress IS NOT NULL")
-            .fetchall()
-        )
-        return {(topic, part): at for topic, part, at in rows}
+        return {place: reached for place, (reached, _) in self.progress_since().items()}
+
+    def progress_since(self) -> dict[Place, tuple[datetime, datetime]]:
+        """The same, each with the wall clock at which it was reached."""
+        rows = self.con.execute("SELECT topic, part, progress, progress_at FROM offsets").fetchall()
+        return {(topic, part): (at, since) for topic, part, at, since in rows if at is not None}
 
     def watermarks(self) -> dict[str, datetime]:
-        return dict(self.con.cursor().execute("SELECT topic, watermark FROM frontier").fetchall())
+        return dict(self.con.execute("SELECT topic, watermark FROM frontier").fetchall())
 
     def known_from(self) -> dict[str, datetime]:
         """The first instant not yet evaluated, for each topic; the far past where nothing came yet."""
@@ -165,6 +167,12 @@ class Ledger:
             topic: reached[topic] + step if topic in reached else FAR_PAST for topic in self.catalog.topics
         }
 
+    def least_evaluated(self, con: duckdb.DuckDBPyConnection, topic: str) -> int:
+        """The last instant (epoch seconds) that every group of clauses reading `topic` has passed."""
+        rows = con.execute('SELECT "group", instant FROM evaluated').fetchall()
+        done = [_epoch(at) for group, at in rows if topic in group.split("+")]
+        return min(done, default=0)
+
     def apply(self, delta: Delta, watermarks: Mapping[str, datetime], now: float) -> Applied:
         """Take `delta` in and evaluate every instant that `watermarks` pass; `now` is wall clock, epoch s.
 
@@ -172,8 +180,8 @@ class Ledger:
         gap), StaleGeneration, DiskFull; nothing is changed then.
         """
         con = self.con
-        with files.disk_errors(self.data), transaction(con, self.fence):
-            self._move_offsets(delta)
+        with self._forgetting(), files.disk_errors(self.data), transaction(con, self.fence):
+            self._move_offsets(delta, now)
             known_from = self.known_from()
             for view in delta.views:
                 event = self.catalog.by_view(view)
@@ -190,34 +198,47 @@ class Ledger:
                     [[f.minute for f in delta.fates]],
                 )
             append_segments(con, delta.segments)
-            judged = self._pass(watermarks, now)
+            judged = self._pass(delta.views, watermarks, now)
         return Applied(delta.events, judged.due, judged.changes)
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """What the reader remembers belongs to the transaction: it goes when that is rolled back."""
+        try:
+            yield
+        except BaseException:
+            self._reader.forget()
+            raise
 
     def tick(self, watermarks: Mapping[str, datetime], now: float) -> Applied:
         """`apply` without rows."""
         return self.apply(Delta(), watermarks, now)
 
-    def _move_offsets(self, delta: Delta) -> None:
+    def _move_offsets(self, delta: Delta, now: float) -> None:
         """Check that every range begins where the ledger stands, and move it there."""
-        rows = self.con.execute("SELECT topic, part, next_offset, progress FROM offsets").fetchall()
-        stored = {(topic, part): (offset, reached) for topic, part, offset, reached in rows}
+        rows = self.con.execute(
+            "SELECT topic, part, next_offset, progress, progress_at FROM offsets"
+        ).fetchall()
+        stored = {(topic, part): tuple(rest) for topic, part, *rest in rows}
         moved = []
         for place, (lo, hi) in delta.ranges.items():
-            offset, reached = stored.get(place, (lo, None))
+            offset, reached, reached_at = stored.get(place, (lo, None, None))
             if offset != lo:
                 raise LedgerError(
                     f"{self.data}: a delta of {place[0]} partition {place[1]} covers offsets [{lo}, {hi}), but the "
                     f"ledger stands at {offset}; nothing was changed: restart the pipeline"
                 )
-            known = [at for at in (reached, delta.progress.get(place)) if at is not None]
-            moved.append([*place, hi, max(known, default=None)])
+            new = delta.progress.get(place)
+            if new is not None and (reached is None or new > reached):
+                reached, reached_at = new, utc(now)
+            moved.append([*place, hi, reached, reached_at])
         if moved:
             self.con.executemany(
                 "DELETE FROM offsets WHERE topic = ? AND part = ?", [row[:2] for row in moved]
             )
-            self.con.executemany("INSERT INTO offsets VALUES (?, ?, ?, ?)", moved)
+            self.con.executemany("INSERT INTO offsets VALUES (?, ?, ?, ?, ?)", moved)
 
-    def _pass(self, watermarks: Mapping[str, datetime], now: float) -> Judged:
+    def _pass(self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float) -> Judged:
         """Move the frontier and evaluate what it passes."""
         rows = self.con.execute("SELECT topic, watermark, instant FROM frontier").fetchall()
         before = {topic: _epoch(instant) for topic, _, instant in rows}
@@ -230,7 +251,9 @@ class Ledger:
             self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
         if self.plan is None or after == before:
             return Judged({}, ())
-        return evaluation.judge(self.con, self.catalog, self.plan, before, after, self.destinations, now)
+        return evaluation.judge(
+            self.con, self._reader, self.catalog, self.plan, before, after, views, self.destinations, now
+        )
 
     def record_own(
         self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange], now: float

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 
 _FIXED = (
     "meta(key VARCHAR, value VARCHAR)",
-    "offsets(topic VARCHAR, part INTEGER, next_offset BIGINT, progress TIMESTAMP)",
+    "offsets(topic VARCHAR, part INTEGER, next_offset BIGINT, progress TIMESTAMP, progress_at TIMESTAMP)",
     "frontier(topic VARCHAR, watermark TIMESTAMP, instant TIMESTAMP)",
     'evaluated("group" VARCHAR, instant TIMESTAMP)',
     "fates(topic VARCHAR, part INTEGER, minute TIMESTAMP, fate VARCHAR, reason VARCHAR, n BIGINT)",

@@ -81,7 +81,7 @@ def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> Topic
 
 def _is_structured(headers: Sequence[tuple[str, bytes]]) -> bool:
     return any(
-        name.lower() == "content-type" and value is not None and value.lower().startswith(_STRUCTURED)
+        name.lower() == "content-type" and (value or b"").lower().startswith(_STRUCTURED)
         for name, value in headers
     )
 

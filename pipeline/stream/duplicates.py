@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import duckdb
 
@@ -22,13 +23,30 @@ _FAR_PAST = datetime(1970, 1, 1)
 
 
 class Seen:
-    """The identities of one event type's recent samples, in `seen_{view}(identity, time)`."""
+    """The identities of one event type's recent samples, in `recent_{view}(identity, time)`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         self._con = con
         self._event = event
         self._pruned = _FAR_PAST
-        con.execute(f"CREATE OR REPLACE TEMP TABLE seen_{event.view}(identity UBIGINT, time TIMESTAMP)")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
+
+    def rebuild(self, data: Path, progress: Mapping[int, datetime]) -> None:
+        """Remember the identities of the last minutes again, from segments and published files."""
+        if self._event.retained or not progress:
+            return
+        since = min(progress.values()) - WINDOW
+        for pattern in (
+            f"segments/{self._event.view}-*.parquet",
+            f"history/{self._event.topic}/*/*/*.parquet",
+        ):
+            if any(data.glob(pattern)):
+                path = str(data / pattern).replace("'", "''")
+                self._con.execute(
+                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
+                    f"FROM read_parquet('{path}', union_by_name = true) WHERE time >= ?",
+                    [since],
+                )
 
     def remove_duplicates(self, progress: Mapping[int, datetime]) -> list[tuple[int, int]]:
         """Delete the duplicates from `delta_samples_{view}`; their (row, idx), in log order.
@@ -48,11 +66,11 @@ class Seen:
         if self._event.retained:
             return
         view = self._event.view
-        self._con.execute(f"INSERT INTO seen_{view} SELECT identity, time FROM delta_samples_{view}")
+        self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM delta_samples_{view}")
         oldest = min(progress.values(), default=_FAR_PAST) - WINDOW
         if oldest - self._pruned > _PRUNE_EVERY:
             self._con.execute(
-                f"CREATE OR REPLACE TEMP TABLE seen_{view} AS SELECT * FROM seen_{view} WHERE time >= ?",
+                f"CREATE OR REPLACE TEMP TABLE recent_{view} AS SELECT * FROM recent_{view} WHERE time >= ?",
                 [oldest],
             )
             self._pruned = oldest
@@ -62,7 +80,7 @@ class Seen:
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE suspects_{view} AS "
             f"SELECT identity FROM delta_samples_{view} GROUP BY identity HAVING count(*) > 1 "
-            f"UNION SELECT identity FROM delta_samples_{view} SEMI JOIN seen_{view} USING (identity)"
+            f"UNION SELECT identity FROM delta_samples_{view} SEMI JOIN recent_{view} USING (identity)"
         )
         if not con.execute(f"SELECT 1 FROM suspects_{view} LIMIT 1").fetchone():
             return []
@@ -76,7 +94,7 @@ class Seen:
                     PARTITION BY part ORDER BY row, idx ROWS UNBOUNDED PRECEDING)) - INTERVAL 2 MINUTE AS horizon
                 FROM delta_samples_{view} LEFT JOIN progress_before USING (part)),
             suspected AS (SELECT * FROM placed SEMI JOIN suspects_{view} USING (identity)),
-            before AS (SELECT identity, max(time) AS time FROM seen_{view} SEMI JOIN suspects_{view} USING (identity) GROUP BY identity),
+            before AS (SELECT identity, max(time) AS time FROM recent_{view} SEMI JOIN suspects_{view} USING (identity) GROUP BY identity),
             judged AS (
                 SELECT row, idx, suspected.time, horizon, greatest(before.time, max(suspected.time) OVER (
                     PARTITION BY identity ORDER BY row, idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS earlier

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -205,7 +206,7 @@ def _place(work: Work, position: int) -> tuple[int, datetime]:
     return record.partition, record_time(record).replace(second=0, microsecond=0)
 
 
-def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, object]:
+def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
     record, outcome = work.records[refusal.position], refusal.outcome
     return {
         "time": outcome.time,

@@ -1,0 +1,433 @@
+"""The wiring: settings → parts → a Faust app.  Everything that runs is named here, once.
+
+Faust owns the life cycle: the source and the delivery are its services, batches flow through a bounded
+channel into an agent, and the clockwork (tick, publish, seal, health, contract) are its timers.  No topic is
+subscribed through Faust, so it joins no consumer group; offsets are the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import faust
+import httpx
+import structlog
+from aiokafka import AIOKafkaProducer
+from faust.app.base import BootStrategy
+
+from pipeline import catalog
+from pipeline.contract.loader import load_all
+from pipeline.contract.model import Contract, pipeline_alerts
+from pipeline.errors import ContractError
+from pipeline.ledger import compact, publish, readings, retention, seal, status
+from pipeline.ledger.evaluation import load_states
+from pipeline.ledger.store import Applied, Ledger
+from pipeline.notify.alertmanager import Alertmanager
+from pipeline.notify.delivery import Delivery
+from pipeline.notify.destination import Destination
+from pipeline.notify.kafka_topic import AlertTopic
+from pipeline.notify.ledger_outbox import LedgerOutbox
+from pipeline.notify.outbox import OutboxRow
+from pipeline.notify.policy import Policy
+from pipeline.notify.webhook import Webhook, authorization
+from pipeline.rules.evaluate import Plan, plan_of
+from pipeline.settings import Settings, read_secret
+from pipeline.stream.batch import Batch
+from pipeline.stream.deadletter import DeadLetters
+from pipeline.stream.health import Health
+from pipeline.stream.intake import Intake
+from pipeline.stream.process import Processor
+from pipeline.stream.source import BatchSource
+from pipeline.stream.topics import cluster_id
+from pipeline.stream.watermark import Watermarks
+
+log = structlog.get_logger()
+
+BATCHES_WAITING = 2
+"""Batches between source and agent: one is worked on while the next arrives, and memory stays bounded."""
+CONTRACT_EVERY = 2.0
+STATUS_EVERY = 2.0
+PRUNE_EVERY = 3600.0
+
+
+class _Boot(BootStrategy):
+    """Agents and our own services; no Kafka client of Faust's, no tables, no web server."""
+
+    enable_kafka = False
+    enable_web = False
+    enable_sensors = False
+
+    def server(self) -> Iterable[Any]:
+        return [*self.agents()]
+
+
+class _App(faust.App):
+    BootStrategy = _Boot
+
+
+@dataclass(slots=True)
+class Delays:
+    """Seconds from a record's append, and from an alert's due instant, to its acceptance by a destination."""
+
+    freshness: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    decision: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+
+    @staticmethod
+    def quantiles(values: Iterable[float]) -> dict[str, float | None]:
+        ordered = sorted(values)
+        if not ordered:
+            return {"p50": None, "p99": None}
+        return {
+            name: round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 3)
+            for name, q in (("p50", 0.5), ("p99", 0.99))
+        }
+
+
+class _Measured(LedgerOutbox):
+    """The ledger's outbox; remembers of each row read what its delays are measured from."""
+
+    def __init__(self, ledger: Ledger, delays: Delays) -> None:
+        super().__init__(ledger)
+        self._delays = delays
+        self._from: dict[tuple[str, int], tuple[float | None, float | None]] = {}
+
+    async def undelivered(self, destination: str, limit: int) -> Any:
+        rows = await super().undelivered(destination, limit)
+        for row in rows:
+            self._note(destination, row)
+        return rows
+
+    def _note(self, destination: str, row: OutboxRow) -> None:
+        body = json.loads(row.body)
+        self._from[destination, row.seq] = (body.get("appended_at"), body.get("due_at"))
+
+    def accepted(self, seq: int, destination: str, at: float) -> None:
+        appended, due = self._from.pop((destination, seq), (None, None))
+        if appended is not None:
+            self._delays.freshness.append(at - appended)
+        if due is not None:
+            self._delays.decision.append(at - due)
+
+
+class Gigawatch:
+    """The pipeline against one Kafka cluster: open it, `run` it until `stop` is set or something fails.
+
+    Raises (from `open`) BrokerUnreachable, ContractError, DataDirectoryInUse, ForeignCluster, LedgerError,
+    LogMoved; nothing is changed then.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.catalog = catalog.load(settings.schemas)
+        self.contracts = load_contracts(settings)
+        self.contract_error: str | None = None
+        self.delays = Delays()
+        self.started = time.time()
+        self._failure: asyncio.Future[None] | None = None
+        self._housekeeper = ThreadPoolExecutor(1, "housekeeping")
+        self._pruned = 0.0
+        self._sealed = time.time()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
+        settings, client = self.settings, self.settings.kafka_client()
+        cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, client)
+        destinations = await self._destinations()
+        self.ledger = await asyncio.to_thread(
+            Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
+            destinations=[d.name for d in destinations],
+        )  # fmt: skip
+        try:
+            self.ledger.bind_cluster(cluster)
+            self.ledger.plan = plan_of(self.contracts, self.catalog)
+            await self._run(destinations, stop)
+        finally:
+            await asyncio.to_thread(self.ledger.close)
+
+    async def _run(self, destinations: list[Destination], stop: asyncio.Event) -> None:
+        settings, client = self.settings, self.settings.kafka_client()
+        self._failure = asyncio.get_running_loop().create_future()
+        app = _App(
+            "gigawatch", broker=f"kafka://{settings.bootstrap}", autodiscover=False, web_enabled=False,
+            datadir=str(settings.data / "faust"),
+        )  # fmt: skip
+        batches = app.channel(maxsize=BATCHES_WAITING)
+        self.watermarks = self._watermarks()
+        outbox = _Measured(self.ledger, self.delays)
+        self.delivery = Delivery(
+            outbox, destinations, policy=Policy(page_max_age=settings.page_max_age), firing=outbox.firing,
+            accepted=outbox.accepted, catching_up=self._catching_up, notes=self._notes,
+        )  # fmt: skip
+        processor = Processor(self.ledger.con, self.catalog, settings.data, settings.max_message_bytes)
+        await asyncio.to_thread(self._remember, processor)
+        self.intake = Intake(
+            self.ledger,
+            processor,
+            self.watermarks,
+            DeadLetters(self.producer, settings.deadletter_topic),
+            self._told,
+        )
+        source = BatchSource(
+            settings.bootstrap, client, self.catalog.topics, self.ledger.offsets(), put=batches.put,  # type: ignore[arg-type]  # Faust says EventT, and means anything
+            assigned=self.watermarks.assign, answered=lambda ends: self.watermarks.answered(ends, time.time()),
+            max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
+        )  # fmt: skip
+        self.health = Health(
+            self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
+            give_up_after=settings.give_up_after, now=time.time(),
+        )  # fmt: skip
+
+        @app.agent(batches)
+        async def take_in(stream: faust.StreamT[Batch]) -> None:
+            async for batch in stream:
+                await self._guard(self.intake.take(batch))
+
+        for every, work in (
+            (settings.tick, self._tick),
+            (settings.publish_every, self._publish),
+            (CONTRACT_EVERY, self._look_at_contracts),
+            (STATUS_EVERY, self._write_status),
+        ):
+            app.timer(interval=every)(self._guarded(work))
+
+        await source.start()
+        own, changes = self.health.begin(pipeline_alerts(self.contracts), time.time())
+        await self.intake.with_ledger(self.ledger.record_own, own, changes, time.time())
+        await app.start()
+        app.flow_control.resume()  # Faust resumes its channels at a rebalance, which we never have
+        tasks = [
+            asyncio.create_task(self._guard(source.run()), name="source"),
+            asyncio.create_task(self._guard(self.delivery.run()), name="delivery"),
+        ]
+        try:
+            await self._until(stop)
+        finally:
+            tasks[0].cancel()
+            await asyncio.gather(tasks[0], return_exceptions=True)
+            await self.intake.stop()
+            await app.stop()
+            await source.stop()
+            if not self._failure.done():
+                await self._in_background(self._finish)
+            self.delivery.stop()
+            await asyncio.gather(tasks[1], return_exceptions=True)
+            await self._close_clients()
+            self._housekeeper.shutdown()
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        assert self._failure is not None
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait({stopping, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                self._failure.result()
+        finally:
+            stopping.cancel()
+
+    async def _guard(self, work: Awaitable[Any]) -> None:
+        """Every failure ends the pipeline on one path: a Faust agent that raises would go on by itself."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if self._failure is not None and not self._failure.done():
+                log.error("the pipeline stops", error=str(error))
+                self._failure.set_exception(
+                    error if isinstance(error, Exception) else RuntimeError(repr(error))
+                )
+
+    def _guarded(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        async def guarded() -> None:
+            if self._failure is not None and not self._failure.done():
+                await self._guard(work())
+
+        guarded.__name__ = work.__name__
+        return guarded
+
+    def _watermarks(self) -> Watermarks:
+        marks = Watermarks(self.catalog)
+        since = self.ledger.progress_since()
+        for place, offset in self.ledger.offsets().items():
+            reached, at = since.get(place, (None, None))
+            marks.assign(place, offset, _epoch(reached), _epoch(at))
+        return marks
+
+    def _remember(self, processor: Processor) -> None:
+        """The identities of the last minutes, so that a re-send after a restart is known."""
+        progress = self.ledger.progress()
+        for event in self.catalog.types:
+            reached = {part: at for (topic, part), at in progress.items() if topic == event.topic}
+            processor.seen[event.topic].rebuild(self.settings.data, reached)
+
+    async def _destinations(self) -> list[Destination]:
+        settings = self.settings
+        self.http = httpx.AsyncClient()
+        self.producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap, enable_idempotence=True, compression_type="lz4",
+            max_request_size=2 * 2**20, linger_ms=5, **settings.kafka_client(),
+        )  # fmt: skip
+        await self.producer.start()
+        found: list[Destination] = []
+        if settings.alertmanager:
+            found.append(Alertmanager(settings.alertmanager, self.http))
+        if settings.webhook:
+            token = read_secret(settings.webhook_token_file) if settings.webhook_token_file else None
+            found.append(Webhook(settings.webhook, self.http, headers=authorization(token)))
+        if settings.alerts_topic:
+            found.append(AlertTopic(self.producer, topic=settings.alerts_topic))
+        return found
+
+    async def _close_clients(self) -> None:
+        try:
+            async with asyncio.timeout(3):
+                await self.producer.stop()
+                await self.http.aclose()
+        except TimeoutError:
+            log.warning(
+                "the broker did not take the last writes within 3 s; what was not accepted stays in the outbox"
+            )
+
+    def _catching_up(self) -> bool:
+        return sum(self.watermarks.lag().values()) > self.settings.batch_records
+
+    def _notes(self) -> dict[str, str]:
+        return {} if self.contract_error is None else {"contract_refused": self.contract_error}
+
+    def _told(self, applied: Applied) -> None:
+        if applied.changes:
+            for change in applied.changes:
+                if change.pages:
+                    log.info(
+                        "alert",
+                        alertname=change.state.alertname,
+                        kind=change.kind,
+                        clause=change.state.clause,
+                        by=dict(change.state.by),
+                    )
+            self.delivery.nudge()
+
+    async def _tick(self) -> None:
+        await self.intake.tick()
+        alerts = pipeline_alerts(self.contracts)
+        positions = {place: p for place, p in self.watermarks.positions().items()}
+        states, changes = self.health.look(alerts, positions, time.time())
+        if changes:
+            await self.intake.with_ledger(self.ledger.record_own, states, changes, time.time())
+            self.delivery.nudge()
+
+    async def _look_at_contracts(self) -> None:
+        """Take over a changed contract; a wrong one is refused, and the old one goes on."""
+        if self.settings.contract is None:
+            return
+        try:
+            found = await asyncio.to_thread(load_all, self.settings.contract)
+        except ContractError as error:
+            if str(error) != self.contract_error:
+                log.error("the new contract is refused, the old one goes on", error=str(error))
+            self.contract_error = str(error)
+            return
+        self.contract_error = None
+        if [c.digest for c in found] != [c.digest for c in self.contracts]:
+            plan = plan_of(found, self.catalog)
+            await self.intake.with_ledger(self._use, found, plan)
+            log.info("contract taken over", contracts=[f"{c.id} {c.version}" for c in found])
+
+    def _use(self, contracts: tuple[Contract, ...], plan: Plan) -> None:
+        self.contracts, self.ledger.plan = contracts, plan
+
+    async def _publish(self) -> None:
+        await self._in_background(self._keep_house)
+
+    async def _in_background(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._housekeeper, work)
+
+    def _keep_house(self) -> None:
+        """Publish; seal, merge and forget when it is time.  Runs beside the intake on a cursor of its own."""
+        ledger, data = self.ledger, self.settings.data
+        now = time.time()
+        with ledger.cursor() as con:
+            publish.publish(con, data, self.catalog, fence=ledger.fence)
+            compact.compact_partials(con, self.catalog, ledger.fence)
+            if now - self._sealed >= self.settings.seal_every:
+                self._sealed = now
+                seal.seal(con, data, self.catalog, ledger.fence)
+                compact.settle_rollups(con, data, self.catalog)
+                compact.compact_history(con, data, self.catalog, ledger.fence)
+                self._fold(con)
+            if now - self._pruned >= PRUNE_EVERY:
+                self._pruned = now
+                retention.prune(con, data, self.catalog, fence=ledger.fence)
+
+    def _fold(self, con: Any) -> None:
+        for event in self.catalog.types:
+            if not event.retained:
+                readings.fold_seen(con, event, self.ledger.least_evaluated(con, event.topic))
+
+    def _finish(self) -> None:
+        """The last seal and publish at a clean stop: what was taken in is readable."""
+        with self.ledger.cursor() as con:
+            seal.seal(con, self.settings.data, self.catalog, self.ledger.fence)
+            publish.publish(con, self.settings.data, self.catalog, fence=self.ledger.fence)
+            status.write(self.settings.data, self._status(con, "stopped"))
+
+    async def _write_status(self) -> None:
+        await self._in_background(self._status_file)
+
+    def _status_file(self) -> None:
+        with self.ledger.cursor() as con:
+            status.write(self.settings.data, self._status(con, "running"))
+
+    def _status(self, con: Any, state: str) -> dict[str, Any]:
+        now = time.time()
+        lag: dict[str, dict[str, int]] = {}
+        for (topic, part), n in sorted(self.watermarks.lag().items()):
+            lag.setdefault(topic, {})[str(part)] = n
+        return {
+            "state": state,
+            "written_at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
+            "pid": os.getpid(),
+            "bootstrap": self.settings.bootstrap,
+            "contracts": [{"id": c.id, "version": c.version, "digest": c.digest} for c in self.contracts],
+            "contract_error": self.contract_error,
+            **status.snapshot(con),
+            "lag": lag,
+            "rate_events_per_s": round(self.intake.tally.rate(now), 1),
+            "freshness_s": Delays.quantiles(self.delays.freshness),
+            "decision_delay_s": Delays.quantiles(self.delays.decision),
+        }
+
+
+def _epoch(at: datetime | None) -> float | None:
+    return None if at is None else at.replace(tzinfo=UTC).timestamp()
+
+
+def load_contracts(settings: Settings) -> tuple[Contract, ...]:
+    """The contracts that `settings` name; none when none is named.  Raises ContractError."""
+    return load_all(Path(settings.contract)) if settings.contract else ()
+
+
+def run(settings: Settings) -> None:
+    """Run the pipeline until SIGTERM or SIGINT.  Raises GigawatchError."""
+    asyncio.run(_until_signal(settings))
+
+
+async def _until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    await Gigawatch(settings).run(stop)

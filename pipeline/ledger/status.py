@@ -1,0 +1,135 @@
+"""What the pipeline knows of itself, as one JSON document: `DATA/status.json`, replaced as a whole.
+
+`gigawatch status` and the demo's report read it, beside a running pipeline and after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+FATES = {
+    "aggregated": "aggregated",
+    "duplicate": "duplicate",
+    "quarantined": "quarantined",
+    "dead_lettered": "dead_lettered",
+}
+FILE = "status.json"
+
+
+def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Everything that the ledger itself can say; `con` is a cursor of its own."""
+    by_topic = _by_topic(con)
+    events = {key: sum(counts[key] for counts in by_topic.values()) for key in ("in", *FATES)}
+    return {
+        "events": events,
+        "by_topic": by_topic,
+        "offsets": _offsets(con),
+        "watermarks": {
+            t: _utc(w) for t, w in con.execute("SELECT topic, watermark FROM frontier ORDER BY 1").fetchall()
+        },
+        "alerts": _alerts(con),
+        "standing": _rows(con, "SELECT * FROM standing ORDER BY contract, clause, alertname, by_values"),
+        "undelivered": _undelivered(con),
+        "segments": _one(con, "SELECT count(*) FROM segments"),
+    }
+
+
+def _by_topic(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    topics = [
+        row[0]
+        for row in con.execute(
+            "SELECT DISTINCT topic FROM offsets UNION SELECT DISTINCT topic FROM fates ORDER BY 1"
+        ).fetchall()
+    ]
+    for topic in topics:
+        found[topic] = {"in": 0, **dict.fromkeys(FATES, 0), "reasons": {}}
+    query = "SELECT topic, fate, reason, sum(n)::BIGINT FROM fates GROUP BY ALL ORDER BY ALL"
+    for topic, fate, reason, n in con.execute(query).fetchall():
+        counts = found[topic]
+        counts[fate] += n
+        counts["in"] += n
+        if reason:
+            counts["reasons"][reason] = counts["reasons"].get(reason, 0) + n
+    return found
+
+
+def _offsets(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for topic, part, offset in con.execute(
+        "SELECT topic, part, next_offset FROM offsets ORDER BY 1, 2"
+    ).fetchall():
+        found.setdefault(topic, {})[str(part)] = offset
+    return found
+
+
+def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Every alert that ever fired, newest state of each firing, oldest first."""
+    query = (
+        "SELECT alertname, clause, labels, state, active_at, fired_at, resolved_at, observed, bound, unit, annotations, "
+        "row_number() OVER (PARTITION BY alertname, contract, clause, fired_at, md5(labels_by) "
+        "ORDER BY time DESC, resolved_at DESC NULLS LAST) AS newest FROM "
+        "(SELECT *, (json_merge_patch(labels, '{\"severity\": null}'))::VARCHAR AS labels_by FROM alerts "
+        "WHERE fired_at IS NOT NULL) QUALIFY newest = 1 ORDER BY fired_at, alertname, clause, labels"
+    )
+    found = []
+    for row in _rows(con, query):
+        row.pop("newest")
+        row["labels"], row["annotations"] = json.loads(row["labels"]), json.loads(row["annotations"])
+        row["state"] = "resolved" if row["state"] == "resolved" else "firing"
+        found.append(row)
+    return found
+
+
+def _undelivered(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    return _rows(
+        con,
+        "SELECT destination, count(*) AS count, min(created) AS oldest, arg_max(last_error, seq) AS last_error, "
+        "count(*) FILTER (next_try >= TIMESTAMP '9999-01-01') AS refused "
+        "FROM outbox WHERE delivered IS NULL GROUP BY destination ORDER BY destination",
+    )
+
+
+def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    result = con.execute(query)
+    names = [column[0] for column in result.description or ()]
+    return [
+        {name: _plain(value) for name, value in zip(names, row, strict=True)} for row in result.fetchall()
+    ]
+
+
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> Any:
+    row = con.execute(query).fetchone()
+    return row[0] if row else None
+
+
+def _plain(value: Any) -> Any:
+    return _utc(value) if isinstance(value, datetime) else value
+
+
+def _utc(at: datetime) -> str:
+    return at.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
+
+
+def write(data: Path, status: Mapping[str, Any]) -> None:
+    """Replace `DATA/status.json` as a whole."""
+    path = data / FILE
+    staged = data / f".{FILE}.tmp"
+    staged.write_text(json.dumps(status, indent=1, ensure_ascii=False), "utf-8")
+    os.replace(staged, path)
+
+
+def read(data: Path) -> dict[str, Any] | None:
+    """The last status that was written; None when there is none."""
+    try:
+        found: dict[str, Any] = json.loads((data / FILE).read_text("utf-8"))
+        return found
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,138 @@
+"""Every setting of the pipeline: from the command line, `GIGAWATCH_…` variables, a TOML file, or its default."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pipeline.errors import SettingsError
+
+PASSED_THROUGH = (
+    "security_protocol",
+    "sasl_mechanism",
+    "sasl_plain_username",
+    "ssl_cafile",
+    "ssl_certfile",
+    "ssl_keyfile",
+)
+"""Client settings with the names of librdkafka's and kafka-python's configuration, `_` for `.`."""
+
+
+class Settings(BaseSettings):
+    """Frozen once made.  Times in seconds, sizes in bytes unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="GIGAWATCH_", frozen=True, extra="forbid")
+
+    bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port[,host:port…]")
+    contract: Path | None = Field(None, description="A contract file, or a directory of them")
+    data: Path = Field(Path("gigawatch-data"), description="Where ledger and history live")
+    alertmanager: str | None = Field(None, description="Base URL of an Alertmanager")
+    webhook: str | None = Field(None, description="URL that gets Alertmanager's webhook body, version 4")
+    webhook_token_file: Path | None = Field(None, description="File with a bearer token for the webhook")
+    alerts_topic: str = Field(
+        "gigawatch.alerts", description="Compacted topic for alert states; empty for none"
+    )
+    deadletter_topic: str = Field(
+        "telemetry.deadletter", description="Where records go that cannot be understood"
+    )
+    schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
+
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_plain_username: str | None = None
+    sasl_plain_password: SecretStr | None = None
+    sasl_password_file: Path | None = Field(None, description="File with the SASL password")
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    batch_records: int = Field(100_000, gt=0, description="Records that a batch holds at most")
+    batch_bytes: int = Field(48 * 2**20, gt=0, description="Bytes of values that a batch holds at most")
+    batch_linger: float = Field(0.25, ge=0, description="How long a batch waits for more records")
+    max_message_bytes: int = Field(2**20, gt=0, description="A larger value is dead-lettered")
+    memory_limit: str = Field("600MB", description="DuckDB's memory_limit")
+    threads: int = Field(2, gt=0, description="DuckDB's threads")
+    tick: float = Field(1.0, gt=0, description="How often silence is looked for")
+    publish_every: float = Field(
+        10.0, gt=0, description="Age that published roll-ups and alerts reach at most"
+    )
+    seal_every: float = Field(300.0, gt=0, description="Age that published raw rows reach at most")
+    stalled_after: float = Field(
+        30.0, gt=0, description="PipelineStalled goes out after so long without progress"
+    )
+    give_up_after: float = Field(
+        180.0, gt=0, description="With records waiting and no progress: the process ends"
+    )
+    page_max_age: float = Field(
+        600.0, gt=0, description="Older changes go to history and topic, they page nobody"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line before the environment before the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def kafka_client(self) -> dict[str, Any]:
+        """What every Kafka client needs to connect, by aiokafka's and kafka-python's common names."""
+        found = {name: getattr(self, name) for name in PASSED_THROUGH}
+        client = {name: str(value) for name, value in found.items() if value is not None}
+        password = self._password()
+        return client if password is None else {**client, "sasl_plain_password": password}
+
+    def _password(self) -> str | None:
+        if self.sasl_password_file is not None:
+            return read_secret(self.sasl_password_file)
+        return self.sasl_plain_password.get_secret_value() if self.sasl_plain_password else None
+
+
+def read_secret(path: Path) -> str:
+    """The secret that a file holds, without its line end.  Raises SettingsError."""
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: the secret cannot be read ({error}); check path and rights") from error
+
+
+def load_settings(file: Path | None = None, **given: Any) -> Settings:
+    """Settings from `given` (the command line; None means not given), the environment and a TOML `file`.
+
+    Raises SettingsError that names each wrong setting, what was found and what was expected.
+    """
+    if "sasl_plain_password" in given:
+        raise SettingsError(
+            "sasl_plain_password: a secret on the command line; use the environment or a file"
+        )
+    if file is not None:
+        _check_toml(file)
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return FromFile(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {e['input']!r}" for e in error.errors()]
+        raise SettingsError("settings: " + "; ".join(faults)) from error
+
+
+def _check_toml(file: Path) -> None:
+    try:
+        tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file}: not a readable TOML file ({error})") from error

@@ -1,0 +1,103 @@
+"""The one way in: a batch is processed, its dead letters are written, its delta applied.
+
+    batch → Processor.process → DeadLetters.write → Watermarks.applied → Ledger.apply → told
+
+Everything that touches the ledger's connection runs on one thread, one thing at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
+
+from pipeline.ledger.evaluation import utc
+from pipeline.ledger.store import Applied, Ledger
+from pipeline.stream.batch import Batch
+from pipeline.stream.deadletter import DeadLetters
+from pipeline.stream.process import Processor
+from pipeline.stream.watermark import Watermarks
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this process took in: events by (topic, fate), and recent (wall clock, events) for the rate."""
+
+    fates: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=512))
+    batches: int = 0
+
+    def rate(self, now: float, over: float = 10.0) -> float:
+        """Events per second over the last seconds."""
+        return sum(n for at, n in self.recent if now - at <= over) / over
+
+
+class Intake:
+    """Takes batches into the ledger; `told` hears of every transaction that changed something."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        processor: Processor,
+        watermarks: Watermarks,
+        dead_letters: DeadLetters,
+        told: Callable[[Applied], None],
+    ) -> None:
+        self._ledger, self._processor, self._watermarks = ledger, processor, watermarks
+        self._dead_letters, self._told = dead_letters, told
+        self._thread = ThreadPoolExecutor(1, "ledger")
+        self._one_at_a_time = asyncio.Lock()
+        self.tally = Tally()
+
+    async def take(self, batch: Batch) -> None:
+        """Take one batch in; returns when it is committed."""
+        async with self._one_at_a_time:
+            delta, letters = await self._on_thread(self._process, batch)
+            await self._dead_letters.write(letters)
+            now = time.time()
+            progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
+            self._watermarks.applied(delta.ranges, progress, now)
+            applied = await self._on_thread(self._ledger.apply, delta, self._marks(now), now)
+            self.tally.batches += 1
+            self.tally.recent.append((now, delta.events))
+            for fate in delta.fates:
+                self.tally.fates[fate.topic, fate.fate] += fate.n
+        self._told(applied)
+
+    async def tick(self) -> None:
+        """Let the watermark move without rows, unless a batch is just being taken in."""
+        if self._one_at_a_time.locked():
+            return
+        async with self._one_at_a_time:
+            now = time.time()
+            applied = await self._on_thread(self._ledger.tick, self._marks(now), now)
+        if applied.due:
+            self._told(applied)
+
+    async def with_ledger(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run something else that writes through the ledger's own connection."""
+        async with self._one_at_a_time:
+            return await self._on_thread(work, *args, **kwargs)
+
+    async def stop(self) -> None:
+        """Wait for the batch under way."""
+        async with self._one_at_a_time:
+            self._thread.shutdown(wait=False)
+
+    def _process(self, batch: Batch):  # type: ignore[no-untyped-def]
+        return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
+
+    def _marks(self, now: float) -> dict[str, datetime]:
+        return {topic: utc(mark) for topic, mark in self._watermarks.current(now).items()}
+
+    async def _on_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))

@@ -1,0 +1,223 @@
+"""The batch source: fetches from every partition with aiokafka and hands on batches, with backpressure.
+
+It assigns itself all partitions (new ones as they appear) and starts at the ledger's offsets; Kafka's group
+offsets play no part.  A log that ends before, or begins after, the stored offset stops the pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord
+
+from pipeline.errors import LogMoved
+from pipeline.rollup.delta import Place
+from pipeline.stream.batch import Batch
+
+log = structlog.get_logger()
+
+ENDS_EVERY = 0.4
+"""Seconds between two questions where the logs end; an answer is believed for one second."""
+DISCOVER_EVERY = 3.0
+"""Seconds between two looks for new partitions."""
+
+
+class BatchSource:
+    """Feeds `put` with batches of the records of `topics`.
+
+    `positions` holds the ledger's next offsets and is moved on by what was handed over; `assigned` and
+    `answered` tell of new partitions (place, position) and of the logs' ends.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        client: Mapping[str, Any],
+        topics: Iterable[str],
+        positions: Mapping[Place, int],
+        *,
+        put: Callable[[Batch], Awaitable[None]],
+        assigned: Callable[[Place, int], None],
+        answered: Callable[[Mapping[Place, int]], None],
+        max_records: int,
+        max_bytes: int,
+        linger: float,
+    ) -> None:
+        self._topics = tuple(topics)
+        self._positions = dict(positions)
+        self._put, self._assigned, self._answered = put, assigned, answered
+        self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
+        self._record_bytes = 512.0
+        self._paused = asyncio.Lock()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            metadata_max_age_ms=int(DISCOVER_EVERY * 1000),
+            max_partition_fetch_bytes=4 * 2**20,
+            fetch_max_bytes=32 * 2**20,
+            fetch_max_wait_ms=100,
+            request_timeout_ms=20_000,
+            **client,
+        )
+
+    async def start(self) -> None:
+        """Connect and take every partition; raises LogMoved."""
+        await self._consumer.start()
+        await self._discover()
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def run(self) -> None:
+        """Fetch for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fetch())
+            tasks.create_task(self._ask_ends())
+            tasks.create_task(self._look_for_partitions())
+
+    async def _fetch(self) -> None:
+        while True:
+            batch = await self._collect()
+            if batch is None:
+                await asyncio.sleep(0)
+            else:
+                await self._put(batch)
+
+    async def _collect(self) -> Batch | None:
+        """Records of one linger, or as many as a batch holds."""
+        async with self._paused:
+            records: dict[Place, list[ConsumerRecord[Any, Any]]] = {}
+            lows: dict[Place, int] = {}
+            count = size = 0
+            until: float | None = None
+            while count < self._max_records and size < self._max_bytes:
+                wait = self._linger if until is None else until - time.monotonic()
+                if wait <= 0:
+                    break
+                got = await self._getmany(wait, self._room(count, size))
+                for tp, found in got.items():
+                    place = (tp.topic, tp.partition)
+                    lows.setdefault(place, self._positions[place])
+                    records.setdefault(place, []).extend(found)
+                    self._positions[place] = max(found[-1].offset + 1, await self._consumer.position(tp))
+                    count += len(found)
+                    size += self._weigh(found)
+                if until is None:
+                    if not got:
+                        return None
+                    until = time.monotonic() + self._linger
+            return Batch(records, {place: (low, self._positions[place]) for place, low in lows.items()})
+
+    async def _getmany(
+        self, wait: float, limit: int
+    ) -> Mapping[TopicPartition, list[ConsumerRecord[Any, Any]]]:
+        try:
+            found = await self._consumer.getmany(timeout_ms=max(1, int(wait * 1000)), max_records=limit)
+        except OffsetOutOfRangeError as error:
+            raise _moved(error.args[0] if error.args else {}, self._positions) from error
+        return {tp: records for tp, records in found.items() if records}
+
+    def _room(self, count: int, size: int) -> int:
+        """Records that still fit, by the mean size of those seen: an array of 72 weighs as much as 60 samples."""
+        by_bytes = int((self._max_bytes - size) / self._record_bytes) + 1
+        return max(1, min(self._max_records - count, by_bytes))
+
+    def _weigh(self, records: list[ConsumerRecord[Any, Any]]) -> int:
+        size = sum(len(r.value) for r in records[:: max(1, len(records) // 64)] if r.value is not None)
+        sampled = len(range(0, len(records), max(1, len(records) // 64)))
+        mean = size / sampled
+        self._record_bytes = max(64.0, 0.8 * self._record_bytes + 0.2 * mean)
+        return int(mean * len(records))
+
+    async def _ask_ends(self) -> None:
+        """Only an end that the broker answered just now says that a partition has nothing more."""
+        while True:
+            before = dict(self._positions)
+            try:
+                async with asyncio.timeout(2.0):
+                    ends = await self._consumer.end_offsets([TopicPartition(*place) for place in before])
+            except (TimeoutError, KafkaError) as error:
+                log.debug("the broker does not say where the logs end", error=str(error))
+            else:
+                found = {(tp.topic, tp.partition): end for tp, end in ends.items()}
+                _check_ends(before, found)
+                self._answered(found)
+            await asyncio.sleep(ENDS_EVERY)
+
+    async def _look_for_partitions(self) -> None:
+        while True:
+            await asyncio.sleep(DISCOVER_EVERY)
+            try:
+                async with asyncio.timeout(20.0):
+                    await self._discover()
+            except (TimeoutError, KafkaError) as error:
+                log.debug("no look at the partitions", error=str(error))
+
+    async def _discover(self) -> None:
+        """Assign every partition that exists; a new one begins at its first record."""
+        await self._consumer.topics()
+        places = [(t, p) for t in self._topics for p in sorted(self._consumer.partitions_for_topic(t) or ())]
+        known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
+        new = [place for place in places if place not in known]
+        if not new:
+            return
+        async with self._paused:
+            begins = await self._begin(new)
+            self._consumer.assign([TopicPartition(*place) for place in [*known, *new]])
+            for place, position in begins.items():
+                self._positions[place] = position
+                self._assigned(place, position)
+            for place in [*known, *new]:
+                self._consumer.seek(TopicPartition(*place), self._positions[place])
+        log.info("partitions assigned", new=len(new), all=len(known) + len(new))
+
+    async def _begin(self, new: list[Place]) -> dict[Place, int]:
+        """Where to start: the ledger's offset, checked against the log, or the log's beginning."""
+        partitions = [TopicPartition(*place) for place in new]
+        first = await self._consumer.beginning_offsets(partitions)
+        last = await self._consumer.end_offsets(partitions)
+        begins = {}
+        for tp in partitions:
+            place = (tp.topic, tp.partition)
+            stored = self._positions.get(place)
+            if stored is not None and not first[tp] <= stored <= last[tp]:
+                raise log_moved(place, stored, first[tp], last[tp])
+            begins[place] = first[tp] if stored is None else stored
+        return begins
+
+
+def log_moved(place: Place, stored: int, first: int, last: int) -> LogMoved:
+    """The error for a log `[first, last)` that does not hold the stored offset."""
+    what = (
+        "was cut off or deleted and made anew" if stored > last else "has lost records that were never read"
+    )
+    return LogMoved(
+        f"{place[0]} partition {place[1]}: the ledger would resume at offset {stored}, but the log holds "
+        f"[{first}, {last}): it {what}. Nothing is skipped or read twice in silence: if that is intended, start "
+        "with an empty data directory; otherwise restore the topic"
+    )
+
+
+def _check_ends(positions: Mapping[Place, int], ends: Mapping[Place, int]) -> None:
+    for place, end in ends.items():
+        if positions.get(place, 0) > end:
+            raise log_moved(place, positions[place], 0, end)
+
+
+def _moved(offsets: Mapping[TopicPartition, int], positions: Mapping[Place, int]) -> LogMoved:
+    for tp in offsets:
+        place = (tp.topic, tp.partition)
+        return LogMoved(
+            f"{place[0]} partition {place[1]}: the broker no longer has offset {positions.get(place)}: the log was cut "
+            "off, or deleted and made anew. Nothing is skipped in silence: if that is intended, start with an empty "
+            "data directory; otherwise restore the topic"
+        )
+    return LogMoved("a partition no longer has the offset that the ledger stands at; see the broker's log")

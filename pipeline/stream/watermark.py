@@ -1,0 +1,148 @@
+"""How far event time has surely come, for each topic.
+
+*Progress* of a partition is the greatest min(event time, record time) taken into the ledger.  A topic's
+watermark is the least progress of its partitions that are not idle, less the lateness its schema allows.
+Time is an argument (`now`, wall clock in epoch seconds); nothing here talks to Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.rollup.delta import Place
+
+ANSWER_HOLDS = 1.0
+"""Seconds for which an end offset that the broker answered is believed."""
+QUIET_FOR = 2.0
+"""Seconds without news after which a partition at its end is idle."""
+HOLDS_BACK = 30.0
+"""Seconds of event time that a partition at its end, but far behind the others, holds them back at most."""
+
+
+@dataclass(slots=True)
+class _Partition:
+    position: int
+    progress: float | None = None
+    progress_at: float | None = None
+    news_at: float = 0.0
+    end: int | None = None
+    answered_at: float = 0.0
+    caught_up: bool = False
+
+    def at_end(self, now: float) -> bool:
+        fresh = now - self.answered_at <= ANSWER_HOLDS
+        return fresh and self.end is not None and self.position >= self.end
+
+
+class Watermarks:
+    """Positions, ends and progress of every partition, and the watermarks that follow."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._partitions: dict[Place, _Partition] = {}
+
+    def assign(
+        self, place: Place, position: int, progress: float | None = None, progress_at: float | None = None
+    ) -> None:
+        """Begin to watch a partition; `progress_at` is the wall clock when `progress` was reached."""
+        self._partitions.setdefault(place, _Partition(position, progress, progress_at))
+
+    def answered(self, ends: Mapping[Place, int], now: float) -> None:
+        """The broker said where the logs end.  After a silence no partition is idle until all caught up."""
+        silent = any(now - p.answered_at > QUIET_FOR + ANSWER_HOLDS for p in self._partitions.values())
+        for place, partition in self._partitions.items():
+            if silent:
+                partition.caught_up = False
+            if place in ends:
+                partition.end, partition.answered_at = ends[place], now
+                partition.caught_up = partition.caught_up or partition.position >= ends[place]
+
+    def applied(
+        self, ranges: Mapping[Place, tuple[int, int]], progress: Mapping[Place, float], now: float
+    ) -> None:
+        """A delta is in the ledger (or is about to be, in the same transaction)."""
+        for place, (_, hi) in ranges.items():
+            partition = self._partitions[place]
+            partition.position, partition.news_at = hi, now
+            if partition.end is not None and hi >= partition.end and now - partition.answered_at <= QUIET_FOR:
+                partition.caught_up = True
+        for place, reached in progress.items():
+            partition = self._partitions[place]
+            if partition.progress is None or reached > partition.progress:
+                partition.progress, partition.progress_at = reached, now
+
+    def lag(self) -> dict[Place, int]:
+        """Records between the position and the last known end."""
+        return {k: max(0, (p.end or p.position) - p.position) for k, p in self._partitions.items()}
+
+    def positions(self) -> dict[Place, int]:
+        """The next offset of each partition that is not yet in the ledger."""
+        return {place: p.position for place, p in self._partitions.items()}
+
+    def last_answer(self) -> float:
+        """Wall clock of the oldest answer among the partitions; 0 before the first."""
+        return min((p.answered_at for p in self._partitions.values()), default=0.0)
+
+    def ends(self) -> dict[Place, int | None]:
+        return {place: p.end for place, p in self._partitions.items()}
+
+    def current(self, now: float) -> dict[str, float]:
+        """Topic → watermark in epoch seconds; a topic from which nothing came yet is left out."""
+        found = {
+            e.topic: mark
+            for e in self._catalog.types
+            if not e.retained and (mark := self._of(e, now)) is not None
+        }
+        newest = max(found.values(), default=None)
+        for event in self._catalog.types:
+            if event.retained:
+                mark = self._of_retained(event, newest, now)
+                if mark is not None:
+                    found[event.topic] = mark
+        return found
+
+    def _of(self, event: EventType, now: float) -> float | None:
+        partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
+        reached = [p.progress for p in partitions if p.progress is not None]
+        if not reached:
+            return None
+        newest = max(reached)
+        active = [p for p in partitions if not self._idle(p, now)]
+        if not active:
+            return self._by_wall_clock(partitions, newest, now) - event.lateness
+        held = [self._held_at(p, newest, now) for p in active]
+        known = [at for at in held if at is not None]
+        return min(known) - event.lateness if len(known) == len(held) else None
+
+    def _held_at(self, partition: _Partition, newest: float, now: float) -> float | None:
+        """Where an active partition holds its topic; None when nothing is known of it yet."""
+        if partition.at_end(now):
+            return max(partition.progress or newest - HOLDS_BACK, newest - HOLDS_BACK)
+        return partition.progress
+
+    def _idle(self, partition: _Partition, now: float) -> bool:
+        everyone = all(p.caught_up for p in self._partitions.values())
+        return everyone and partition.at_end(now) and now - partition.news_at >= QUIET_FOR
+
+    @staticmethod
+    def _by_wall_clock(partitions: list[_Partition], newest: float, now: float) -> float:
+        """All is quiet: event time goes on at the wall clock's pace from the newest event."""
+        since = min(
+            (p.progress_at for p in partitions if p.progress == newest and p.progress_at is not None),
+            default=now,
+        )
+        return min(newest + max(0.0, now - since), now)
+
+    def _of_retained(self, event: EventType, newest: float | None, now: float) -> float | None:
+        """Late by nature, it holds nobody back; only its own backlog holds back its own clauses."""
+        partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
+        if not partitions:
+            return None
+        if newest is None:
+            return self._of(event, now)
+        behind = [p.progress for p in partitions if not p.caught_up]
+        if any(at is None for at in behind):
+            return None
+        return min([newest, *(at for at in behind if at is not None)])
