@@ -21,12 +21,11 @@ _GRID_MS = 60_000
 
 def shift_ms(recording: Recording, now: float, speed: float | None = None) -> int:
     """What is added to (scaled) recorded times, in ms: no event is later than the clock that sends it."""
-    scale = recording.time_scale
-    times = [event.time_ms * scale for event in recording.events]
-    last, length = max(times), max(times) - min(times)
-    ends = now * 1000 + (length / speed if speed else 0.0)
-    begins_by = now * 1000 + length if speed and speed < 1 else ends
-    return int((min(ends, begins_by) - last) // _GRID_MS * _GRID_MS)
+    arrivals = [event.arrived_ms * recording.time_scale for event in recording.events]
+    first, length = min(arrivals), max(arrivals) - min(arrivals)
+    # Slower than real time the first event is the tightest, faster the last one.
+    begin = now * 1000 + min(0.0, (length / speed if speed else 0.0) - length)
+    return int((begin - first) // _GRID_MS * _GRID_MS)
 
 
 def steps(recording: Recording, shift: int, mode: Mode = "structured") -> Iterator[tuple[int, list[Block]]]:
