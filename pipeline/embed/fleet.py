@@ -59,7 +59,7 @@ class Fleet:
     def step(self, t0_ms: int, t1_ms: int) -> list[Block]:
         """Everything that is reported in `[t0, t1)`, as blocks, each ordered by time.
 
-        Call with ascending, adjoining steps; the first also gives the charges issued before.
+        Call with ascending, adjoining steps; that after the first 10 s also gives the charges of the past.
         Raises ValueError unless the step divides 30 s and `t0` lies on it.
         """
         step = t1_ms - t0_ms
@@ -82,7 +82,7 @@ class Fleet:
         return [value for block in self.gpu_blocks(t0_ms, t1_ms) for value in block.values]
 
     def events(self, t0: int, t1: int, step_ms: int = 1000) -> Iterator[Message]:
-        """The messages of `[t0, t1)` (epoch seconds) by event time, charges of the past first."""
+        """The messages of `[t0, t1)` (epoch seconds) in the order of event time, but for past charges."""
         for at in range(t0 * 1000, t1 * 1000, step_ms):
             messages = [m for block in self.step(at, at + step_ms) for m in block.messages()]
             messages.sort(key=attrgetter("time_ms"))

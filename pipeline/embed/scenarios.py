@@ -21,7 +21,7 @@ from pipeline.contract.document import Document, read
 from pipeline.contract.faults import DocumentPath, did_you_mean, dotted, one_of
 from pipeline.embed.fleet import Fleet
 from pipeline.embed.sim_messages import Mode
-from pipeline.embed.sim_spec import INTERVAL, Duration, Effect, FleetSpec, Name, Spec, parse_duration
+from pipeline.embed.sim_spec import INTERVAL, Duration, Effect, FleetSpec, Moment, Name, Spec, parse_duration
 from pipeline.errors import ContractError, ScenarioError
 
 DIRECTORY = Path(__file__).parent / "scenarios"
@@ -40,9 +40,9 @@ class ExpectedAlert(Spec):
     alertname: Name
     clause: Name
     by: dict[str, str] = Field(default_factory=dict)
-    onset: Duration
-    start: Annotated[Duration, Field(alias="from")]
-    end: Annotated[Duration, Field(alias="to")]
+    onset: Moment
+    start: Annotated[Moment, Field(alias="from")]
+    end: Annotated[Moment, Field(alias="to")]
     resolves: bool | None = None
     why: str
 

@@ -19,6 +19,7 @@ from pipeline.embed.sim_spec import FleetSpec
 
 TOPIC, TYPE = "telemetry.billing", "billing.charge.v1"
 ISSUED_AFTER = 420
+_HISTORY_AFTER_MS = 10_000
 _CENT = Decimal("0.01")
 
 
@@ -32,7 +33,7 @@ class Ledger:
     """The supplier's billing: all charges of `spec` with periods from `history` before `start` on."""
 
     def __init__(self, spec: FleetSpec, seed: int, start_ms: int, mode: Mode = "structured") -> None:
-        self.spec, self.seed, self.mode = spec, seed, mode
+        self.spec, self.seed, self.mode, self._start_ms = spec, seed, mode, start_ms
         gpus: Counter[tuple[str, str]] = Counter()
         for region in spec.regions:
             for cluster in region.clusters:
@@ -42,7 +43,12 @@ class Ledger:
         self._next = (start_ms // 1000 - spec.billing.history) // day * day if self.charged else None
 
     def messages(self, t0_ms: int, t1_ms: int) -> Iterator[Message]:
-        """All charges issued before `t1` that were not given out yet: the first call gives the history."""
+        """All charges issued before `t1` that were not given out yet; the history comes after the first 10 s.
+
+        By then telemetry flows, and a reader's clock stands at the start, not at the last charge before it.
+        """
+        if t1_ms <= self._start_ms + _HISTORY_AFTER_MS:
+            return
         while self._next is not None and (self._next + 3600 + ISSUED_AFTER) * 1000 < t1_ms:
             hour, self._next = self._next, self._next + 3600
             for what in self.charged:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 #: Seconds between two reports of one source (`x-interval` of the GPU, queue and energy schemas).
 INTERVAL = 30
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile(r"(-?)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
 
@@ -37,14 +37,15 @@ SKUS: dict[str, Machine] = {
 
 
 def parse_duration(text: object) -> int:
-    """`90`, `"90s"`, `"1h30m"`, `"20d"` → seconds.  Raises ValueError for anything else."""
+    """`90`, `"90s"`, `"1h30m"`, `"-20d"` → seconds.  Raises ValueError for anything else."""
     if isinstance(text, int) and not isinstance(text, bool):
         return text
-    found = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
-    if not found:
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if not found or not any(found.groups()[1:]):
         raise ValueError(f"found {text!r}, expected a duration such as 90s, 15m or 1h30m")
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
+    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    return -total if found[1] else total
 
 
 def _name(text: str) -> str:
@@ -53,7 +54,8 @@ def _name(text: str) -> str:
     return text
 
 
-Duration = Annotated[int, BeforeValidator(parse_duration)]
+Moment = Annotated[int, BeforeValidator(parse_duration)]
+Duration = Annotated[Moment, Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 

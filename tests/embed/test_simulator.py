@@ -102,6 +102,7 @@ def test_event_time_ascends_within_a_topic() -> None:
         by_topic[message.topic].append(message.time_ms)
     assert set(by_topic) == {"telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing"}
     assert all(times == sorted(times) for times in by_topic.values())
+    assert by_topic["telemetry.gpu"][0] >= START * 1000
 
 
 @pytest.mark.parametrize("arrays", [False, True])
