@@ -16,14 +16,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
 
-from pipeline.errors import LogMoved
+from pipeline.errors import GigawatchError, LogMoved
 from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
+from pipeline.stream.topics import describe_topics
 
 log = structlog.get_logger()
 
 ENDS_EVERY = 0.4
 """Seconds between two questions where the logs end; an answer is believed for one second."""
+MISSING_EVERY = 10.0
+"""Seconds between two looks for a topic that does not exist yet."""
 DISCOVER_EVERY = 3.0
 """Seconds between two looks for new partitions."""
 
@@ -49,6 +52,7 @@ class BatchSource:
         max_bytes: int,
         linger: float,
     ) -> None:
+        self._bootstrap, self._client = bootstrap, dict(client)
         self._topics = tuple(topics)
         self._positions = dict(positions)
         self._put, self._assigned, self._answered = put, assigned, answered
@@ -153,45 +157,52 @@ class BatchSource:
             await asyncio.sleep(ENDS_EVERY)
 
     async def _look_for_partitions(self) -> None:
+        """The consumer's own metadata tells of new partitions; a topic that is still to come is asked for."""
+        missing_since = 0.0
         while True:
             await asyncio.sleep(DISCOVER_EVERY)
-            try:
-                async with asyncio.timeout(20.0):
+            known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
+            seen = {(t, p) for t in self._topics for p in self._consumer.partitions_for_topic(t) or ()}
+            missing = set(self._topics) - {topic for topic, _ in known}
+            if seen - known or (missing and time.monotonic() - missing_since > MISSING_EVERY):
+                missing_since = time.monotonic()
+                try:
                     await self._discover()
-            except (TimeoutError, KafkaError) as error:
-                log.debug("no look at the partitions", error=str(error))
+                except GigawatchError as error:
+                    if isinstance(error, LogMoved):
+                        raise
+                    log.debug("no look at the partitions", error=str(error))
 
     async def _discover(self) -> None:
-        """Assign every partition that exists; a new one begins at its first record."""
-        await self._consumer.topics()
-        places = [(t, p) for t in self._topics for p in sorted(self._consumer.partitions_for_topic(t) or ())]
+        """Assign every partition that exists; one that the ledger does not know begins at its first record."""
+        states = await asyncio.to_thread(describe_topics, self._bootstrap, self._topics, self._client)
+        logs = {(state.name, part): ends for state in states for part, ends in state.offsets.items()}
         known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
-        new = [place for place in places if place not in known]
+        new = {
+            place: _begin(place, self._positions.get(place), logs[place])
+            for place in logs
+            if place not in known
+        }
         if not new:
             return
         async with self._paused:
-            begins = await self._begin(new)
-            self._consumer.assign([TopicPartition(*place) for place in [*known, *new]])
-            for place, position in begins.items():
-                self._positions[place] = position
-                self._assigned(place, position)
-            for place in [*known, *new]:
+            self._positions.update(new)
+            self._consumer.assign([TopicPartition(*place) for place in (*known, *new)])
+            for place in (*known, *new):
                 self._consumer.seek(TopicPartition(*place), self._positions[place])
+        for place, position in new.items():
+            self._assigned(place, position)
         log.info("partitions assigned", new=len(new), all=len(known) + len(new))
 
-    async def _begin(self, new: list[Place]) -> dict[Place, int]:
-        """Where to start: the ledger's offset, checked against the log, or the log's beginning."""
-        partitions = [TopicPartition(*place) for place in new]
-        first = await self._consumer.beginning_offsets(partitions)
-        last = await self._consumer.end_offsets(partitions)
-        begins = {}
-        for tp in partitions:
-            place = (tp.topic, tp.partition)
-            stored = self._positions.get(place)
-            if stored is not None and not first[tp] <= stored <= last[tp]:
-                raise log_moved(place, stored, first[tp], last[tp])
-            begins[place] = first[tp] if stored is None else stored
-        return begins
+
+def _begin(place: Place, stored: int | None, ends: tuple[int, int]) -> int:
+    """Where to start: the ledger's offset, checked against the log, or the log's beginning."""
+    first, end = ends
+    if stored is None:
+        return first
+    if not first <= stored <= end:
+        raise log_moved(place, stored, first, end)
+    return stored
 
 
 def log_moved(place: Place, stored: int, first: int, last: int) -> LogMoved:
