@@ -1,19 +1,24 @@
-"""A small real ledger: the tables of publishing and sealing, filled by the real roll-up SQL."""
+"""A real ledger with deltas made from plain rows: what the stream room does, without Kafka."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from pipeline.catalog import Catalog, EventType, load
-from pipeline.ledger import publish, seal, views
+from pipeline.ledger import files, publish, seal, views
+from pipeline.ledger.store import Ledger
 from pipeline.rollup import aggregate
+from pipeline.rollup.delta import Delta, Fate, Segment
 
 Row = dict[str, Any]
 
@@ -23,152 +28,135 @@ def moment(seconds: float) -> datetime:
 
 
 class SmallLedger:
-    """`add` is what a delta does: rows to a private segment, partials, bit sets, histograms, marks."""
+    """A ledger and what a batch of rows does to it: `add` writes a private segment and applies the delta."""
 
     def __init__(self, data: Path, catalog: Catalog) -> None:
         self.data, self.catalog = data, catalog
-        (data / "segments").mkdir(parents=True, exist_ok=True)
-        self.con = duckdb.connect(str(data / "ledger.duckdb"), config={"memory_limit": "600MB"})
-        self.con.execute("SET TimeZone = 'UTC'")
-        self.con.execute("SET preserve_insertion_order = true")
-        self._create()
-
-    def _create(self) -> None:
-        run = self.con.execute
-        for ddl in (seal.FILES_DDL, *publish.DIRTY_DDL):
-            run(ddl)
-        run(
-            "CREATE TABLE IF NOT EXISTS segments(segment VARCHAR, topic VARCHAR, rows BIGINT, "
-            "min_time TIMESTAMP, max_time TIMESTAMP)"
-        )
-        run("CREATE TABLE IF NOT EXISTS frontier(topic VARCHAR, watermark TIMESTAMP, instant TIMESTAMP)")
-        for name, columns in (
-            ("alerts", views.ALERTS_COLUMNS),
-            ("standing", views.STANDING_COLUMNS),
-            ("fates", views.FATES_COLUMNS),
-        ):
-            run(f"CREATE TABLE IF NOT EXISTS {name}({_ddl(columns)})")
-        for event_type in self.catalog.types:
-            self._create_type(event_type)
-
-    def _create_type(self, event_type: EventType) -> None:
-        run, t = self.con.execute, event_type.view
-        if event_type.retained:
-            run(f"CREATE TABLE IF NOT EXISTS charges({_ddl(views.raw_columns(event_type))})")
-            return
-        dimensions = _ddl(tuple((d.name, d.sql_type) for d in event_type.dimensions))
-        run(f"CREATE TABLE IF NOT EXISTS series_{t}(series INTEGER, {dimensions})")
-        run(f"CREATE TABLE IF NOT EXISTS entities_{t}(series INTEGER, entity VARCHAR, idx INTEGER)")
-        bits = "".join(f", {name} BIT" for name in ("observed", *(m.name for m in event_type.marks)))
-        for width in views.WIDTHS:
-            known = ", known_from TIMESTAMP" if width.name == "10s" else ""
-            key = f"series INTEGER, window_start TIMESTAMP{known}"
-            partial = _ddl(aggregate.partial_columns(event_type))
-            run(f"CREATE TABLE IF NOT EXISTS partials_{t}_{width.name}({key}, {partial})")
-            run(f"CREATE TABLE IF NOT EXISTS bits_{t}_{width.name}({key}, block INTEGER{bits})")
-            run(
-                f"CREATE TABLE IF NOT EXISTS hist_{t}_{width.name}"
-                f"({key}, measure VARCHAR, bucket INTEGER, n BIGINT)"
+        self.ledger = Ledger(data, catalog)
+        self.con = self.ledger.con
+        for event_type in catalog.types:
+            dimensions = _ddl(tuple((d.name, "VARCHAR") for d in event_type.dimensions))
+            self.con.execute(
+                f"CREATE OR REPLACE TEMP TABLE known_series_{event_type.view}(series UBIGINT, {dimensions})"
             )
 
-    def add(self, view: str, rows: Sequence[Row], segment: str, known_from: float = 0) -> None:
+    def add(self, view: str, rows: Sequence[Row], segment: str | None = None) -> None:
         """One delta of rows of one event type, in one transaction."""
         event_type = self.catalog.by_view(view)
-        columns = views.raw_columns(event_type)
+        columns = (*views.raw_columns(event_type), ("record_time", "TIMESTAMP"))
         self.con.execute(f"CREATE OR REPLACE TEMP TABLE given({_ddl(columns)})")
-        marks = ", ".join("?" for _ in columns)
         self.con.executemany(
-            f"INSERT INTO given VALUES ({marks})",
-            [[{"known_from": moment(known_from), **row}.get(name) for name, _ in columns] for row in rows],
+            f"INSERT INTO given VALUES ({', '.join('?' for _ in columns)})",
+            [[{"record_time": row["time"], **row}.get(name) for name, _ in columns] for row in rows],
         )
         self.add_given(event_type, segment)
 
-    def add_given(self, event_type: EventType, segment: str) -> None:
+    def add_given(self, event_type: EventType, segment: str | None = None) -> None:
         """The delta of the rows that stand in the temporary table `given`."""
-        run = self.con.execute
-        run(f"COPY given TO '{self.data / 'segments' / segment}' (FORMAT parquet)")
-        run("BEGIN")
+        view, run = event_type.view, self.con.execute
+        dimensions = ", ".join(f'"{d.name}"' for d in event_type.dimensions)
         run(
-            f"INSERT INTO segments SELECT '{segment}', '{event_type.topic}', count(*), min(time), max(time) "
-            "FROM given"
+            f"INSERT INTO known_series_{view} SELECT hash({dimensions}), {dimensions} FROM "
+            f"(SELECT DISTINCT {dimensions} FROM given) "
+            f"WHERE hash({dimensions}) NOT IN (SELECT series FROM known_series_{view})"
         )
-        if event_type.retained:
-            run("INSERT INTO charges SELECT * FROM given")
-            run(publish.charges_dirty_sql(event_type, "given"))
-        else:
-            self._roll_up(event_type)
-            run(publish.dirty_sql(event_type.view, "given", "time"))
-        run("COMMIT")
+        run(
+            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (known_from, {dimensions}), "
+            f"hash({dimensions}) AS series, hash(source, id, idx) AS identity, "
+            "row_number() OVER (ORDER BY time, source, id, idx) AS rank FROM given"
+        )
+        self._roll_up(event_type)
+        self.ledger.apply(Delta(views=(view,), segments=(self._segment(event_type, segment),)), {}, 0)
 
     def _roll_up(self, event_type: EventType) -> None:
-        run, t = self.con.execute, event_type.view
-        dims = ", ".join(d.name for d in event_type.dimensions)
-        same = " AND ".join(f"s.{d.name} IS NOT DISTINCT FROM g.{d.name}" for d in event_type.dimensions)
-        run(
-            f"INSERT INTO series_{t} SELECT (SELECT count(*) FROM series_{t}) + row_number() OVER (), * "
-            f"FROM (SELECT DISTINCT {dims} FROM given g "
-            f"WHERE NOT EXISTS (SELECT 1 FROM series_{t} s WHERE {same}))"
-        )
-        run(
-            "CREATE OR REPLACE TEMP TABLE samples AS SELECT s.series, g.*, "
-            "row_number() OVER (ORDER BY time, source, id, g.idx) AS rank "
-            f"FROM given g JOIN series_{t} s ON {same}"
-        )
-        if event_type.entity:
-            self._entities(event_type)
-        for width in views.WIDTHS:
-            self._roll_up_width(event_type, width)
+        view, samples = event_type.view, f"delta_samples_{event_type.view}"
+        if event_type.retained:
+            return
+        partials = aggregate.partials_sql(event_type, samples)
+        self.con.execute(f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS {partials}")
+        if histogram := aggregate.histogram_sql(event_type, samples):
+            self.con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
 
-    def _entities(self, event_type: EventType) -> None:
-        run, t, entity = self.con.execute, event_type.view, event_type.entity.name  # type: ignore[union-attr]
-        run(
-            f"INSERT INTO entities_{t} SELECT series, entity, (SELECT count(*) FROM entities_{t} e WHERE "
-            "e.series = n.series) + row_number() OVER (PARTITION BY series ORDER BY entity) - 1 FROM "
-            f"(SELECT DISTINCT series, {entity} AS entity FROM samples ANTI JOIN entities_{t} e "
-            f"ON e.series = samples.series AND e.entity = samples.{entity}) n"
+    def _segment(self, event_type: EventType, name: str | None) -> Segment:
+        name = name or f"{event_type.view}-{files.token()}.parquet"
+        columns = ", ".join(f'"{c}"' for c, _ in views.raw_columns(event_type))
+        self.con.execute(
+            f"COPY (SELECT {columns} FROM given) TO '{self.data / 'segments' / name}' (FORMAT parquet)"
         )
+        counted = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchone()
+        assert counted
+        return Segment(name, event_type.topic, *counted)
 
-    def _roll_up_width(self, event_type: EventType, width: views.Width) -> None:
-        run, t, w = self.con.execute, event_type.view, width.name
-        known = ", known_from" if w == "10s" else ""
-        start = f"time_bucket(INTERVAL {width.seconds} SECONDS, window_start) AS window_start"
-        known_from = ", (SELECT any_value(known_from) FROM given) AS known_from" if known else ""
-        replaced = f"SELECT * REPLACE ({start}) {known_from}"
-        partials = f"{replaced} FROM ({aggregate.partials_sql(event_type, 'samples')})"
-        run(
-            f"INSERT INTO partials_{t}_{w} BY NAME SELECT series, window_start{known}, "
-            f"{aggregate.merge_sql(event_type)} FROM ({partials}) GROUP BY ALL"
+    def quarantine(self, rows: Sequence[Row]) -> None:
+        """A delta that has nothing but quarantined samples."""
+        columns = views.QUARANTINE_COLUMNS
+        self.con.execute(f"CREATE OR REPLACE TEMP TABLE given({_ddl(columns)})")
+        self.con.executemany(
+            f"INSERT INTO given VALUES ({', '.join('?' for _ in columns)})",
+            [[row.get(name) for name, _ in columns] for row in rows],
         )
-        if event_type.entity:
-            indexed = (
-                "SELECT s.series, time_bucket(INTERVAL 10 SECONDS, time) AS window_start, "
-                "e.idx AS entity_idx, "
-                f"{aggregate.marks_sql(event_type)} FROM samples s JOIN entities_{t} e "
-                f"ON e.series = s.series AND e.entity = s.{event_type.entity.name}"
-            )
-            bits = f"{replaced} FROM ({aggregate.bits_sql(event_type, f'({indexed})')})"
-            run(
-                f"INSERT INTO bits_{t}_{w} BY NAME SELECT series, window_start{known}, block, "
-                f"{aggregate.merge_bits_sql(event_type)} FROM ({bits}) GROUP BY ALL"
-            )
-        if histogram := aggregate.histogram_sql(event_type, "samples"):
-            run(f"INSERT INTO hist_{t}_{w} BY NAME {replaced} FROM ({histogram})")
+        name = f"quarantine-{files.token()}.parquet"
+        self.con.execute(f"COPY given TO '{self.data / 'segments' / name}' (FORMAT parquet)")
+        counted = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchone()
+        assert counted
+        self.ledger.apply(Delta(segments=(Segment(name, "quarantine", *counted),)), {}, 0)
+
+    def fates(self, *fates: Fate) -> None:
+        self.ledger.apply(Delta(fates=fates), {}, 0)
 
     def watermark(self, seconds: float) -> None:
-        """Every topic's watermark."""
-        self.con.execute("DELETE FROM frontier")
-        at = moment(seconds)
-        for topic in self.catalog.topics:
-            self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, at, at])
+        """Moves every topic's watermark."""
+        self.ledger.tick({topic: moment(seconds) for topic in self.catalog.topics}, 0)
 
     def publish(self, **options: Any) -> int:
-        return publish.publish(self.con.cursor(), self.data, self.catalog, **options)
+        return publish.publish(self.ledger.cursor(), self.data, self.catalog, **options)
 
     def seal(self, **options: Any) -> int:
-        return seal.seal(self.con.cursor(), self.data, self.catalog, **options)
+        return seal.seal(self.ledger.cursor(), self.data, self.catalog, **options)
+
+    def segments(self) -> int:
+        """Private files that are still there."""
+        return len(list((self.data / "segments").iterdir()))
 
     def close(self) -> None:
-        self.con.close()
+        self.ledger.close()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.catalog import load
+from pipeline.ledger import compact, publish, seal
+from pipeline.ledger.store import Ledger
+data, action, name, nth = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+reached = 0
+def step(done):
+    global reached
+    reached += done == name
+    if reached == nth:
+        os.kill(os.getpid(), signal.SIGKILL)
+catalog = load()
+ledger = Ledger(data, catalog)
+actions = {
+    "seal": lambda con: seal.seal(con, data, catalog, step=step),
+    "publish": lambda con: publish.publish(con, data, catalog, step=step),
+    "compact": lambda con: compact.compact_history(con, data, catalog, step=step),
+    "settle": lambda con: compact.settle_rollups(con, data, catalog, step=step),
+}
+actions[action](ledger.cursor())
+"""
+
+
+def killed_at(data: Path, action: str, step: str, nth: int = 1) -> None:
+    """Runs `action` in a process of its own that is killed with SIGKILL when `step` is done the nth time."""
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(data), action, step, str(nth)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def _ddl(columns: Sequence[tuple[str, str]]) -> str:
@@ -188,6 +176,23 @@ def gpu_row(at: float, gpu: int = 0, cluster: str = "c0", id: str | None = None,
         "node": f"n{gpu // 8}",
         "source": f"/gigawatch/sim/eastus/{cluster}/n{gpu // 8}",
         "id": id or f"{gpu}-{at}",
+        "idx": 0,
+        **measures,
+    }
+
+
+def queue_row(at: float, *waits: float, queue: str = "q0", **measures: Any) -> Row:
+    """A report of one queue with the waits of the jobs admitted since the last."""
+    return {
+        "time": moment(at),
+        "provider": "azure",
+        "region": "eastus",
+        "cluster": "c0",
+        "queue": queue,
+        "workload_class": "training",
+        "admission_wait_seconds": list(waits),
+        "source": f"/queues/{queue}",
+        "id": str(at),
         "idx": 0,
         **measures,
     }
@@ -232,11 +237,18 @@ def make_ledger(catalog: Catalog) -> type[SmallLedger]:
 
 
 @pytest.fixture
+def kill() -> Any:
+    """`kill(data, action, step, nth=1)`: see `killed_at`."""
+    return killed_at
+
+
+@pytest.fixture
 def rows() -> Any:
-    """The makers of rows: `rows.gpu(…)`, `rows.charge(…)`, and `rows.moment(…)`."""
+    """The makers of rows: `rows.gpu(…)`, `rows.queue(…)`, `rows.charge(…)`, and `rows.moment(…)`."""
 
     class Rows:
         gpu = staticmethod(gpu_row)
+        queue = staticmethod(queue_row)
         charge = staticmethod(charge_row)
         moment = staticmethod(moment)
 
