@@ -11,7 +11,7 @@ Grid numbers are instants divided by 10 s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -42,6 +42,8 @@ from pipeline.rules.readings import (
 __all__ = ["Reader", "fold_seen", "note_seen", "read", "seen_ddl"]
 
 By = tuple[str, ...]
+#: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
+SPREAD = 40_000
 #: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
 SCATTERED = 32
 
@@ -119,6 +121,13 @@ class Span:
     low: int
     high: int
     seconds: int
+
+    def parts(self, con: DuckDBPyConnection, event_type: EventType) -> Iterator[Span]:
+        """This span in pieces of at most `SPREAD` series x instants."""
+        row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
+        step = max(1, SPREAD // max(1, row[0] if row else 0))
+        for low in range(self.low, self.high, step):
+            yield Span(low, min(low + step, self.high), self.seconds)
 
     @property
     def single(self) -> bool:
@@ -261,6 +270,14 @@ def _delivered(
     con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
 ) -> Iterable[tuple[Any, ...]]:
     """Rows (t, group…, value in quanta, samples, series) of the series that are not silent."""
+    for part in span.parts(con, event_type):
+        near = [g for g in gaps if g.first <= part.high and g.last > part.low]
+        yield from _delivered_within(con, spec, event_type, near, part)
+
+
+def _delivered_within(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
+) -> list[tuple[Any, ...]]:
     chosen, params = _chosen(event_type, spec.match, spec.by)
     per_series = _per_series(spec, event_type, *_live_rows(spec, event_type, span))
     heard = ""

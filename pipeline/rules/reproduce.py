@@ -7,7 +7,7 @@ a quoted literal; names come from schema files alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -21,7 +21,6 @@ from pipeline.rules.readings import (
     Match,
     MeterMean,
     ReadingSpec,
-    SeriesSpec,
     SilentSeries,
     TrancheSpend,
     WaitQuantile,
@@ -73,39 +72,58 @@ def sql_of(spec: ReadingSpec, by: By, group: Group, t: int, catalog: Catalog, fa
         return _age(event_type, chosen, t)
     if isinstance(spec, FateBalance):
         return _balance(spec, group, t)
+    if isinstance(spec, EntityCount):
+        return _count(spec, event_type, chosen, t)
     return _series_sum(spec, event_type, chosen, t)
 
 
-def _series_sum(spec: SeriesSpec, event_type: EventType, group: Group, t: int) -> str:
+def _series_sum(spec: FleetPower | MeterMean | LastSum, event_type: EventType, group: Group, t: int) -> str:
     """Series whose last sample is older than interval + lateness are silent: they deliver nothing."""
-    value: dict[type, Callable[[], str]] = {
-        EntityCount: lambda: _count(spec, event_type),  # type: ignore[arg-type]
-        FleetPower: lambda: f"avg({name(spec.measure)}) * count(DISTINCT {_entity(event_type)})",  # type: ignore[union-attr]
-        MeterMean: lambda: f"avg({name(spec.measure)})",  # type: ignore[union-attr]
-        LastSum: lambda: _last(spec.measure),  # type: ignore[union-attr]
-    }
-    stop = event_type.interval + event_type.lateness
-    series = _columns(d.name for d in event_type.dimensions)
-    known = f"known_from <= {moment(t)}"
-    within = [f'"time" >= {moment(t - max(spec.span, stop))}', known, *where(spec.match, group)]
+    value = f"avg({name(spec.measure)})"
+    if isinstance(spec, LastSum):
+        value = _last(spec.measure)
+    stop = _stop(event_type)
+    within = _within(spec.match, group, t, max(spec.span, stop))
+    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
+    distinct = f" * count(DISTINCT {_entity(event_type)}) {recent}" if isinstance(spec, FleetPower) else ""
     return (
-        f"SELECT coalesce(sum(value), 0) AS value FROM (\n"
-        f'  SELECT {value[type(spec)]()} FILTER ("time" >= {moment(t - spec.span)}) AS value\n'
-        f"  FROM {event_type.view}\n  WHERE {_all(within)}\n"
-        f'  GROUP BY {series}\n  HAVING max("time") >= {moment(t - stop)})'
+        f"SELECT coalesce(sum(value), 0) AS value FROM (\n  SELECT {value} {recent}{distinct} AS value\n"
+        f"  FROM {event_type.view}\n  WHERE {within}\n"
+        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)})'
     )
 
 
-def _count(spec: EntityCount, event_type: EventType) -> str:
-    entity = _entity(event_type)
+def _count(spec: EntityCount, event_type: EventType, group: Group, t: int) -> str:
+    """Entities seen in the span, of series that are not silent; healthy means never marked unhealthy in it."""
     marks = {mark.name: mark for mark in event_type.marks}
+    mark, keep = "true", "true"
     if spec.counts == "in_use":
-        return f"count(DISTINCT CASE WHEN {_marked(marks['in_use'])} THEN {entity} END)"
-    if spec.counts == "healthy" and "unhealthy" in marks:
-        # A GPU is healthy when it was seen and never marked: those seen, less those marked at least once.
-        bad = f"CASE WHEN {_marked(marks['unhealthy'])} THEN {entity} END"
-        return f"len(list_filter(list_distinct(list({entity})), lambda g: NOT list_contains(list({bad}), g)))"
-    return f"count(DISTINCT {entity})"
+        mark, keep = _marked(marks["in_use"]), "marked"
+    elif spec.counts == "healthy" and "unhealthy" in marks:
+        mark, keep = _marked(marks["unhealthy"]), "NOT marked"
+    stop, entity, series = _stop(event_type), _entity(event_type), _series(event_type)
+    within = _within(spec.match, group, t, max(spec.span, stop))
+    return (
+        f"SELECT count(*) AS value FROM (\n"
+        f'  SELECT coalesce(bool_or({mark}) FILTER ("time" >= {moment(t - spec.span)}), false) AS marked,\n'
+        f'    max("time") AS last, max(max("time")) OVER (PARTITION BY {series}) AS last_of_series\n'
+        f"  FROM {event_type.view}\n  WHERE {within}\n  GROUP BY {series}, {entity})\n"
+        f"WHERE {keep} AND last >= {moment(t - spec.span)} AND last_of_series >= {moment(t - stop)}"
+    )
+
+
+def _stop(event_type: EventType) -> int:
+    """Seconds after its last sample at which a series is silent."""
+    return event_type.interval + event_type.lateness
+
+
+def _series(event_type: EventType) -> str:
+    return ", ".join(name(d.name) for d in event_type.dimensions)
+
+
+def _within(match: Match, group: Group, t: int, seconds: int) -> str:
+    """WHERE for the rows known at `t` and no older than `seconds`."""
+    return _all([f'"time" >= {moment(t - seconds)}', f"known_from <= {moment(t)}", *where(match, group)])
 
 
 def _marked(mark: Mark) -> str:
@@ -120,31 +138,25 @@ def _entity(event_type: EventType) -> str:
 
 
 def _last(measure: str) -> str:
-    column = name(measure)
-    return f'arg_max({column}, ("time", source, id, idx))'
+    return f'arg_max({name(measure)}, ("time", source, id, idx))'
 
 
 def _quantile(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
     """The upper bound of the bucket (base 2, 32 buckets to the octave) that holds rank ⌈q·n⌉."""
     millionths = round(spec.q * 1_000_000)
-    within = [f'"time" >= {moment(t - spec.span)}', f"known_from <= {moment(t)}", *where(spec.match, group)]
     return (
         "SELECT CASE WHEN w <= 0.001 THEN 0.001 ELSE exp2(ceil(log2(w) * 32) / 32) END AS value FROM (\n"
         f"  SELECT list_sort(list(w))[({millionths} * count(*) + 999999) // 1000000] AS w FROM (\n"
-        f"    SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n    WHERE {_all(within)}))"
+        f"    SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n"
+        f"    WHERE {_within(spec.match, group, t, spec.span)}))"
     )
 
 
 def _oldest_wait(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
-    within = [
-        f'"time" >= {moment(t - spec.lookback)}',
-        f"known_from <= {moment(t)}",
-        *where(spec.match, group),
-    ]
-    series = _columns(d.name for d in event_type.dimensions)
     return (
         f"SELECT max(value) AS value FROM (\n  SELECT {_last(spec.fallback)} AS value\n"
-        f"  FROM {event_type.view}\n  WHERE {_all(within)}\n  GROUP BY {series})"
+        f"  FROM {event_type.view}\n  WHERE {_within(spec.match, group, t, spec.lookback)}\n"
+        f"  GROUP BY {_series(event_type)})"
     )
 
 
@@ -204,10 +216,6 @@ def _balance(spec: FateBalance, group: Group, t: int) -> str:
     within += [f"part = {int(group['partition'])}"] if "partition" in group else []
     signed = "CASE WHEN fate = 'in' THEN n ELSE -n END"
     return f"SELECT coalesce(sum({signed}), 0) AS value FROM fates\nWHERE {_all(within)}"
-
-
-def _columns(names: Iterable[str]) -> str:
-    return ", ".join(map(name, names))
 
 
 def _all(conditions: Sequence[str]) -> str:
