@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -20,6 +20,7 @@ from pipeline import catalog as catalogs
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger.readings import Reader, fold_seen, note_seen, read, seen_ddl
 from pipeline.ledger.tables import create
+from pipeline.ledger.views import raw_columns
 from pipeline.rollup.histogram import bucket_sql
 from pipeline.rules.readings import (
     EntityCount,
@@ -27,10 +28,12 @@ from pipeline.rules.readings import (
     FleetPower,
     LastSum,
     MeterMean,
+    ReadingSpec,
     SilentSeries,
     TrancheSpend,
     WaitQuantile,
 )
+from pipeline.rules.reproduce import sql_of
 
 CATALOG: Catalog = catalogs.load()
 T = 1_780_000_000 - 1_780_000_000 % 86_400
@@ -264,6 +267,7 @@ def gpu_events(draw: st.DrawFn) -> list[Event]:
 
 RANGES = st.sampled_from([(0, 1300), (100, 110), (430, 440), (300, 700), (890, 1200), (1290, 1300)])
 ORACLE = settings(max_examples=30, deadline=None)
+SQL = settings(max_examples=15, deadline=None)
 
 
 @ORACLE
@@ -282,10 +286,10 @@ def test_gpus_are_counted_exactly_with_the_silent_carried_and_the_lost_told(
         assert got == expected, t
 
 
-@ORACLE
-@given(gpu_events(), st.sampled_from([(0, 130), (400, 530), (880, 1000)]))
+@SQL
+@given(gpu_events(), st.sampled_from([(0, 130), (400, 530), (880, 1000)]), st.sampled_from([1, 7, 40_000]))
 def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
-    events: list[Event], instants: tuple[int, int]
+    events: list[Event], instants: tuple[int, int], spread: int
 ) -> None:
     con = ledger(events)
     t0, t1 = instants
@@ -295,7 +299,9 @@ def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
         SilentSeries(GPU),
     ]
     for spec in specs:
-        whole = read(con, spec, T + t0, T + t1, CATALOG)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.ledger.readings.SPREAD", spread)
+            whole = read(con, spec, T + t0, T + t1, CATALOG)
         for t in range(t0 + 10, t1 + 1, 10):
             alone = read(con, spec, T + t - 10, T + t, CATALOG)
             assert list(whole.at(T + t)) == list(alone.at(T + t)), (spec, t)
@@ -503,6 +509,76 @@ def test_partitions_whose_fates_do_not_add_up_are_read_and_no_others() -> None:
     assert list(found.at(T + 60)) == [] and list(found.at(T + 3670)) == []
 
 
+# --- the SQL under an alert -----------------------------------------------------------------------------------
+
+
+def publish(con: duckdb.DuckDBPyConnection, events: Iterable[Event]) -> None:
+    """The same events as raw rows, under the names of the public views."""
+    for event_type in CATALOG.types:
+        columns = ", ".join(f'"{name}" {kind}' for name, kind in raw_columns(event_type))
+        con.execute(f"CREATE TEMP TABLE IF NOT EXISTS {event_type.view}({columns})")
+    for event in events:
+        event_type = CATALOG.by_view(event.view)
+        names = [d.name for d in event_type.dimensions]
+        row: dict[str, Any] = dict(zip(names, DIMENSIONS[event.view][event.series], strict=True))
+        row |= {name: value for name, value in event.numbers}
+        row |= {"time": at(event.time), "known_from": at(max(event.known, event.window + 10))}
+        row |= {"source": "s", "id": str(event.n), "idx": 0}
+        if event_type.entity:
+            row |= {"gpu": event.entity, "node": "n", "health": event.health}
+        if event.waits:
+            row["admission_wait_seconds"] = list(event.waits)
+        columns = ", ".join(f"${name} AS {name}" for name in row)
+        con.execute(f"INSERT INTO {event.view} BY NAME SELECT {columns}", row)
+
+
+def agrees(con: duckdb.DuckDBPyConnection, spec: ReadingSpec, t: int) -> None:
+    for row in read(con, spec, T + t - 10, T + t, CATALOG).at(T + t):
+        by = getattr(spec, "by", ())
+        sql = sql_of(spec, by, dict(zip(by, row.by, strict=True)), T + t, CATALOG, row.basis.startswith("oldest"))
+        (found,) = con.execute(sql).fetchone() or (None,)
+        if row.value is not None and row.basis != "nothing is pending and none was admitted":
+            assert float(found) == pytest.approx(row.value, rel=1e-9, abs=0.004), sql
+
+
+@SQL
+@given(gpu_events(), st.sampled_from([100, 440, 610, 900, 1300]))
+def test_the_sql_under_a_capacity_or_power_alert_gives_its_number(events: list[Event], t: int) -> None:
+    con = ledger(events)
+    publish(con, events)
+    for counts in ("observed", "healthy", "in_use"):
+        agrees(con, EntityCount(GPU, (("region", ("eu", "us")),), ("sku", "data_class"), 90, counts), t)
+        agrees(con, EntityCount(GPU, (), (), 20, counts), t)
+    agrees(con, FleetPower(GPU, "power_watts", (), ("region",), 300), t)
+
+
+@SQL
+@given(queue_events(), energy_events(), st.sampled_from([100, 300, 440, 610, 900]))
+def test_the_sql_under_a_queue_or_meter_alert_gives_its_number(
+    events: list[Event], meters: list[Event], t: int
+) -> None:
+    con = ledger(events + meters)
+    publish(con, events + meters)
+    agrees(con, WAITS, t)
+    agrees(con, replace(WAITS, by=("region",), q=0.99), t)
+    agrees(con, LastSum(QUEUE, "pending_jobs", (), ("queue",), 90), t)
+    agrees(con, MeterMean(ENERGY, "it_power_watts", (), ("site",), 120), t)
+
+
+def test_the_sql_under_an_alert_carries_hostile_names_as_plain_text() -> None:
+    hostile = "eu'; DROP TABLE gpu; --\n\"\\\0x"
+    events = [Event("gpu", 1, 5.0, 10, "g1")]
+    con = ledger(events)
+    con.execute("UPDATE series_gpu SET region = ?, cluster = ?", [hostile, hostile])
+    publish(con, events)
+    con.execute("UPDATE gpu SET region = ?, cluster = ?", [hostile, hostile])
+    spec = EntityCount(GPU, (("region", (hostile,)),), ("cluster",), 90)
+    (row,) = read(con, spec, T, T + 10, CATALOG).at(T + 10)
+    sql = sql_of(spec, spec.by, {"cluster": row.by[0]}, T + 10, CATALOG)
+    assert row.by == (hostile,) and con.execute(sql).fetchone() == (1,)
+    assert len(con.extract_statements(sql)) == 1
+
+
 # --- spend ----------------------------------------------------------------------------------------------------
 
 
@@ -611,7 +687,19 @@ def test_spend_counts_the_newest_revision_that_is_issued_and_known_to_the_last_d
         assert sum((d.usage + d.other for d in row.days), Decimal(0)) == row.amount
 
 
-@ORACLE
+@SQL
+@given(charge_lists(), st.integers(1, 30))
+def test_the_sql_under_a_spend_alert_gives_its_number(charges: list[Charge], step: int) -> None:
+    con = charge_ledger(charges)
+    con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
+    for spec in (tranche(), tranche(fx=(), categories=("Tax",), commitment_id="mine")):
+        (row,) = read(con, spec, T + step * 10 - 10, T + step * 10, CATALOG).at(T + step * 10)
+        (found,) = con.execute(sql_of(spec, (), {}, T + step * 10, CATALOG)).fetchone() or (None,)
+        if row.amount is not None:
+            assert float(found) == pytest.approx(float(row.amount), abs=1e-6)
+
+
+@SQL
 @given(charge_lists(), charge_lists())
 def test_remembered_spend_is_what_a_fresh_reader_reads(first: list[Charge], more: list[Charge]) -> None:
     con = charge_ledger(first)
@@ -650,6 +738,10 @@ def test_a_charge_that_names_commitments_counts_only_for_the_one_named_by_its_ap
     assert spent("mine") == Decimal("44.0000000001")
     assert spent("other") == Decimal(70 + 50 + 7 + 5 + 2)
     assert spent(None) == Decimal(14)
+    con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
+    for commitment in ("mine", "other", None):
+        sql = sql_of(tranche(commitment_id=commitment, fx=()), (), {}, T + 10, CATALOG)
+        assert con.execute(sql).fetchone() == (spent(commitment),)
 
 
 def test_a_currency_without_a_rate_makes_the_reading_an_error_that_names_it() -> None:
