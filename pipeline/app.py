@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import faust
 import httpx
 import structlog
@@ -59,6 +60,8 @@ BATCHES_WAITING = 2
 CONTRACT_EVERY = 2.0
 STATUS_EVERY = 2.0
 PRUNE_EVERY = 3600.0
+FINISH_WITHIN = 5.0
+"""Seconds that the last seal and publish may take: the whole stop has ten."""
 
 
 class _Boot(BootStrategy):
@@ -148,6 +151,7 @@ class Gigawatch:
             Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
             destinations=[d.name for d in destinations],
         )  # fmt: skip
+        self._house = self.ledger.cursor()
         try:
             self.ledger.bind_cluster(cluster)
             self.ledger.plan = plan_of(self.contracts, self.catalog)
@@ -219,7 +223,7 @@ class Gigawatch:
             await app.stop()
             await source.stop()
             if not self._failure.done():
-                await self._in_background(self._finish)
+                await self._finish_in_time()
             self.delivery.stop()
             await asyncio.gather(tasks[1], return_exceptions=True)
             await self._close_clients()
@@ -359,33 +363,51 @@ class Gigawatch:
         """Publish; seal, merge and forget when it is time.  Runs beside the intake on a cursor of its own."""
         ledger, data = self.ledger, self.settings.data
         now = time.time()
-        with ledger.cursor() as con:
-            publish.publish(con, data, self.catalog, fence=ledger.fence)
-            compact.compact_partials(con, self.catalog, ledger.fence)
-            if now - self._sealed >= self.settings.seal_every:
-                self._sealed = now
-                seal.seal(con, data, self.catalog, ledger.fence)
-                compact.settle_rollups(con, data, self.catalog)
-                compact.compact_history(con, data, self.catalog, ledger.fence)
-                self._fold(con)
-            if now - self._pruned >= PRUNE_EVERY:
-                self._pruned = now
-                retention.prune(con, data, self.catalog, fence=ledger.fence)
+        con = self._house
+        publish.publish(con, data, self.catalog, fence=ledger.fence)
+        compact.compact_partials(con, self.catalog, ledger.fence)
+        if now - self._sealed >= self.settings.seal_every:
+            self._sealed = now
+            seal.seal(con, data, self.catalog, ledger.fence)
+            compact.settle_rollups(con, data, self.catalog)
+            compact.compact_history(con, data, self.catalog, ledger.fence)
+            self._fold(con)
+        if now - self._pruned >= PRUNE_EVERY:
+            self._pruned = now
+            retention.prune(con, data, self.catalog, fence=ledger.fence)
 
     def _fold(self, con: Any) -> None:
         for event in self.catalog.types:
             if not event.retained:
                 readings.fold_seen(con, event, self.ledger.least_evaluated(con, event.topic))
 
+    async def _finish_in_time(self) -> None:
+        """Seal and publish; what takes longer than `FINISH_WITHIN` is interrupted and done at the next start.
+
+        Interrupting is as safe as a kill: every step with files is redone or undone by `recover`.
+        """
+        finishing = asyncio.ensure_future(self._in_background(self._finish))
+        done, _ = await asyncio.wait({finishing}, timeout=FINISH_WITHIN)
+        while not done:
+            self._house.interrupt()
+            done, _ = await asyncio.wait({finishing}, timeout=0.05)
+        if isinstance(finishing.exception(), duckdb.InterruptException):
+            log.warning(
+                "the last seal or publish was cut short; it is done at the next start, nothing is lost"
+            )
+        else:
+            finishing.result()
+
     def _finish(self) -> None:
         """The last seal and publish at a clean stop: what was taken in is readable."""
-        with self.ledger.cursor() as con:
-            seal.seal(con, self.settings.data, self.catalog, self.ledger.fence)
-            publish.publish(con, self.settings.data, self.catalog, fence=self.ledger.fence)
-            status.write(self.settings.data, self._status(con, "stopped"))
+        con, data, ledger = self._house, self.settings.data, self.ledger
+        status.write(data, self._status(con, "stopped"))
+        publish.publish(con, data, self.catalog, fence=ledger.fence)
+        seal.seal(con, data, self.catalog, ledger.fence)
+        status.write(data, self._status(con, "stopped"))
 
     async def _write_status(self) -> None:
-        await self._in_background(self._status_file)
+        await asyncio.to_thread(self._status_file)
 
     def _status_file(self) -> None:
         with self.ledger.cursor() as con:
