@@ -11,46 +11,25 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.contract.document import Document, read
 from pipeline.contract.faults import DocumentPath, did_you_mean, dotted, one_of
 from pipeline.embed.fleet import Fleet
+from pipeline.embed.scenario_alerts import Comparison, ExpectedAlert, compare
 from pipeline.embed.sim_messages import Mode
-from pipeline.embed.sim_spec import INTERVAL, Duration, Effect, FleetSpec, Moment, Name, Spec, parse_duration
+from pipeline.embed.sim_spec import INTERVAL, Duration, Effect, FleetSpec, Name, Spec, parse_duration
 from pipeline.errors import ContractError, ScenarioError
+
+__all__ = ["Comparison", "ExpectedAlert", "Play", "Scenario", "compare", "load", "names", "plan"]
 
 DIRECTORY = Path(__file__).parent / "scenarios"
 #: Seconds of wall clock that an accelerated scenario ends before now, at least.
 _MARGIN = 2
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*([+-]?)\s*([^}\s]*)\s*\}\}")
-
-
-class ExpectedAlert(Spec):
-    """An alert that must fire between `from` and `to`, in seconds since the start; `why` says why then.
-
-    `onset` is the true onset of what it tells of; `resolves`: whether it must have resolved by the end
-    (True), must still fire (False), or either (absent).
-    """
-
-    alertname: Name
-    clause: Name
-    by: dict[str, str] = Field(default_factory=dict)
-    onset: Moment
-    start: Annotated[Moment, Field(alias="from")]
-    end: Annotated[Moment, Field(alias="to")]
-    resolves: bool | None = None
-    why: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ExpectedAlert:
-        if not self.onset <= self.start <= self.end:
-            raise ValueError(f"found {self.onset}s, {self.start}s, {self.end}s, expected onset <= from <= to")
-        return self
 
 
 class Scenario(Spec):
@@ -77,6 +56,11 @@ class Scenario(Spec):
                 f"expected: {late[0].alertname} until {late[0].end}s, but length is {self.length}s"
             )
         return self
+
+    @property
+    def story(self) -> list[tuple[int, str]]:
+        """`(seconds since the start, what begins then)`, in order, for whoever watches."""
+        return sorted((effect.start, effect.text) for effect in self.effects if effect.text)
 
     def scaled(self, scale: float) -> Scenario:
         """The same with about `scale` times the GPUs, in the fleet as in what happens to it."""
@@ -195,9 +179,18 @@ class Play:
         """How long it takes, in seconds of wall clock."""
         return self.scenario.length / self.speed
 
-    @cached_property
+    @property
+    def accelerated(self) -> bool:
+        """Whether event time runs faster than the wall clock: delays measured then mean nothing."""
+        return self.speed > 1
+
+    @property
     def expected(self) -> list[ExpectedAlert]:
-        return list(self.scenario.expected)
+        return self.scenario.expected
+
+    def compare(self, alerts: Iterable[Mapping[str, Any]]) -> Comparison:
+        """What is missing and what is unexpected among `alerts` (see `compare`)."""
+        return compare(self.expected, alerts, self.start)
 
     def fleet(self, *, arrays: bool = False, mode: Mode = "structured") -> Fleet:
         scenario = self.scenario
@@ -270,89 +263,3 @@ def _start(now: float, length: int, speed: float) -> int:
         return int(now)
     start = now + length / speed - length - _MARGIN
     return int(start // 60 * 60)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What should have fired and did not, and what fired and should not have; each with its reason."""
-
-    missing: list[dict[str, Any]]
-    unexpected: list[dict[str, Any]]
-
-    @property
-    def agrees(self) -> bool:
-        return not self.missing and not self.unexpected
-
-
-def compare(expected: Iterable[ExpectedAlert], alerts: Iterable[Mapping[str, Any]], start: int) -> Comparison:
-    """Compares what a scenario promises with what fired.
-
-    `alerts`: one for each time an alert went through its life, with alertname, clause, labels, fired_at and
-    resolved_at (epoch seconds, RFC 3339 text, datetime or None).  What never fired is left out, as is
-    Watchdog.
-    `start`: the play's start, epoch seconds.
-    """
-    left = [a for a in alerts if a.get("fired_at") is not None and a["alertname"] != "Watchdog"]
-    missing = []
-    for wanted in expected:
-        same = [alert for alert in left if _same(wanted, alert)]
-        good = [alert for alert in same if not _objection(wanted, alert, start)]
-        if good:
-            left.remove(good[0])
-            continue
-        reason = _objection(wanted, same[0], start) if same else "never fired"
-        if same:
-            left.remove(same[0])
-        missing.append(
-            {
-                "alertname": wanted.alertname,
-                "clause": wanted.clause,
-                "labels": dict(wanted.by),
-                "reason": reason,
-            }
-        )
-    return Comparison(missing, [_surprise(alert, start) for alert in left])
-
-
-def _surprise(alert: Mapping[str, Any], start: int) -> dict[str, Any]:
-    fired = _offset(_epoch(alert["fired_at"]), start)
-    return {
-        "alertname": alert["alertname"], "clause": alert.get("clause"), "labels": dict(alert["labels"]),
-        "reason": f"fired at {fired}, which the scenario does not expect",
-    }  # fmt: skip
-
-
-def _same(wanted: ExpectedAlert, alert: Mapping[str, Any]) -> bool:
-    labels = alert["labels"]
-    return (
-        alert["alertname"] == wanted.alertname
-        and alert.get("clause") == wanted.clause
-        and all(labels.get(name) == value for name, value in wanted.by.items())
-    )
-
-
-def _objection(wanted: ExpectedAlert, alert: Mapping[str, Any], start: int) -> str:
-    """Why this alert is not the wanted one; empty if it is."""
-    fired = _epoch(alert["fired_at"])
-    if not wanted.start <= fired - start <= wanted.end:
-        bounds = f"{_offset(start + wanted.start, start)} and {_offset(start + wanted.end, start)}"
-        return f"fired at {_offset(fired, start)}, expected between {bounds}"
-    resolved = alert.get("resolved_at")
-    if wanted.resolves is True and resolved is None:
-        return "has not resolved"
-    if wanted.resolves is False and resolved is not None:
-        return f"resolved at {_offset(_epoch(resolved), start)}, expected it to go on"
-    return ""
-
-
-def _epoch(moment: object) -> int:
-    if isinstance(moment, int | float):
-        return int(moment)
-    at = moment if isinstance(moment, datetime) else datetime.fromisoformat(str(moment))
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
-
-
-def _offset(moment: int, start: int) -> str:
-    sign: Literal["+", "-"] = "+" if moment >= start else "-"
-    minutes, seconds = divmod(abs(moment - start), 60)
-    return f"{sign}{minutes}m{seconds:02d}s"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.embed.fleet import Fleet
 from pipeline.embed.scenarios import Play
-from pipeline.embed.sim_messages import Block, Mode
+from pipeline.embed.sim_messages import Mode
 from pipeline.embed.sim_writer import LockStepWriter, Sent, writer
 
 Progress = Callable[[Sent], None]
@@ -107,8 +107,3 @@ async def run(
             writing.cancel()
     if progress:
         progress(out.sent)
-
-
-def samples(blocks: Iterable[Block]) -> int:
-    """How many events a step holds."""
-    return sum(sum(block.samples) for block in blocks)

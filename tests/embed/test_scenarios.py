@@ -184,6 +184,14 @@ def test_what_was_expected_and_nothing_else_agrees() -> None:
         assert compare([WANTED], [watchdog, pending, fired], 1000).agrees
 
 
+def test_a_play_compares_with_its_own_start_and_tells_its_story_in_order() -> None:
+    play = plan(load("peak-season"), NOON, duration=120)
+    assert play.accelerated
+    assert [m["reason"] for m in play.compare([]).missing] == ["never fired"] * len(play.expected)
+    story = play.scenario.story
+    assert story[0][0] == 0 and story == sorted(story) and len(story) >= 5
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

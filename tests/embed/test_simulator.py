@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipeline.embed.kafka import EmbeddedKafka
 from pipeline.embed.scenarios import Play, load, plan
 from pipeline.embed.sim_messages import Message
 from pipeline.embed.sim_spec import BillingSpec, ClusterSpec, Effect, FleetSpec, QueueSpec, RegionSpec
+from pipeline.embed.sim_writer import Sent
 from pipeline.embed.simulator import fill, simulate, step_ms
 from pipeline.errors import BrokerUnreachable, ScenarioError
 
@@ -296,7 +298,35 @@ def test_a_play_reaches_the_broker_whole_in_lock_step_and_never_ahead_of_the_clo
         for rows in found.values():
             ordered = [times[r.value] for r in sorted(rows, key=lambda r: r.offset)]
             assert ordered == sorted(ordered)
+        places = {(r.key, partition) for partition, rows in found.items() for r in rows}
+        assert len(places) == len({key for key, _ in places})
     assert_lock_step(kafka.bootstrap, {m.value: m.time_ms for m in wanted})
+
+
+def test_after_its_end_a_play_goes_on_in_real_time_until_it_is_stopped(
+    kafka: EmbeddedKafka, telemetry_topics: Any
+) -> None:
+    telemetry_topics(partitions=2)
+    play = plan(load("steady").model_copy(update={"length": 60}), time.time(), speed=60)
+
+    async def watched() -> None:
+        reached = asyncio.Event()
+
+        def look(sent: Sent) -> None:
+            if sent.event_time_ms > (play.end + 2) * 1000:
+                reached.set()
+
+        playing = asyncio.create_task(simulate(kafka.bootstrap, play, linger=True, progress=look))
+        await asyncio.wait_for(reached.wait(), 60)
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+
+    asyncio.run(watched())
+    records = [r for rows in consume(kafka.bootstrap, "telemetry.gpu").values() for r in rows]
+    times = [datetime.fromisoformat(json.loads(r.value)["time"]).timestamp() * 1000 for r in records]
+    assert max(times) > play.end * 1000
+    assert all(at <= r.timestamp for at, r in zip(times, records, strict=True))
 
 
 def assert_lock_step(bootstrap: str, times: dict[bytes, int]) -> None:
