@@ -107,11 +107,15 @@ def outbox(tmp_path: Path) -> Iterator[Callable[..., DuckOutbox]]:
         one.close()
 
 
+# Answers that begin like this and then go on a byte at a time, for ever.
+ENDLESS = {"drip": b"HTTP/1.1 500 Slow", "stream": b"HTTP/1.1 500 Slow\r\ncontent-length: 1000000\r\n\r\n"}
+
+
 class Receiver:
     """An HTTP server on loopback that does to each request what `script` says next, then `otherwise`.
 
-    A word of the script: `ok`, a status such as `503`, `hang`, `reset`, `garbage`, `drip` (a byte at a time,
-    for ever), `lost` (takes the request, then resets: accepted, but the sender never learns it).
+    A word of the script: `ok`, a status such as `503`, `hang`, `reset`, `garbage`, `drip` and `stream` (a
+    byte at a time, for ever), `lost` (takes the request, then resets: accepted, but the sender never knows).
     """
 
     def __init__(self) -> None:
@@ -156,8 +160,8 @@ class Receiver:
             await reader.read()
         elif word == "garbage":
             writer.write(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
-        elif word == "drip":
-            await self._drip(writer)
+        elif word in ENDLESS:
+            await self._endless(writer, ENDLESS[word])
         else:
             status = "200 OK" if word == "ok" else f"{word} Because"
             writer.write(
@@ -165,8 +169,8 @@ class Receiver:
             )
         await writer.drain()
 
-    async def _drip(self, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 500 Slow\r\ncontent-length: 1000000\r\n\r\n")
+    async def _endless(self, writer: asyncio.StreamWriter, begin: bytes) -> None:
+        writer.write(begin)
         while True:
             writer.write(b".")
             await writer.drain()

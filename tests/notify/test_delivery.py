@@ -69,7 +69,7 @@ def test_a_receiver_that_fails_in_every_way_and_comes_back_gets_everything_in_or
 
     async def scenario() -> None:
         async with hooks(receiver, "webhook") as ([hook], destinations):
-            hook.script = ["500", "hang", "reset", "garbage", "drip", "429", "404", "301"]
+            hook.script = ["500", "hang", "reset", "garbage", "drip", "stream", "429", "404", "301"]
             async with running(Delivery(ledger, destinations, policy=quick)):
                 ledger.write(change("a"), change("b"))
                 ledger.write(change("a", "resolved"))

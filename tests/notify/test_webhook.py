@@ -101,7 +101,7 @@ def posted(receiver, word: str, change: Change, **more: object) -> object:
 
 
 @pytest.mark.parametrize(
-    "word", ["500", "503", "429", "401", "404", "301", "hang", "reset", "garbage", "drip", "lost"]
+    "word", ["500", "503", "429", "401", "404", "301", "hang", "reset", "garbage", "drip", "stream", "lost"]
 )
 def test_an_answer_that_may_be_better_tomorrow_is_to_be_tried_again(
     receiver, change: Change, word: str
