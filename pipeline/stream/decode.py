@@ -56,7 +56,9 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
-        dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
+        self._dimensions = tuple(d.name for d in event.dimensions)
+        self._series = f"hash({', '.join(self._dimensions)})"
+        dimensions = ", ".join(f"{name} VARCHAR" for name in self._dimensions)
         con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}(quoted UBIGINT, series UBIGINT)")
         con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
 
@@ -116,25 +118,30 @@ class Decoder:
         met = []
         for quoted, position, idx in new:
             outcome = next(o for o in self._inspect(records[position]) if o.idx == idx)
-            met.append((quoted, self.series_of(outcome.row) if outcome.fate == "aggregated" else _NO_SERIES))
-        self._con.executemany(f"INSERT INTO series_map_{view} VALUES (?, ?)", met)
+            good = outcome.fate == "aggregated"
+            met.append({"quoted": quoted, "good": good, **{d: outcome.row.get(d) for d in self._dimensions}})
+        schema = pa.schema([("quoted", pa.uint64()), ("good", pa.bool_()), *_texts(self._dimensions)])
+        self._con.register("met", pa.Table.from_pylist(met, schema=schema))
+        self._name_series("met WHERE good")
+        self._con.execute(
+            f"INSERT INTO series_map_{view} SELECT quoted, CASE WHEN good THEN {self._series} ELSE {_NO_SERIES} END "
+            "FROM met"
+        )
+        self._con.unregister("met")
         self._con.execute(
             f"UPDATE delta_samples_{view} AS s SET series = m.series FROM series_map_{view} m "
             "WHERE s.quoted = m.quoted AND s.series IS NULL"
         )
 
-    def series_of(self, row: Any) -> int:
-        """The series of a sample: a 64-bit hash of its dimensions, remembered with them."""
-        view = self._event.view
-        values = [row[d.name] for d in self._event.dimensions]
-        marks = ", ".join("?::VARCHAR" for _ in values)
-        (series,) = self._con.execute(f"SELECT hash({marks})", values).fetchone() or (0,)
+    def _name_series(self, rows: str) -> None:
+        """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
+        view, dimensions = self._event.view, ", ".join(self._dimensions)
         self._con.execute(
-            f"INSERT INTO known_series_{view} SELECT ?::UBIGINT, {marks} "
-            f"WHERE ?::UBIGINT NOT IN (SELECT series FROM known_series_{view})",
-            [series, *values, series],
+            f"INSERT INTO known_series_{view} SELECT DISTINCT {self._series} AS series, {dimensions} FROM {rows} "
         )
-        return int(series)
+        self._con.execute(
+            f"CREATE OR REPLACE TEMP TABLE known_series_{view} AS SELECT DISTINCT * FROM known_series_{view}"
+        )
 
     def _doubtful(self, count: int) -> dict[int, set[int] | None]:
         """Position → sample indices that need the slow path; None for a whole message."""
@@ -154,7 +161,7 @@ class Decoder:
         return inspect(self._event, record.value, record.headers, record_time(record), self._max_bytes)
 
     def _row(self, position: int, record: ConsumerRecord, outcome: Outcome) -> dict[str, Any]:
-        names = [name for name, _ in self._own_columns()]
+        names = [name for name, _ in self._event.columns()]
         return {
             "row": position,
             "idx": outcome.idx,
@@ -163,21 +170,22 @@ class Decoder:
             "source": outcome.source,
             "id": outcome.id,
             "time": outcome.time,
-            "series": self.series_of(outcome.row),
             **{name: outcome.row.get(name) for name in names},
         }
-
-    def _own_columns(self) -> list[tuple[str, str]]:
-        return list(self._event.columns())[len(self._event.dimensions) :]
 
     def _replace_doubtful(self, rows: Sequence[dict[str, Any]]) -> None:
         """Put what the slow path accepted in the place of what the fast path doubted."""
         con, view = self._con, self._event.view
         con.execute(f"DELETE FROM delta_samples_{view} WHERE {_DOUBTFUL}")
-        if rows:
-            con.register("slow_rows", _arrow(rows, self._own_columns()))
-            con.execute(f"INSERT INTO delta_samples_{view} BY NAME SELECT *, {_IDENTITY} FROM slow_rows")
-            con.unregister("slow_rows")
+        if not rows:
+            return
+        con.register("slow_rows", _arrow(rows, self._event.columns()))
+        self._name_series("slow_rows")
+        con.execute(
+            f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({', '.join(self._dimensions)}), "
+            f"{_IDENTITY}, {self._series} AS series FROM slow_rows"
+        )
+        con.unregister("slow_rows")
 
 
 _ARROW: dict[str, Callable[[], pa.DataType]] = {
@@ -205,6 +213,10 @@ def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa
     ]
     schema = pa.schema(head + [(name, _ARROW[sql]()) for name, sql in own])
     return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def _texts(names: Iterable[str]) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.string()) for name in names]
 
 
 def record_time(record: ConsumerRecord) -> datetime:
