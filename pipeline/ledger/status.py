@@ -1,26 +1,34 @@
 """What the pipeline knows of itself, as one JSON document: `DATA/status.json`, replaced as a whole.
 
-`gigawatch status` and the demo's report read it, beside a running pipeline and after it.
+`gigawatch status` and the demo's report read it, beside a running pipeline and after it.  `snapshot` and
+`write` are the pipeline's side, `read`, `writer_of` and `report` the reader's.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-FATES = {
-    "aggregated": "aggregated",
-    "duplicate": "duplicate",
-    "quarantined": "quarantined",
-    "dead_lettered": "dead_lettered",
-}
+from pipeline.errors import LedgerError
+
+FATES = ("aggregated", "duplicate", "quarantined", "dead_lettered")
 FILE = "status.json"
+RESOLVED_KEPT = 500
+"""Resolved alerts that the document holds at most, the newest: it is written every two seconds.  The rest
+stays in the view `alerts`."""
+ALERT_KEYS = (
+    *("alertname", "clause", "labels", "state", "active_at", "fired_at", "resolved_at"),
+    *("observed", "bound", "unit"),
+)
+"""What a report says of an alert."""
+NO_DELAY: Mapping[str, float | None] = {"p50": None, "p99": None}
 
 
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def _offsets(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
 
 
 def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Every alert that ever fired, newest state of each firing, oldest first."""
+    """Every alert that fires and the newest that have resolved: the last state of each firing, oldest first."""
     query = (
         "SELECT alertname, clause, labels, state, active_at, fired_at, resolved_at, observed, bound, unit, annotations, "
         "row_number() OVER (PARTITION BY alertname, contract, clause, fired_at, md5(labels_by) "
@@ -79,8 +87,13 @@ def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
         "(SELECT *, (json_merge_patch(labels, '{\"severity\": null}'))::VARCHAR AS labels_by FROM alerts "
         "WHERE fired_at IS NOT NULL) QUALIFY newest = 1 ORDER BY fired_at, alertname, clause, labels"
     )
+    rows = _rows(con, query)
+    over = [row for row in rows if row["state"] == "resolved"]
+    dropped = {id(row) for row in sorted(over, key=lambda row: str(row["resolved_at"]))[:-RESOLVED_KEPT]}
     found = []
-    for row in _rows(con, query):
+    for row in rows:
+        if id(row) in dropped:
+            continue
         row.pop("newest")
         row["labels"], row["annotations"] = json.loads(row["labels"]), json.loads(row["annotations"])
         row["state"] = "resolved" if row["state"] == "resolved" else "firing"
@@ -127,9 +140,70 @@ def write(data: Path, status: Mapping[str, Any]) -> None:
 
 
 def read(data: Path) -> dict[str, Any] | None:
-    """The last status that was written; None when there is none."""
+    """The last status that was written; None when there is none that can be read."""
     try:
         found: dict[str, Any] = json.loads((data / FILE).read_text("utf-8"))
         return found
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
+    except OSError as error:
+        raise LedgerError(
+            f"{data / FILE}: cannot be read ({error.strerror}); give the --data of a pipeline, and check rights"
+        ) from error
+
+
+def writer_of(data: Path) -> int | None:
+    """The process that holds `DATA/lock` now; None when no pipeline runs on the directory."""
+    try:
+        with (data / "lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                holder = file.read().strip()
+                return int(holder) if holder.isdigit() else 0
+            return None
+    except OSError:
+        return None
+
+
+def age(status: Mapping[str, Any], now: float) -> float:
+    """Seconds since the status was written; `now`: wall clock, epoch seconds."""
+    return max(0.0, now - datetime.fromisoformat(status["written_at"]).timestamp())
+
+
+def with_ends(status: Mapping[str, Any], ends: Mapping[str, Mapping[int, tuple[int, int]]]) -> dict[str, Any]:
+    """The same with the lag that follows from `ends`: topic → partition → (first, end), asked of Kafka now.
+
+    A partition that the ledger has never seen lags by all that it holds.
+    """
+    lag = {}
+    for topic, parts in ends.items():
+        stored = status["offsets"].get(topic, {})
+        lag[topic] = {
+            str(part): max(0, end - int(stored.get(str(part), first)))
+            for part, (first, end) in sorted(parts.items())
+        }
+    return {**status, "lag": {**status["lag"], **lag}}
+
+
+def report(
+    status: Mapping[str, Any],
+    *,
+    missing: Sequence[Mapping[str, Any]] = (),
+    unexpected: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The figures and alerts of a run, for scripts; `missing` and `unexpected` against what a scenario promises."""
+    by_topic = {
+        topic: {key: counts[key] for key in ("in", *FATES)} for topic, counts in status["by_topic"].items()
+    }
+    return {
+        "events": dict(status["events"]),
+        "by_topic": by_topic,
+        "offsets": status["offsets"],
+        "rate_events_per_s": status["rate_events_per_s"],
+        "freshness_s": status["freshness_s"],
+        "decision_delay_s": status["decision_delay_s"],
+        "alerts": [{key: alert[key] for key in ALERT_KEYS} for alert in status["alerts"]],
+        "expected_alerts_missing": [dict(alert) for alert in missing],
+        "unexpected_alerts": [dict(alert) for alert in unexpected],
+    }

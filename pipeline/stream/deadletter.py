@@ -59,7 +59,7 @@ def headers_of(letter: DeadLetter) -> list[tuple[str, bytes]]:
         "value-bytes": "null" if size is None else str(size),
         "truncated": str(size is not None and size > VALUE_LIMIT).lower(),
     }
+    ours = [(PREFIX + name, text.encode()) for name, text in own.items()]
     if record.key is not None:
-        own["key"] = record.key[:HEADER_LIMIT].decode("utf-8", "backslashreplace")
-    kept = [(name, (content or b"")[:HEADER_LIMIT]) for name, content in record.headers]
-    return [(PREFIX + name, text.encode()) for name, text in own.items()] + kept
+        ours.append((PREFIX + "key", record.key[:HEADER_LIMIT]))  # as it was: a replay has to give it back
+    return ours + [(name, (content or b"")[:HEADER_LIMIT]) for name, content in record.headers]
