@@ -111,7 +111,7 @@ def _answers(event_type: EventType, match: Match, by: By) -> bool:
     return {*by, *(name for name, _ in match)} <= {d.name for d in event_type.dimensions}
 
 
-# --- what the queries share -----------------------------------------------------------------------------------
+# --- what the queries share ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _groups_of(con: DuckDBPyConnection, event_type: EventType, match: Match, by:
     return {row[0]: row[1:] for row in con.execute(sql, params).fetchall()}
 
 
-# --- sums of one value for each series ------------------------------------------------------------------------
+# --- sums of one value for each series -----------------------------------------------------------------------
 
 
 def _measure(event_type: EventType, name: str) -> Measure:
@@ -231,7 +231,7 @@ def _value(spec: SeriesSpec, event_type: EventType) -> tuple[str, str, str]:
 
 
 def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str) -> str:
-    """SELECT t, series, value (HUGEINT, quanta), samples, from sources with `t`, `series` and their columns."""
+    """SELECT t, series, value (HUGEINT, quanta), samples; the sources have `t`, `series` and columns."""
     merged = ", ".join(f"{how}({_name(c)}) AS {_name(c)}" for how, c in _partial_columns(spec))
     value, samples, there = _value(spec, event_type)
     source = f"(SELECT t, series, {merged} FROM ({partials}) GROUP BY t, series)"
@@ -283,8 +283,7 @@ def _delivered_within(
     heard = ""
     if gaps:
         params |= _gap_params(gaps)
-        heard = """WHERE NOT EXISTS (SELECT 1 FROM gaps
-                   WHERE gaps.series = s.series AND s.t BETWEEN gaps.first AND gaps.last)"""
+        heard = f"WHERE NOT EXISTS ({_IN_GAP})"
     columns = _group_columns(spec.by)
     return con.execute(
         f"""WITH chosen AS MATERIALIZED ({chosen}){_GAPS if gaps else ""}
@@ -295,7 +294,10 @@ def _delivered_within(
 
 
 _GAPS = """, gaps AS MATERIALIZED (
-        SELECT unnest($gap_series::UBIGINT[]) AS series, unnest($gap_first::BIGINT[]) AS "first", unnest($gap_last::BIGINT[]) AS "last")"""
+        SELECT unnest($gap_series::UBIGINT[]) AS series,
+               unnest($gap_first::BIGINT[]) AS "first", unnest($gap_last::BIGINT[]) AS "last")"""
+
+_IN_GAP = "SELECT 1 FROM gaps WHERE gaps.series = s.series AND s.t BETWEEN gaps.first AND gaps.last"
 
 
 def _gap_params(gaps: Sequence[Gap]) -> dict[str, Any]:
@@ -309,7 +311,7 @@ def _gap_params(gaps: Sequence[Gap]) -> dict[str, Any]:
 def _carried(
     con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap]
 ) -> dict[tuple[int, int], tuple[int, int]]:
-    """(series, until) → (value in quanta, samples): what the reading said at the last instant before a gap."""
+    """(series, until) → (value in quanta, samples): what was read at the last instant before a gap."""
     asks = sorted({(g.until, g.series) for g in gaps if g.until is not None})
     found: dict[tuple[int, int], tuple[int, int]] = {}
     for some in _near(asks, spec.span // GRID):
@@ -353,7 +355,7 @@ def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[tuple[in
 
 
 class _Tally:
-    """What the gaps of each group add up to at each grid number, kept as differences until it is asked for."""
+    """What the gaps of each group add up to at each grid number, kept as differences."""
 
     def __init__(self, span: Span, loss_after: int) -> None:
         self.span, self.loss_after = span, loss_after
@@ -374,7 +376,7 @@ class _Tally:
                 change[at + 1] += sign
 
     def sums(self) -> Iterable[tuple[int, By, list[int]]]:
-        """(grid number, group, [silent in all, its series, old, its series]) wherever any series is silent."""
+        """(grid number, group, [silent in all, its series, old, its series]) wherever there are any."""
         for by, steps in self._steps.items():
             now = [0, 0, 0, 0]
             for grid in range(self.span.low + 1, self.span.high + 1):
@@ -433,7 +435,7 @@ def _reading(
     )
 
 
-# --- waits ----------------------------------------------------------------------------------------------------
+# --- waits ---------------------------------------------------------------------------------------------------
 
 
 def _quantiles(
@@ -515,10 +517,11 @@ def _depths(
     heard = "true"
     if gaps:
         params |= _gap_params(gaps)
-        heard = "NOT EXISTS (SELECT 1 FROM gaps WHERE gaps.series = s.series AND s.t BETWEEN gaps.first AND gaps.last)"
+        heard = f"NOT EXISTS ({_IN_GAP})"
     rows = con.execute(
         f"""WITH chosen AS MATERIALIZED ({chosen}){_GAPS if gaps else ""}
-        SELECT t{columns}, sum({pending}."value"), max({oldest}."value"), count(*) FILTER (heard), sum(samples)::BIGINT
+        SELECT t{columns}, sum({pending}."value"), max({oldest}."value"), count(*) FILTER (heard),
+               sum(samples)::BIGINT
         FROM (SELECT *, {heard} AS heard FROM (
             SELECT t, series, max({pending}) AS {pending}, max({oldest}) AS {oldest}, sum(samples) AS samples FROM (
                 SELECT {span.spread}, series, {pending}, {oldest}, samples FROM (
@@ -531,7 +534,7 @@ def _depths(
     return {(row[0], row[1:-4]): row[-4:] for row in rows}
 
 
-# --- the pipeline's own ---------------------------------------------------------------------------------------
+# --- the pipeline's own --------------------------------------------------------------------------------------
 
 
 def _silent_series(
@@ -549,7 +552,7 @@ def _silent_series(
 
 
 def _balances(con: DuckDBPyConnection, spec: FateBalance, t0: int, t1: int) -> Iterable[Reading]:
-    """Partitions whose fates do not add up to what came in; one that never counted `in` says nothing."""
+    """Partitions whose fates do not add up to what came in; one that never counted `in` is silent."""
     rows = con.execute(
         f"""SELECT part, epoch_us(minute) // {GRID_US} AS k, sum(CASE WHEN fate = 'in' THEN n ELSE -n END)::BIGINT,
                sum(n) FILTER (fate = 'in')::BIGINT

@@ -55,16 +55,17 @@ def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: dateti
 def fold_seen(con: DuckDBPyConnection, event_type: EventType, evaluated: int) -> None:
     """Housekeeping: forgets what no instant after `evaluated` (epoch seconds) can ask for any more.
 
-    `evaluated` must be the least last-evaluated instant of the groups that read the topic.  Of each series the
-    row with the latest sample stays, and the one that kept it from silence longest; a series that is no longer
-    expected goes.  Flow is kept for a day, which bounds `silence_is_loss_after`.
+    `evaluated` must be the least last-evaluated instant of the groups that read the topic.  Of each series
+    the row with the latest sample stays, and the one that kept it from silence longest; a series that is no
+    longer expected goes.  Flow is kept for a day, which bounds `silence_is_loss_after`.
     """
     seen, until = f"seen_{event_type.view}", _until("last_time", event_type)
     known = f"epoch_us(known_from) // {GRID_US}"
     old = f"{known} <= {evaluated // GRID}"
+    kept = f"[arg_max(rowid, last_time), coalesce(arg_max(rowid, {until}) FILTER ({until} >= {known}), -1)]"
     con.execute(
-        f"DELETE FROM {seen} WHERE {old} AND rowid NOT IN (SELECT unnest([arg_max(rowid, last_time), "
-        f"coalesce(arg_max(rowid, {until}) FILTER ({until} >= {known}), -1)]) FROM {seen} WHERE {old} GROUP BY series)"
+        f"DELETE FROM {seen} WHERE {old} AND rowid NOT IN "
+        f"(SELECT unnest({kept}) FROM {seen} WHERE {old} GROUP BY series)"
     )
     con.execute(f"DELETE FROM {seen} WHERE {old} AND last_time < {_timestamp(evaluated - EXPECTED)}")
     con.execute(f"DELETE FROM flow_{event_type.view} WHERE known_from < {_timestamp(evaluated - EXPECTED)}")

@@ -5,18 +5,22 @@ Annotations are text by name.  `summary` is one line of at most 120 characters; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Clause, PipelineAlert
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
-from pipeline.rules.readings import ReadingSpec
-from pipeline.rules.reproduce import sql_of
+from pipeline.rules.readings import FleetPower, MeterMean, ReadingSpec, match_of
+from pipeline.rules.reproduce import forecast_sql, sql_of
+from pipeline.rules.spend import Forecast, TrancheOverrunForecast
 from pipeline.rules.verdicts import Rule, Verdict
+
+PowerSpec = TypeVar("PowerSpec", MeterMean, FleetPower)
 
 SUMMARY_LIMIT = 120
 #: Shares of a topic's events below which its quality is not worth a word.
@@ -30,18 +34,18 @@ class Trust(NamedTuple):
     quarantined_share: float = 0.0
 
 
-#: What the observed number is, for the sentence; `{at}` and the like come from the labels.
-SUBJECT: Mapping[str, tuple[str, str]] = {
-    "CapacityShortfall": ("delivered", "of at least"),
-    "CapacityCeilingExceeded": ("delivered", "of at most"),
-    "WindowNotReady": ("delivered", "promised when the window opens:"),
-    "PowerCeilingExceeded": ("drawn", "of at most"),
-    "QueueWaitBreach": ("waited", "of at most"),
-    "QueueBacklog": ("pending", "of at most"),
-    "TrancheExhausted": ("charged", "of a ceiling of"),
-    "TrancheOverrunForecast": ("forecast", "of a ceiling of"),
-    "TelemetrySilent": ("without a sample", "of at most"),
-    "LossImbalance": ("unaccounted for", "of"),
+#: What the numbers say, in a few words.
+WORDS: Mapping[str, str] = {
+    "CapacityShortfall": "{observed} {unit} delivered, at least {bound} promised",
+    "CapacityCeilingExceeded": "{observed} {unit} delivered, at most {bound} allowed",
+    "WindowNotReady": "{observed} {unit} delivered, {bound} promised when {window} opens",
+    "PowerCeilingExceeded": "{observed} {unit} drawn, at most {bound} allowed",
+    "QueueWaitBreach": "{observed} {unit} waited, at most {bound} allowed",
+    "QueueBacklog": "{observed} {unit} pending, at most {bound} allowed",
+    "TrancheExhausted": "{observed} {unit} charged, the ceiling is {bound}",
+    "TrancheOverrunForecast": "{observed} {unit} forecast, the ceiling is {bound}",
+    "TelemetrySilent": "{observed} {unit} without a sample, at most {bound} expected",
+    "LossImbalance": "{observed} {unit} came in and are unaccounted for",
 }
 
 
@@ -95,41 +99,45 @@ def _where(state: AlertState) -> str:
     return values or "everything the clause covers"
 
 
+def _words(state: AlertState) -> str:
+    words = WORDS.get(state.alertname, "{observed} {unit} observed, the bound is {bound}")
+    if state.observed is None:
+        words = "no reading, the bound is {bound} {unit}"
+    return words.format(
+        observed=number(state.observed), unit=state.unit, bound=number(state.bound), window=state.window
+    )
+
+
 def _summary(change: AlertChange) -> str:
+    """One line within the limit; what is cut is the end, and it shows."""
     state = change.state
-    subject, relation = SUBJECT.get(state.alertname, ("observed", "against"))
     verb = {"resolved": "Resolved: ", "inactive": "Over: ", "stale": "Unverified: "}.get(change.kind, "")
-    numbers = f"{number(state.observed)} {state.unit} {subject}, {relation} {number(state.bound)}"
-    return _clip(f"{verb}{state.clause}: {numbers}", f" ({_where(state)})")
-
-
-def _clip(head: str, tail: str) -> str:
-    """One line within the limit; what is cut is the tail, and it shows."""
-    line = " ".join((head + tail).split())
+    line = " ".join(f"{verb}{state.clause}: {_words(state)} ({_where(state)})".split())
     return line if len(line) <= SUMMARY_LIMIT else line[: SUMMARY_LIMIT - 1] + "…"
 
 
 def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]) -> Iterator[str]:
     state = change.state
-    subject, relation = SUBJECT.get(state.alertname, ("observed", "against"))
     inside = f" inside {state.window}" if state.window else ""
     if change.kind == "stale":
         yield "It still fires, but its readings can no longer vouch for it."
-    yield (
-        f"{number(state.observed)} {state.unit} {subject} for {_where(state)}, {relation} {number(state.bound)}"
-        f"{inside}; out of bounds since {utc(state.active_at)}."
-    )
+    yield f"{_where(state)}: {_words(state)}{inside}; out of bounds since {utc(state.active_at)}."
     if "window_starts" in details:
         yield f"{state.window} starts at {utc(details['window_starts'])}."
-    if "complete_days" in details:
-        yield (
-            f"{number(details['spent'])} {state.unit} charged so far; {number(details['daily_usage'])} "
-            f"{state.unit} a day over {details['complete_days']} complete days."
-        )
+    if "course" in details:
+        yield _course(details, state.unit)
     if details.get("blinds"):
         yield f"Blinded by this: {', '.join(details['blinds'])}."
     if verdict.state != "breach" and details.get("absent"):
         yield "No reading speaks of it any more."
+
+
+def _course(details: Mapping[str, Any], unit: str) -> str:
+    course: Forecast = details["course"]
+    return (
+        f"{number(details['spent'])} {unit} charged so far; usage of {number(course.daily_usage)} {unit} a day "
+        f"over {course.complete_days} complete days, projected to {course.total_days}."
+    )
 
 
 def _doubts(
@@ -170,12 +178,14 @@ def _at_risk(state: AlertState, source: Clause | PipelineAlert | None) -> str:
 
 
 def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
-    group = dict(zip(verdict.terms.by, verdict.by, strict=True))
+    group = {d: value for d, value in zip(verdict.terms.by, verdict.by, strict=True) if d != "topic"}
     details = verdict.details or {}
     if isinstance(rule, PowerCeilingExceeded):
-        return _power_sql(rule, verdict, group, str(details.get("basis", "")), catalog)
-    if not rule.specs:
-        return ""
+        return _power_sql(rule, verdict.t, group, details, catalog)
+    if isinstance(rule, TrancheOverrunForecast) and "course" in details:
+        course: Forecast = details["course"]
+        days = (course.horizon, course.complete_days, course.total_days)
+        return forecast_sql(rule.spec, group, verdict.t, *days)
     fallback = str(details.get("basis", "")).startswith("oldest wait")
     return _one(rule.specs[0], verdict.t, group, catalog, fallback)
 
@@ -183,20 +193,26 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
 def _one(
     spec: ReadingSpec, t: int, group: Mapping[str, str], catalog: Catalog, fallback: bool = False
 ) -> str:
-    by = tuple(d for d in group if d != "topic")
-    return sql_of(spec, by, group, t, catalog, fallback)
+    return sql_of(spec, tuple(group), group, t, catalog, fallback)
 
 
 def _power_sql(
-    rule: PowerCeilingExceeded, verdict: Verdict, group: Mapping[str, str], basis: str, catalog: Catalog
+    rule: PowerCeilingExceeded, t: int, group: Mapping[str, str], details: Mapping[str, Any], catalog: Catalog
 ) -> str:
-    """Megawatts from the meters, or from the GPUs; where both count, one statement for each."""
-    factor = rule.clause_of_contract.it_watts(1.0)
-    metered = f"SELECT value / {WATTS_PER_MEGAWATT:.0f} AS megawatts FROM ({{}})"
-    derived = f"SELECT value * {factor!r} / {WATTS_PER_MEGAWATT:.0f} AS megawatts FROM ({{}})"
-    statements = []
-    if "metered" in basis:
-        statements.append(metered.format(_one(rule.meter, verdict.t, group, catalog)))
-    if "derived" in basis:
-        statements.append(derived.format(_one(rule.fleet, verdict.t, group, catalog)))
-    return ";\n".join(statements)
+    """Megawatts: what the meters say, and fleet power times its factor where none does."""
+    metered, derived = details.get("metered", ()), details.get("derived", ())
+    both = bool(metered and derived)
+    parts = []
+    if metered or not derived:
+        meter = _narrowed(rule.meter, metered) if both else rule.meter
+        parts.append(f"({_one(meter, t, group, catalog)})")
+    if derived:
+        fleet = _narrowed(rule.fleet, derived) if both else rule.fleet
+        parts.append(f"({_one(fleet, t, group, catalog)}) * {rule.clause_of_contract.it_watts(1.0)!r}")
+    return f"SELECT ({' + '.join(parts)}) / {WATTS_PER_MEGAWATT:.0f} AS value"
+
+
+def _narrowed(spec: PowerSpec, sites: Sequence[tuple[str, ...]]) -> PowerSpec:
+    """The same question about some of the sites only."""
+    names = {name: tuple(sorted({site[i] for site in sites})) for i, name in enumerate(spec.by)}
+    return replace(spec, match=match_of({**dict(spec.match), **names}))

@@ -190,7 +190,7 @@ def evaluate(
     """Judges every rule at every instant it is due, and moves the alerts.
 
     `answers` must hold every spec of `plan.wanted(due)`.  States of rules that no contract has any more are
-    resolved at the last instant of `due`.  `trust`: what is known of each topic's quality, for the annotations.
+    resolved at the last instant of `due`.  `trust`: each topic's quality, for the annotations.
     """
     run = _Run(plan, answers, states, standing, trust or {})
     for group, (t0, t1) in due.items():
@@ -217,6 +217,9 @@ class _Run:
         self.plan, self.answers, self.trust = plan, answers, trust
         self.states: dict[Key, AlertState] = {s.key: s for s in states.values()}
         self.standing: dict[Key, StandingRow] = {row.key: row for row in standing}
+        self.rows_of: dict[tuple[str, ...], list[Key]] = {}
+        for key in self.standing:
+            self.rows_of.setdefault(key[:3], []).append(key)
         self.changes: list[AlertChange] = []
         # A rule's live alerts: none, nearly always, and then its healthy verdicts cost one look-up each.
         self.live: dict[tuple[str, ...], set[Key]] = {}
@@ -228,7 +231,7 @@ class _Run:
         live = self.live.setdefault(name, set())
         since: dict[Key, tuple[State, int]] = {}
         own = self._own(rule)
-        for key in [k for k in self.standing if k[:3] == name and own(k)]:
+        for key in filter(own, self.rows_of.get(name, ())):
             row = self.standing.pop(key)
             since[key] = (row.state, row.since)
         last: Sequence[Verdict] = ()
@@ -310,7 +313,7 @@ class _Run:
             live.add(key)
 
     def withdraw(self, t: int | None) -> None:
-        """Ends the alerts and the standing of rules that are no more; those by wall clock are not ours to end."""
+        """Ends the alerts and the standing of rules that are no more; those by wall clock are not ours."""
         known = {(r.alertname, r.contract, r.clause) for r in self.plan.rules}
         self.standing = {key: row for key, row in self.standing.items() if key[:3] in known}
         gone = [key for key in self.states if key[:3] not in known and key[0] not in WALL_CLOCK]

@@ -1,7 +1,8 @@
 """PowerCeilingExceeded: megawatts against the ramp's ceiling at that date, metered where a meter reports.
 
 Meters and GPUs are read for each site, because one may be metered and its neighbour not; the sites of a group
-are then summed.  Where no meter reports, IT power is derived: fleet power × (1 + overhead_ratio).  There is
+are then summed.  Where no meter reports, IT power is derived: fleet power times
+1 + overhead_ratio.  There is
 no such formula for a whole facility, which draws at least its IT power: derived power above a facility's
 ceiling is a breach, below it says nothing.
 """
@@ -24,13 +25,30 @@ WATTS_PER_MEGAWATT = 1e6
 
 @dataclass(slots=True)
 class _Sites:
-    """Watts of one group, summed over its sites by where they come from."""
+    """Watts of one group, over its sites, by where they come from; a site is the values of the finer `by`."""
 
     metered: list[float] = field(default_factory=list)
     derived: list[float] = field(default_factory=list)
+    metered_sites: list[tuple[str, ...]] = field(default_factory=list)
+    derived_sites: list[tuple[str, ...]] = field(default_factory=list)
     carried: list[float] = field(default_factory=list)
     samples: int = 0
     stale: int = 0
+
+    def add_meter(self, row: Reading) -> None:
+        self.metered_sites.append(row.by)
+        self._add(row, self.metered, 1.0)
+
+    def add_fleet(self, row: Reading, factor: float) -> None:
+        self.derived_sites.append(row.by)
+        self._add(row, self.derived, factor)
+
+    def _add(self, row: Reading, into: list[float], factor: float) -> None:
+        into.append((row.value or 0.0) * factor)
+        if row.silent or row.lost:
+            self.carried.append((row.silent + row.lost) * factor)
+        self.samples += row.samples
+        self.stale += row.silent_series
 
     @property
     def basis(self) -> str:
@@ -74,11 +92,10 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
         metered = {row.by for row in meters if not row.lost or row.by not in fleet_of}
         for row in meters:
             if row.by in metered:
-                _add(groups[row.by[:width]], row, groups[row.by[:width]].metered, 1.0)
+                groups[row.by[:width]].add_meter(row)
         for row in fleets:
             if row.by not in metered:
-                factor = self.clause_of_contract.it_watts(1.0)
-                _add(groups[row.by[:width]], row, groups[row.by[:width]].derived, factor)
+                groups[row.by[:width]].add_fleet(row, self.clause_of_contract.it_watts(1.0))
         return groups
 
     def _verdict(self, terms: Terms, t: int, by: tuple[str, ...], sites: _Sites) -> Verdict:
@@ -89,15 +106,11 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
         if self.clause_of_contract.at == "facility" and sites.derived:
             basis += "; IT power only, the facility draws more"
             state = "unknown" if state == "ok" else state
-        details: dict[str, Any] = {"basis": basis}
+        details: dict[str, Any] = {
+            "basis": basis,
+            "metered": tuple(sites.metered_sites),
+            "derived": tuple(sites.derived_sites),
+        }
         if carried:
             details["silent"] = carried
         return Verdict(terms, by, t, state, observed, sites.samples, not sites.stale, details)
-
-
-def _add(sites: _Sites, row: Reading, into: list[float], factor: float) -> None:
-    into.append((row.value or 0.0) * factor)
-    if row.silent or row.lost:
-        sites.carried.append((row.silent + row.lost) * factor)
-    sites.samples += row.samples
-    sites.stale += row.silent_series

@@ -43,7 +43,7 @@ class EntityCount:
 
 @dataclass(frozen=True, slots=True)
 class FleetPower:
-    """Mean of `measure` × distinct entities over `span`, for each series, then summed."""
+    """Mean of `measure` times distinct entities over `span`, for each series, then summed."""
 
     topic: str
     measure: str
@@ -117,7 +117,7 @@ class TrancheSpend:
 
 @dataclass(frozen=True, slots=True)
 class SilentSeries:
-    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age in seconds."""
+    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age (s)."""
 
     topic: str
 

@@ -1,7 +1,7 @@
 """The SQL that reproduces an alert's number, on the public views: what goes under the alert.
 
-It reads raw rows (`gpu`, `queue`, `energy`, `billing`, `fates`), not roll-ups, so it is a second way to the same
-number.  `known_from <= t` makes it see what was known at the instant.  Every value from data or contract is
+It reads raw rows (`gpu`, `queue`, `energy`, `billing`, `fates`), not roll-ups, so it is a second way to the
+same number.  `known_from <= t` makes it see what was known at the instant.  Every value from data or contract is
 a quoted literal; names come from schema files alone.
 """
 
@@ -32,7 +32,7 @@ EXPECTED = 86_400
 
 
 def literal(text: str) -> str:
-    """`text` as a DuckDB string literal (no escapes but the doubled quote; a NUL cannot stand in SQL text)."""
+    """`text` as a DuckDB string literal: no escape but the doubled quote; SQL text cannot hold a NUL."""
     parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
     return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
 
@@ -161,6 +161,22 @@ def _oldest_wait(spec: WaitQuantile, event_type: EventType, group: Group, t: int
 
 
 def _spend(spec: TrancheSpend, group: Group, t: int) -> str:
+    return f"SELECT coalesce(sum({_converted(spec)}), 0) AS value FROM (\n{_charges(spec, group, t)})"
+
+
+def forecast_sql(spec: TrancheSpend, group: Group, t: int, horizon: int, complete: int, total: int) -> str:
+    """One SELECT of the forecast: usage of `complete` days before `horizon`, projected to `total`, and the rest."""
+    usage = """sum(CASE WHEN "ChargeCategory" = 'Usage' THEN value END)"""
+    other = """sum(CASE WHEN "ChargeCategory" <> 'Usage' THEN value END)"""
+    return (
+        f"SELECT coalesce({usage}, 0) / {complete} * {total} + coalesce({other}, 0) AS value FROM (\n"
+        f'SELECT "ChargeCategory", {_converted(spec)} AS value FROM (\n{_charges(spec, group, t)})\n'
+        f'WHERE "ChargePeriodStart" < {moment(horizon)})'
+    )
+
+
+def _charges(spec: TrancheSpend, group: Group, t: int) -> str:
+    """SELECT of the tranche's charges that count at `t`, each with its `amount`."""
     inside = [
         f'"ChargePeriodStart" >= {moment(spec.from_t)}',
         f'"ChargePeriodStart" < {moment(spec.to_t)}',
@@ -168,11 +184,10 @@ def _spend(spec: TrancheSpend, group: Group, t: int) -> str:
         *where(spec.match, group),
     ]
     return (
-        f"SELECT coalesce(sum({_converted(spec)}), 0) AS value FROM (\n"
         f"  SELECT *, {_applied(spec)} AS amount FROM (\n"
         f'    SELECT * FROM billing WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}\n'
         f'    QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC) = 1)\n'
-        f"  WHERE {_all(inside)})"
+        f"  WHERE {_all(inside)}"
     )
 
 
@@ -207,8 +222,8 @@ def _rate(currency: str, since: int, rate: Decimal) -> str:
 
 
 def _age(event_type: EventType, group: Group, t: int) -> str:
-    within = [f"known_from <= {moment(t)}", f'"time" >= {moment(t - EXPECTED)}', *where((), group)]
-    return f'SELECT epoch({moment(t)}) - epoch(max("time")) AS value FROM {event_type.view}\nWHERE {_all(within)}'
+    age = f'epoch({moment(t)}) - epoch(max("time"))'
+    return f"SELECT {age} AS value FROM {event_type.view}\nWHERE {_within((), group, t, EXPECTED)}"
 
 
 def _balance(spec: FateBalance, group: Group, t: int) -> str:

@@ -18,10 +18,15 @@ DAY = 86_400
 
 
 class Forecast(NamedTuple):
-    """What a tranche will have cost by its end, and the complete days (UTC) it is projected from."""
+    """What a tranche will have cost by its end.
+
+    Projected from `complete_days` UTC days before `horizon` (epoch seconds) to `total_days`.
+    """
 
     amount: Decimal
     complete_days: int
+    total_days: int
+    horizon: int
     daily_usage: Decimal
 
 
@@ -45,7 +50,7 @@ def forecast(days: Iterable[DaySpend], t: int, clause: TrancheClause) -> Forecas
             usage += spent.usage
             other += spent.other
     daily = usage / complete
-    return Forecast(daily * total + other, complete, daily)
+    return Forecast(daily * total + other, complete, total, horizon, daily)
 
 
 class _Tranche(ClauseRule[TrancheClause]):
@@ -111,8 +116,6 @@ class TrancheOverrunForecast(_Tranche):
         state: State = "breach" if course.amount > self.clause_of_contract.ceiling else "ok"
         facts = {
             "spent": row.amount,
-            "complete_days": course.complete_days,
-            "daily_usage": course.daily_usage,
-            "passed": row.amount > self.clause_of_contract.ceiling,
+            "course": course,
         }
         return Verdict(terms, row.by, t, state, float(course.amount), row.samples, True, facts)

@@ -116,7 +116,12 @@ def fill(con: duckdb.DuckDBPyConnection, event_type: EventType, events: list[Eve
 
 
 def _fill_partial(
-    con: duckdb.DuckDBPyConnection, event_type: EventType, series: int, window: int, known: int, found: list[Event]
+    con: duckdb.DuckDBPyConnection,
+    event_type: EventType,
+    series: int,
+    window: int,
+    known: int,
+    found: list[Event],
 ) -> None:
     view = event_type.view
     row: dict[str, Any] = {
@@ -127,13 +132,21 @@ def _fill_partial(
         "last_time": at(max(e.time for e in found)),
     }
     for measure in event_type.numbers:
-        values = [(e.time, e.n, dict(e.numbers)[measure.name]) for e in found if measure.name in dict(e.numbers)]
+        values = [
+            (e.time, e.n, dict(e.numbers)[measure.name]) for e in found if measure.name in dict(e.numbers)
+        ]
         row[f"{measure.name}_count"] = len(values)
         if values:
             quanta = [int((Decimal(str(v)) / measure.quantum).to_integral_value()) for _, _, v in values]
             row[f"{measure.name}_sum"] = sum(quanta)
             time, n, value = max(values)
-            row[f"{measure.name}_last"] = {"time": at(time), "source": "s", "id": str(n), "idx": 0, "value": value}
+            row[f"{measure.name}_last"] = {
+                "time": at(time),
+                "source": "s",
+                "id": str(n),
+                "idx": 0,
+                "value": value,
+            }
     con.execute(
         f"INSERT INTO partials_{view}_10s BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row
     )
@@ -271,7 +284,9 @@ SQL = settings(max_examples=15, deadline=None)
 
 
 @ORACLE
-@given(gpu_events(), RANGES, st.sampled_from([90, 30, 200]), st.sampled_from(["observed", "healthy", "in_use"]))
+@given(
+    gpu_events(), RANGES, st.sampled_from([90, 30, 200]), st.sampled_from(["observed", "healthy", "in_use"])
+)
 def test_gpus_are_counted_exactly_with_the_silent_carried_and_the_lost_told(
     events: list[Event], instants: tuple[int, int], span: int, counts: Any
 ) -> None:
@@ -361,7 +376,9 @@ def energy_events(draw: st.DrawFn) -> list[Event]:
 
 @ORACLE
 @given(energy_events(), RANGES)
-def test_metered_power_is_the_mean_of_each_feed_summed(events: list[Event], instants: tuple[int, int]) -> None:
+def test_metered_power_is_the_mean_of_each_feed_summed(
+    events: list[Event], instants: tuple[int, int]
+) -> None:
     con = ledger(events)
     t0, t1 = instants
 
@@ -387,7 +404,9 @@ def queue_events(draw: st.DrawFn) -> list[Event]:
         waits = st.lists(st.floats(0, 100_000, allow_nan=False), max_size=4)
         known_from = int(time // 10) * 10 + 10 + draw(_lateness)
         events.append(
-            Event("queue", draw(st.integers(1, 2)), time, known_from, "", numbers, None, tuple(draw(waits)), n)
+            Event(
+                "queue", draw(st.integers(1, 2)), time, known_from, "", numbers, None, tuple(draw(waits)), n
+            )
         )
     return events
 
@@ -535,7 +554,9 @@ def publish(con: duckdb.DuckDBPyConnection, events: Iterable[Event]) -> None:
 def agrees(con: duckdb.DuckDBPyConnection, spec: ReadingSpec, t: int) -> None:
     for row in read(con, spec, T + t - 10, T + t, CATALOG).at(T + t):
         by = getattr(spec, "by", ())
-        sql = sql_of(spec, by, dict(zip(by, row.by, strict=True)), T + t, CATALOG, row.basis.startswith("oldest"))
+        sql = sql_of(
+            spec, by, dict(zip(by, row.by, strict=True)), T + t, CATALOG, row.basis.startswith("oldest")
+        )
         (found,) = con.execute(sql).fetchone() or (None,)
         if row.value is not None and row.basis != "nothing is pending and none was admitted":
             assert float(found) == pytest.approx(row.value, rel=1e-9, abs=0.004), sql

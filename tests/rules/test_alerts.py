@@ -36,7 +36,9 @@ def histories(draw: st.DrawFn) -> list[Verdict]:
     return history
 
 
-def play(history: list[Verdict], state: AlertState | None = None) -> list[tuple[AlertState | None, AlertChange | None]]:
+def play(
+    history: list[Verdict], state: AlertState | None = None
+) -> list[tuple[AlertState | None, AlertChange | None]]:
     steps = []
     for one in history:
         state, change = step(state, one, one.t)

@@ -51,7 +51,10 @@ def readings_of(spec: ReadingSpec, given: Sequence[Mapping[str, Any]], until: in
     """The case's readings for one spec; a `measure` or `at` narrows down which spec is meant."""
     rows = []
     for group in given:
-        if group["read"] != type(spec).__name__ or group.get("measure", "") not in (getattr(spec, "measure", ""), ""):
+        if group["read"] != type(spec).__name__ or group.get("measure", "") not in (
+            getattr(spec, "measure", ""),
+            "",
+        ):
             continue
         if group.get("topic", spec.topic) != spec.topic:
             continue
@@ -133,13 +136,20 @@ def test_readings_in_alerts_out(path: Path, tmp_path: Path) -> None:
     changes, last = run(plan, answers, until, until, saved=False)
     expected = [dict(change) for change in case["changes"]]
     found = [
-        compared(change, expected[i] if i < len(expected) else dict.fromkeys(("t", "change", "alertname", "by")))
+        compared(
+            change, expected[i] if i < len(expected) else dict.fromkeys(("t", "change", "alertname", "by"))
+        )
         for i, change in enumerate(changes)
     ]
     assert found == expected
     if "standing" in case:
         rows = [
-            {"alertname": r.alertname, "by": {n: v for n, v in r.by if v}, "state": r.state, "since": r.since - START}
+            {
+                "alertname": r.alertname,
+                "by": {n: v for n, v in r.by if v},
+                "state": r.state,
+                "since": r.since - START,
+            }
             for r in last.standing
         ]
         assert rows == [dict(row) for row in case["standing"]]

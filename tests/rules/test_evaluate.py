@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,7 +102,9 @@ def test_changes_come_in_order_of_instant_and_identity(plan: Plan, rows: list[Re
 
 
 def test_a_clause_waits_only_for_the_topics_it_reads(plan: Plan) -> None:
-    (contract,) = {id(r.contract_in_force): r.contract_in_force for r in plan.rules if hasattr(r, "contract_in_force")}.values()
+    (contract,) = {
+        id(r.contract_in_force): r.contract_in_force for r in plan.rules if hasattr(r, "contract_in_force")
+    }.values()
     found = {clause.id: topics_of(clause, contract, CATALOG) for clause in contract.clauses}
     assert found == {"floor": (GPU,), "ramp": (ENERGY, GPU), "wait": (QUEUE,), "t1": (BILLING,)}
     before = {GPU: START, ENERGY: START, QUEUE: START}
@@ -143,10 +144,15 @@ def test_the_alerts_of_a_clause_that_is_withdrawn_end(plan: Plan) -> None:
     assert {s.phase for s in states.values()} == {"firing"}
     bare = plan_of([], CATALOG)
     due = {GPU: (START + 200, START + 210)}
-    nothing: dict[ReadingSpec, Readings] = {SilentSeries(GPU): Readings(()), FateBalance(GPU, 3600): Readings(())}
+    nothing: dict[ReadingSpec, Readings] = {
+        SilentSeries(GPU): Readings(()),
+        FateBalance(GPU, 3600): Readings(()),
+    }
     after = evaluate(bare, due, nothing, states, standing)
     assert after.states == {} and after.standing == ()
-    assert [(c.kind, c.t, c.state.resolved_at) for c in after.changes] == [("resolved", START + 210, START + 210)]
+    assert [(c.kind, c.t, c.state.resolved_at) for c in after.changes] == [
+        ("resolved", START + 210, START + 210)
+    ]
 
 
 def test_alerts_end_with_the_term_of_the_contract(plan: Plan) -> None:
@@ -154,5 +160,9 @@ def test_alerts_end_with_the_term_of_the_contract(plan: Plan) -> None:
     answers = {spec: Readings(rows if isinstance(spec, EntityCount) else ()) for spec in answer(plan, [])}
     due = {GPU: (1_798_761_600 - 60, 1_798_761_600 + 40)}
     found = evaluate(plan, due, answers, {})
-    assert [(c.kind, c.t - 1_798_761_600) for c in found.changes] == [("pending", -50), ("firing", -30), ("resolved", 20)]
+    assert [(c.kind, c.t - 1_798_761_600) for c in found.changes] == [
+        ("pending", -50),
+        ("firing", -30),
+        ("resolved", 20),
+    ]
     assert found.states == {} and found.standing == ()
