@@ -1,0 +1,258 @@
+"""A status as a terminal shows it: figures, topics, standing, alerts; worst first.
+
+Used by `gigawatch status` and by the demo.  Everything that came from outside is made printable here: a label
+must not draw on somebody's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Status = Mapping[str, Any]
+Mood = Literal["firing", "pending", "unknown", "ok"]
+
+MOODS: tuple[Mood, ...] = ("firing", "pending", "unknown", "ok")
+STYLES: Mapping[str, str] = {
+    "firing": "bold red",
+    "pending": "yellow",
+    "unknown": "magenta",
+    "ok": "green",
+    "resolved": "green",
+    "running": "green",
+    "stopped": "dim",
+}
+# Labels that say who is called or repeat a column, not what an alert is about.
+NOT_ABOUT = {"alertname", "clause", "contract", "severity"}
+DIMENSIONS = ("provider", "region", "site", "cluster", "sku", "queue", "workload_class", "topic", "feed")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the standing: a promise, on what, how it stands."""
+
+    mood: Mood
+    alertname: str
+    clause: str
+    about: str
+    observed: float | None
+    bound: float | None
+    unit: str
+    since: str
+
+
+def clean(text: object) -> str:
+    """`text` with everything that could steer a terminal as a visible escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit as people say it: `640 GPUs`, `4m12s`, `0.82 MW`, `9.74M USD`."""
+    if value is None:
+        return "-"
+    if unit == "s":
+        return duration(value)
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:,.2f}M {unit}"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f} {unit}"
+    return f"{value:,.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `4m12s`, `1h03m`, `3d04h`; `0.4s` below ten seconds where it matters."""
+    if 0 < abs(seconds) < 10 and seconds != int(seconds):
+        return f"{seconds:.1f}s"
+    sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{sign}{days}d{hours:02d}h"
+    if hours:
+        return f"{sign}{hours}h{minutes:02d}m"
+    return f"{sign}{minutes}m{left:02d}s" if minutes else f"{sign}{left}s"
+
+
+def clock(at: str | None) -> str:
+    """The time of day (UTC) of an RFC 3339 instant."""
+    return "-" if at is None else f"{datetime.fromisoformat(at):%H:%M:%S}"
+
+
+def about(labels: Mapping[str, str]) -> str:
+    """What an alert is about, the telling dimensions only: `region=eu-west`."""
+    telling = [f"{name}={labels[name]}" for name in DIMENSIONS if name in labels]
+    if "cluster" in labels:
+        telling = [t for t in telling if t.startswith(("cluster=", "queue="))]
+    return clean(" ".join(telling) or "everything it covers")
+
+
+def firing(status: Status) -> list[Mapping[str, Any]]:
+    """The alerts that fire now, newest first."""
+    alerts = [alert for alert in status["alerts"] if alert["state"] == "firing"]
+    return sorted(alerts, key=lambda alert: str(alert["fired_at"]), reverse=True)
+
+
+def standing(status: Status) -> list[Line]:
+    """Every promise and how it stands, worst first; a breach that does not fire yet is pending."""
+    loud = {_key(a["alertname"], a["clause"], a["labels"]) for a in firing(status)}
+    lines = []
+    for row in status["standing"]:
+        by = json.loads(row["by_values"])
+        fires = any(k[:2] == (row["alertname"], row["clause"]) and set(by.items()) <= k[2] for k in loud)
+        calm: Mood = {"breach": "pending", "ok": "ok"}.get(row["state"], "unknown")  # type: ignore[assignment]
+        lines.append(
+            Line(
+                "firing" if fires else calm,
+                row["alertname"],
+                row["clause"],
+                about(by),
+                row["observed"],
+                row["bound"],
+                row["unit"],
+                row["since"],
+            )
+        )
+    return sorted(lines, key=lambda line: (MOODS.index(line.mood), line.clause, line.alertname))
+
+
+def _key(
+    alertname: str, clause: str, labels: Mapping[str, str]
+) -> tuple[str, str, frozenset[tuple[str, str]]]:
+    return alertname, clause, frozenset(labels.items())
+
+
+def plain_table(*columns: str, title: str = "", right: Iterable[str] = ()) -> Table:
+    """A table without lines, cut rather than wrapped; `right`: columns of numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left",
+                  title_style="bold", header_style="dim", expand=False)  # fmt: skip
+    aligned = set(right)
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in aligned else "left", no_wrap=True, overflow="ellipsis"
+        )
+    return table
+
+
+def standing_table(lines: Sequence[Line], limit: int | None = None, title: str = "Contract") -> Table:
+    """Clause, observed, bound; what does not fit into `limit` rows is counted in the last one."""
+    table = plain_table("", "clause", "on", "observed", "bound", title=title, right=("observed", "bound"))
+    shown = lines if limit is None or len(lines) <= limit else lines[: limit - 1]
+    for line in shown:
+        table.add_row(
+            Text(line.mood, STYLES[line.mood]),
+            Text(clean(line.clause)) + Text(f" {line.alertname}", "dim"),
+            Text(line.about.partition("=")[2] or "all"),
+            Text(quantity(line.observed, line.unit), STYLES[line.mood] if line.mood != "ok" else ""),
+            Text(quantity(line.bound, line.unit), "dim"),
+        )
+    if len(shown) < len(lines):
+        rest = lines[len(shown) :]
+        worst = rest[0].mood
+        what = "ok" if worst == "ok" else f"{worst} or better"
+        table.add_row("", Text(f"and {len(rest)} more, {what}", "dim"))
+    return table
+
+
+def topics_table(status: Status) -> Table:
+    """Each topic with its fates, its lag and how far it has been evaluated."""
+    fates = ("in", "aggregated", "duplicate", "quarantined", "dead_lettered")
+    table = plain_table(
+        "topic", "in", "aggregated", "duplicate", "quarantined", "dead-lettered", "next offset", "lag", "evaluated to",
+        right=("in", "aggregated", "duplicate", "quarantined", "dead-lettered", "next offset", "lag"),
+    )  # fmt: skip
+    for topic in sorted({*status["by_topic"], *status["lag"]}):
+        counts = status["by_topic"].get(topic, {})
+        lag = sum(status["lag"].get(topic, {}).values())
+        cells = [f"{counts.get(fate, 0):,}" for fate in fates]
+        offset = f"{sum(status['offsets'].get(topic, {}).values()):,}"
+        table.add_row(
+            clean(topic), *cells, offset, Text(f"{lag:,}", "yellow" if lag else ""),
+            clock(status["watermarks"].get(topic)),
+        )  # fmt: skip
+    return table
+
+
+def reasons_table(status: Status) -> Table | None:
+    """Why events were not aggregated, most frequent first; None when all were."""
+    found = [
+        (n, topic, reason)
+        for topic, counts in status["by_topic"].items()
+        for reason, n in counts.get("reasons", {}).items()
+    ]
+    if not found:
+        return None
+    table = plain_table("events", "topic", "reason", title="Not aggregated, and why", right=("events",))
+    for n, topic, reason in sorted(found, reverse=True)[:20]:
+        table.add_row(f"{n:,}", clean(topic), clean(reason))
+    return table
+
+
+def alerts_table(alerts: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Alerts as rows: what, on what, since when, how bad."""
+    table = plain_table("severity", "alert", "on", "observed", "bound", "fired at (UTC)", title=title)
+    for alert in alerts:
+        table.add_row(
+            Text(clean(alert["labels"].get("severity", "")), STYLES["firing"]),
+            Text(alert["alertname"]) + Text(f" {clean(alert['clause'])}", "dim"),
+            about(alert["labels"]),
+            quantity(alert["observed"], alert["unit"]),
+            "-" if alert["observed"] is None else quantity(alert["bound"], alert["unit"]),
+            f"{datetime.fromisoformat(alert['fired_at']):%Y-%m-%d %H:%M:%S}",
+        )
+    return table
+
+
+def undelivered_table(status: Status) -> Table | None:
+    """What waits for each destination; None when everything was delivered."""
+    if not status["undelivered"]:
+        return None
+    table = plain_table("destination", "waiting", "refused", "oldest", "last error", title="Not delivered yet",
+                        right=("waiting", "refused"))  # fmt: skip
+    for row in status["undelivered"]:
+        error = clean(row["last_error"] or "")
+        table.add_row(
+            row["destination"], f"{row['count']:,}", f"{row['refused']:,}", clock(row["oldest"]), error
+        )
+    return table
+
+
+def equation(status: Status) -> str:
+    """Every event and its one fate, as a sum that must come out."""
+    e = status["events"]
+    parts = [
+        f"{e['aggregated']:,} aggregated", f"{e['duplicate']:,} duplicate", f"{e['quarantined']:,} quarantined",
+        f"{e['dead_lettered']:,} dead-lettered",
+    ]  # fmt: skip
+    return f"{e['in']:,} in = " + " + ".join(parts)
+
+
+def delays_text(status: Status) -> str:
+    """The two measured delays, p50 and p99."""
+
+    def pair(found: Mapping[str, float | None]) -> str:
+        values = [found["p50"], found["p99"]]
+        return " / ".join("-" if value is None else duration(value) for value in values)
+
+    return f"freshness {pair(status['freshness_s'])}, decision delay {pair(status['decision_delay_s'])} (p50 / p99)"
+
+
+def status_page(status: Status, head: Sequence[Text]) -> RenderableType:
+    """All of it, under the lines of `head`."""
+    parts: list[RenderableType] = [*head, Text(f"{equation(status)}; {status['rate_events_per_s']:,.0f}/s")]
+    parts += [Text(delays_text(status)), Text(""), topics_table(status)]
+    if (reasons := reasons_table(status)) is not None:
+        parts += [Text(""), reasons]
+    if lines := standing(status):
+        parts += [Text(""), standing_table(lines)]
+    parts += [Text(""), alerts_table(firing(status), "Firing")]
+    if (waiting := undelivered_table(status)) is not None:
+        parts += [Text(""), waiting]
+    return Group(*parts)
