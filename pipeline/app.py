@@ -8,19 +8,14 @@ subscribed through Faust, so it joins no consumer group; offsets are the ledger'
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import faust
 import httpx
 import structlog
@@ -31,15 +26,15 @@ from pipeline import catalog
 from pipeline.contract.loader import load_all
 from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.errors import ContractError
-from pipeline.ledger import compact, publish, readings, retention, seal, status
+from pipeline.ledger import status
 from pipeline.ledger.evaluation import load_states
+from pipeline.ledger.housekeeping import Housekeeper
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.notify.alertmanager import Alertmanager
+from pipeline.notify.delays import Delays, MeasuredOutbox, quantiles
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import Destination
 from pipeline.notify.kafka_topic import AlertTopic
-from pipeline.notify.ledger_outbox import LedgerOutbox
-from pipeline.notify.outbox import OutboxRow
 from pipeline.notify.policy import Policy
 from pipeline.notify.webhook import Webhook, authorization
 from pipeline.rules.evaluate import Plan, plan_of
@@ -59,9 +54,6 @@ BATCHES_WAITING = 2
 """Batches between source and agent: one is worked on while the next arrives, and memory stays bounded."""
 CONTRACT_EVERY = 2.0
 STATUS_EVERY = 2.0
-PRUNE_EVERY = 3600.0
-FINISH_WITHIN = 5.0
-"""Seconds that the last seal and publish may take: the whole stop has ten."""
 
 
 class _Boot(BootStrategy):
@@ -79,50 +71,6 @@ class _App(faust.App):
     BootStrategy = _Boot
 
 
-@dataclass(slots=True)
-class Delays:
-    """Seconds from a record's append, and from an alert's due instant, to its acceptance by a destination."""
-
-    freshness: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-    decision: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-
-    @staticmethod
-    def quantiles(values: Iterable[float]) -> dict[str, float | None]:
-        ordered = sorted(values)
-        if not ordered:
-            return {"p50": None, "p99": None}
-        return {
-            name: round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 3)
-            for name, q in (("p50", 0.5), ("p99", 0.99))
-        }
-
-
-class _Measured(LedgerOutbox):
-    """The ledger's outbox; remembers of each row read what its delays are measured from."""
-
-    def __init__(self, ledger: Ledger, delays: Delays) -> None:
-        super().__init__(ledger)
-        self._delays = delays
-        self._from: dict[tuple[str, int], tuple[float | None, float | None]] = {}
-
-    async def undelivered(self, destination: str, limit: int) -> Any:
-        rows = await super().undelivered(destination, limit)
-        for row in rows:
-            self._note(destination, row)
-        return rows
-
-    def _note(self, destination: str, row: OutboxRow) -> None:
-        body = json.loads(row.body)
-        self._from[destination, row.seq] = (body.get("appended_at"), body.get("due_at"))
-
-    def accepted(self, seq: int, destination: str, at: float) -> None:
-        appended, due = self._from.pop((destination, seq), (None, None))
-        if appended is not None:
-            self._delays.freshness.append(at - appended)
-        if due is not None:
-            self._delays.decision.append(at - due)
-
-
 class Gigawatch:
     """The pipeline against one Kafka cluster: open it, `run` it until `stop` is set or something fails.
 
@@ -138,9 +86,6 @@ class Gigawatch:
         self.delays = Delays()
         self.started = time.time()
         self._failure: asyncio.Future[None] | None = None
-        self._housekeeper = ThreadPoolExecutor(1, "housekeeping")
-        self._pruned = 0.0
-        self._sealed = time.time()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
@@ -151,7 +96,7 @@ class Gigawatch:
             Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
             destinations=[d.name for d in destinations],
         )  # fmt: skip
-        self._house = self.ledger.cursor()
+        self.housekeeper = Housekeeper(self.ledger, settings.seal_every)
         try:
             self.ledger.bind_cluster(cluster)
             self.ledger.plan = plan_of(self.contracts, self.catalog)
@@ -168,7 +113,7 @@ class Gigawatch:
         )  # fmt: skip
         batches = app.channel(maxsize=BATCHES_WAITING)
         self.watermarks = self._watermarks()
-        outbox = _Measured(self.ledger, self.delays)
+        outbox = MeasuredOutbox(self.ledger, self.delays)
         self.delivery = Delivery(
             outbox, destinations, policy=Policy(page_max_age=settings.page_max_age), firing=outbox.firing,
             accepted=outbox.accepted, catching_up=self._catching_up, notes=self._notes,
@@ -199,7 +144,7 @@ class Gigawatch:
 
         for every, work in (
             (settings.tick, self._tick),
-            (settings.publish_every, self._publish),
+            (settings.publish_every, self.housekeeper.keep),
             (CONTRACT_EVERY, self._look_at_contracts),
             (STATUS_EVERY, self._write_status),
         ):
@@ -223,11 +168,14 @@ class Gigawatch:
             await app.stop()
             await source.stop()
             if not self._failure.done():
-                await self._finish_in_time()
+                await self.housekeeper.finish(
+                    lambda con: status.write(settings.data, self._status(con, "stopped"))
+                )
+            else:
+                self.housekeeper.close()
             self.delivery.stop()
             await asyncio.gather(tasks[1], return_exceptions=True)
             await self._close_clients()
-            self._housekeeper.shutdown()
 
     async def _until(self, stop: asyncio.Event) -> None:
         assert self._failure is not None
@@ -353,59 +301,6 @@ class Gigawatch:
     def _use(self, contracts: tuple[Contract, ...], plan: Plan) -> None:
         self.contracts, self.ledger.plan = contracts, plan
 
-    async def _publish(self) -> None:
-        await self._in_background(self._keep_house)
-
-    async def _in_background(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._housekeeper, work)
-
-    def _keep_house(self) -> None:
-        """Publish; seal, merge and forget when it is time.  Runs beside the intake on a cursor of its own."""
-        ledger, data = self.ledger, self.settings.data
-        now = time.time()
-        con = self._house
-        publish.publish(con, data, self.catalog, fence=ledger.fence)
-        compact.compact_partials(con, self.catalog, ledger.fence)
-        if now - self._sealed >= self.settings.seal_every:
-            self._sealed = now
-            seal.seal(con, data, self.catalog, ledger.fence)
-            compact.settle_rollups(con, data, self.catalog)
-            compact.compact_history(con, data, self.catalog, ledger.fence)
-            self._fold(con)
-        if now - self._pruned >= PRUNE_EVERY:
-            self._pruned = now
-            retention.prune(con, data, self.catalog, fence=ledger.fence)
-
-    def _fold(self, con: Any) -> None:
-        for event in self.catalog.types:
-            if not event.retained:
-                readings.fold_seen(con, event, self.ledger.least_evaluated(con, event.topic))
-
-    async def _finish_in_time(self) -> None:
-        """Seal and publish; what takes longer than `FINISH_WITHIN` is interrupted and done at the next start.
-
-        Interrupting is as safe as a kill: every step with files is redone or undone by `recover`.
-        """
-        finishing = asyncio.ensure_future(self._in_background(self._finish))
-        done, _ = await asyncio.wait({finishing}, timeout=FINISH_WITHIN)
-        while not done:
-            self._house.interrupt()
-            done, _ = await asyncio.wait({finishing}, timeout=0.05)
-        if isinstance(finishing.exception(), duckdb.InterruptException):
-            log.warning(
-                "the last seal or publish was cut short; it is done at the next start, nothing is lost"
-            )
-        else:
-            finishing.result()
-
-    def _finish(self) -> None:
-        """The last seal and publish at a clean stop: what was taken in is readable."""
-        con, data, ledger = self._house, self.settings.data, self.ledger
-        status.write(data, self._status(con, "stopped"))
-        publish.publish(con, data, self.catalog, fence=ledger.fence)
-        seal.seal(con, data, self.catalog, ledger.fence)
-        status.write(data, self._status(con, "stopped"))
-
     async def _write_status(self) -> None:
         await asyncio.to_thread(self._status_file)
 
@@ -428,8 +323,8 @@ class Gigawatch:
             **status.snapshot(con),
             "lag": lag,
             "rate_events_per_s": round(self.intake.tally.rate(now), 1),
-            "freshness_s": Delays.quantiles(self.delays.freshness),
-            "decision_delay_s": Delays.quantiles(self.delays.decision),
+            "freshness_s": quantiles(self.delays.freshness),
+            "decision_delay_s": quantiles(self.delays.decision),
         }
 
 

@@ -1,0 +1,88 @@
+"""Publishing, sealing, merging and forgetting: on a thread and a connection of their own, beside the intake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+import structlog
+
+from pipeline.ledger import compact, publish, readings, retention, seal
+from pipeline.ledger.store import Ledger
+
+log = structlog.get_logger()
+
+PRUNE_EVERY = 3600.0
+FINISH_WITHIN = 5.0
+"""Seconds that the last seal and publish may take: the whole stop has ten."""
+
+
+class Housekeeper:
+    """Keeps `ledger`'s published files and tables in order; `seal_every` in seconds."""
+
+    def __init__(self, ledger: Ledger, seal_every: float) -> None:
+        self._ledger, self._seal_every = ledger, seal_every
+        self._con = ledger.cursor()
+        self._thread = ThreadPoolExecutor(1, "housekeeping")
+        self._sealed, self._pruned = time.time(), 0.0
+
+    async def keep(self) -> None:
+        """Publish; seal, merge and forget when it is time."""
+        await self._on_thread(self._keep)
+
+    async def finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Publish and seal a last time; `last` is called before and after with the connection.
+
+        What takes longer than `FINISH_WITHIN` is interrupted and done at the next start.  Interrupting is as
+        safe as a kill: every step with files is redone or undone by `recover`.
+        """
+        finishing = asyncio.ensure_future(self._on_thread(lambda: self._finish(last)))
+        done, _ = await asyncio.wait({finishing}, timeout=FINISH_WITHIN)
+        while not done:
+            self._con.interrupt()
+            done, _ = await asyncio.wait({finishing}, timeout=0.05)
+        self._thread.shutdown()
+        if isinstance(finishing.exception(), duckdb.InterruptException):
+            log.warning(
+                "the last publish or seal was cut short; it is done at the next start, nothing is lost"
+            )
+        else:
+            finishing.result()
+
+    def close(self) -> None:
+        """Without a last round: after a failure."""
+        self._con.interrupt()
+        self._thread.shutdown()
+
+    def _keep(self) -> None:
+        con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.time()
+        publish.publish(con, ledger.data, catalog, fence=ledger.fence)
+        compact.compact_partials(con, catalog, ledger.fence)
+        if now - self._sealed >= self._seal_every:
+            self._sealed = now
+            seal.seal(con, ledger.data, catalog, ledger.fence)
+            compact.settle_rollups(con, ledger.data, catalog)
+            compact.compact_history(con, ledger.data, catalog, ledger.fence)
+            self._fold()
+        if now - self._pruned >= PRUNE_EVERY:
+            self._pruned = now
+            retention.prune(con, ledger.data, catalog, fence=ledger.fence)
+
+    def _fold(self) -> None:
+        for event in self._ledger.catalog.types:
+            if not event.retained:
+                evaluated = self._ledger.least_evaluated(self._con, event.topic)
+                readings.fold_seen(self._con, event, evaluated)
+
+    def _finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        ledger = self._ledger
+        last(self._con)
+        publish.publish(self._con, ledger.data, ledger.catalog, fence=ledger.fence)
+        seal.seal(self._con, ledger.data, ledger.catalog, ledger.fence)
+        last(self._con)
+
+    async def _on_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
