@@ -39,6 +39,7 @@ from pipeline.ledger.views import (
     WIDTHS,
     PublishedTable,
     literal,
+    pattern,
     quoted,
     rollup_table,
     scan,
@@ -123,7 +124,9 @@ def _merge_hour(
     small = _small(con, paths)
     for path in set(paths) - set(small):
         os.link(data / path, data / staged / Path(path).name)
-    write_sorted(con, data / staged / name, topic, table, scan([str(data / p) for p in small], table.columns))
+    write_sorted(
+        con, data / staged / name, topic, table, scan([pattern(data, p) for p in small], table.columns)
+    )
     files.fsync(data / staged)
     step("merge.written")
     path = f"{directory}/{name}"
@@ -196,13 +199,13 @@ def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: 
 
 def _settle(con: DuckDBPyConnection, data: Path, table: PublishedTable, directory: Path, step: Step) -> None:
     # The first columns of a roll-up are its key (window and dimensions), of fates all but the last.
-    slices = sorted(str(path) for path in directory.glob("*.parquet"))
+    slices = sorted(pattern(directory, path.name) for path in directory.glob("*.parquet"))
     names = ", ".join(quoted(name) for name, _ in table.columns)
     staged = files.staging(data) / files.token()
     staged.mkdir()
     con.execute(
         f"COPY (SELECT {names} FROM {scan(slices, table.columns)} ORDER BY ALL) "
-        f"TO '{staged / WHOLE}' (FORMAT parquet, COMPRESSION zstd)"
+        f"TO {literal(str(staged / WHOLE))} (FORMAT parquet, COMPRESSION zstd)"
     )
     files.fsync(staged / WHOLE)
     files.fsync(staged)

@@ -33,6 +33,7 @@ from pipeline.ledger.views import (
     STANDING_TABLE,
     WIDTHS,
     PublishedTable,
+    literal,
     quoted,
     rollup_table,
 )
@@ -113,7 +114,7 @@ def publish(
 
 def _write(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> Path:
     target = files.staging(data) / f"{files.token()}.parquet"
-    con.execute(f"COPY ({file.select}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+    con.execute(f"COPY ({file.select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)")
     files.fsync(target)
     return target
 

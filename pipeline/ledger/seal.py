@@ -24,7 +24,17 @@ from pipeline.catalog import Catalog
 from pipeline.errors import LedgerError
 from pipeline.ledger import files
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
-from pipeline.ledger.views import HOUR, QUARANTINE, QUARANTINE_TABLE, PublishedTable, quoted, raw_table, scan
+from pipeline.ledger.views import (
+    HOUR,
+    QUARANTINE,
+    QUARANTINE_TABLE,
+    PublishedTable,
+    literal,
+    pattern,
+    quoted,
+    raw_table,
+    scan,
+)
 
 FILES_DDL = (
     "CREATE TABLE IF NOT EXISTS files(topic VARCHAR, path VARCHAR, rows BIGINT, min_time TIMESTAMP, "
@@ -101,8 +111,8 @@ def _seal_set(
     fence: Fence,
     step: Step,
 ) -> None:
-    paths = [str(data / "segments" / segment) for segment in segments]
-    rows = scan(paths, table.columns)
+    paths = [data / "segments" / segment for segment in segments]
+    rows = scan([pattern(path.parent, path.name) for path in paths], table.columns)
     with files.disk_errors(data / table.root):
         hour = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
         hours = con.execute(f"SELECT DISTINCT {hour} FROM {rows} ORDER BY 1").fetchall()
@@ -117,7 +127,7 @@ def _seal_set(
         mark_published(con, [staged.path for staged in written], fence)
         step("seal.published")
         for path in paths:
-            files.discard(Path(path))
+            files.discard(path)
 
 
 def _write_hour(
@@ -129,7 +139,7 @@ def _write_hour(
     where = f"{column} >= TIMESTAMP '{hour}' AND {column} < TIMESTAMP '{hour + timedelta(seconds=HOUR)}'"
     write_sorted(con, data / staged, topic, table, f"{rows} WHERE {where}")
     count, low, high = con.execute(
-        f"SELECT count(*), min(time), max(time) FROM '{data / staged}'"
+        f"SELECT count(*), min(time), max(time) FROM {scan(pattern(data, staged), table.columns)}"
     ).fetchall()[0]
     path = f"{table.root}/date={hour:%Y-%m-%d}/hour={hour:%H}/{name}.parquet"
     return Staged(staged, path, count, low, high)
@@ -144,7 +154,7 @@ def write_sorted(
     """
     con.execute(
         f"COPY (SELECT {', '.join(quoted(name) for name, _ in table.columns)} FROM {source} "
-        f"ORDER BY {sort_key(topic, table)}) TO '{target}' "
+        f"ORDER BY {sort_key(topic, table)}) TO {literal(str(target))} "
         f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
     )
     files.fsync(target)

@@ -6,6 +6,7 @@ also while no file exists, and NULL for a column that an older file lacks.  All 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +170,13 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def pattern(directory: Path, glob: str) -> str:
+    """A glob below a directory whose own name may hold glob characters."""
+    return re.sub(r"([\[*?])", r"[\1]", str(directory.absolute())) + "/" + glob
+
+
 def scan(files: str | list[str], columns: Columns) -> str:
-    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` may be a glob."""
+    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` are globs."""
     paths = literal(files) if isinstance(files, str) else "[" + ", ".join(map(literal, files)) + "]"
     fields = ", ".join(
         f"{literal(name)}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
@@ -183,7 +189,7 @@ def view_select(data: Path, table: PublishedTable) -> str:
     """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists."""
     names = ", ".join(quoted(name) for name, _ in table.columns)
     typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns)
-    files = scan(f"{data.absolute()}/{table.glob}", table.columns)
+    files = scan(pattern(data, table.glob), table.columns)
     return f"SELECT {names} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"
 
 
