@@ -205,12 +205,7 @@ def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa
         ("part", pa.int32()),
         ("record_time", pa.timestamp("us")),
     ]
-    head += [
-        ("source", pa.string()),
-        ("id", pa.string()),
-        ("time", pa.timestamp("us")),
-        ("series", pa.uint64()),
-    ]
+    head += [*_texts(("source", "id")), ("time", pa.timestamp("us"))]
     schema = pa.schema(head + [(name, _ARROW[sql]()) for name, sql in own])
     return pa.Table.from_pylist(list(rows), schema=schema)
 
