@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -128,6 +128,10 @@ class Span:
         step = max(1, SPREAD // max(1, row[0] if row else 0))
         for low in range(self.low, self.high, step):
             yield Span(low, min(low + step, self.high), self.seconds)
+
+    def near(self, gaps: Sequence[Gap]) -> list[Gap]:
+        """The gaps that share an instant with this span."""
+        return [g for g in gaps if g.first <= self.high and g.last > self.low]
 
     @property
     def single(self) -> bool:
@@ -271,8 +275,7 @@ def _delivered(
 ) -> Iterable[tuple[Any, ...]]:
     """Rows (t, group…, value in quanta, samples, series) of the series that are not silent."""
     for part in span.parts(con, event_type):
-        near = [g for g in gaps if g.first <= part.high and g.last > part.low]
-        yield from _delivered_within(con, spec, event_type, near, part)
+        yield from _delivered_within(con, spec, event_type, part.near(gaps), part)
 
 
 def _delivered_within(
@@ -441,17 +444,20 @@ def _reading(
 def _quantiles(
     con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, t0: int, t1: int
 ) -> list[Reading]:
-    low, high = t0 // GRID, t1 // GRID
-    waits = _admissions(con, spec, event_type, Span(low, high, spec.span))
+    whole = Span(t0 // GRID, t1 // GRID, spec.span)
     gaps, silences = silent.gaps, {}
     if gaps:
         groups = _groups_of(con, event_type, spec.match, spec.by)
         gaps = tuple(g for g in gaps if g.series in groups)
-        tally = _Tally(Span(low, high, spec.span), 0)
+        tally = _Tally(whole, 0)
         for gap in gaps:
             tally.add(groups[gap.series], gap, 0)
         silences = {(grid, by): sums[1] for grid, by, sums in tally.sums()}
-    depths = _depths(con, spec, event_type, gaps, Span(low, high, spec.lookback))
+    waits: dict[tuple[int, By], tuple[int, int]] = {}
+    depths: dict[tuple[int, By], tuple[float | None, float | None, int, int]] = {}
+    for part in whole.parts(con, event_type):
+        waits |= _admissions(con, spec, event_type, part)
+        depths |= _depths(con, spec, event_type, part.near(gaps), replace(part, seconds=spec.lookback))
     keys = {**waits, **depths, **silences}
     return [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]
 

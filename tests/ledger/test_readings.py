@@ -302,7 +302,7 @@ def test_gpus_are_counted_exactly_with_the_silent_carried_and_the_lost_told(
 
 
 @SQL
-@given(gpu_events(), st.sampled_from([(0, 130), (400, 530), (880, 1000)]), st.sampled_from([1, 7, 40_000]))
+@given(gpu_events(), st.sampled_from([(0, 70), (400, 470), (880, 950)]), st.sampled_from([1, 7, 40_000]))
 def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
     events: list[Event], instants: tuple[int, int], spread: int
 ) -> None:
