@@ -55,11 +55,14 @@ class Intake:
         self._dead_letters, self._told = dead_letters, told
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._one_at_a_time = asyncio.Lock()
+        self._stopped = False
         self.tally = Tally()
 
     async def take(self, batch: Batch) -> None:
         """Take one batch in; returns when it is committed."""
         async with self._one_at_a_time:
+            if self._stopped:
+                return  # fetched, but not taken in: it is fetched again at the next start
             delta, letters = await self._on_thread(self._process, batch)
             await self._dead_letters.write(letters)
             now = time.time()
@@ -74,7 +77,7 @@ class Intake:
 
     async def tick(self) -> None:
         """Let the watermark move without rows, unless a batch is just being taken in."""
-        if self._one_at_a_time.locked():
+        if self._stopped or self._one_at_a_time.locked():
             return
         async with self._one_at_a_time:
             now = time.time()
@@ -88,8 +91,9 @@ class Intake:
             return await self._on_thread(work, *args, **kwargs)
 
     async def stop(self) -> None:
-        """Wait for the batch under way."""
+        """Wait for the batch under way; whatever waits behind it is not taken in any more."""
         async with self._one_at_a_time:
+            self._stopped = True
             self._thread.shutdown(wait=False)
 
     def _process(self, batch: Batch):  # type: ignore[no-untyped-def]
