@@ -17,6 +17,7 @@ A kill before 3 leaves the old directory, one after it the new; `recover` makes 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
-from pipeline.ledger.publish import WHOLE
+from pipeline.ledger.publish import WHOLE, settled
 from pipeline.ledger.retention import directories, newest_watermark, partial_tables
 from pipeline.ledger.rollup_select import bounds, merge_select
 from pipeline.ledger.seal import history_table, write_sorted
@@ -49,10 +50,11 @@ log = structlog.get_logger()
 
 SETTLED_AFTER = HOUR
 """Raw hours are merged when the watermark is this far past them (seconds): late rows are rare by then."""
-ROLLUPS_SETTLED_AFTER = 600
 LARGE_FILE = 1_000_000
 """A file of so many rows is read at full speed as it is: it stays, and only smaller ones are merged."""
 PARTIALS_CLOSED_AFTER = 60
+MERGE_SECONDS = 2.0
+"""Wall clock after which merging partials leaves the rest to the next call: publishing must not wait."""
 OPEN_DELTAS = 32
 """A slice of partials that is still filling is merged after this many deltas."""
 
@@ -186,8 +188,7 @@ def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: 
         (table, directory)
         for table in (*tables, FATES_TABLE)
         for directory, start in directories(data, table)
-        if start + (table.directory or DAY) + ROLLUPS_SETTLED_AFTER <= newest
-        and not (directory / WHOLE).exists()
+        if settled(start + (table.directory or DAY), newest) and not (directory / WHOLE).exists()
     ]
     if not chosen or not possible(data):
         return 0
@@ -216,9 +217,9 @@ def _settle(con: DuckDBPyConnection, data: Path, table: PublishedTable, director
 
 
 def compact_partials(
-    con: DuckDBPyConnection, catalog: Catalog, fence: Fence = no_fence, most: int = 200
+    con: DuckDBPyConnection, catalog: Catalog, fence: Fence = no_fence, seconds: float = MERGE_SECONDS
 ) -> int:
-    """Merges rows of one key in slices that are closed or were appended to often; at most `most` slices.
+    """Merges rows of one key in slices that are closed or were appended to often, the busiest slices first.
 
     Returns how many slices were merged.  Reads give the same before and after.
     """
@@ -226,30 +227,27 @@ def compact_partials(
     widths = {w.name: w for w in WIDTHS}
     newest = newest_watermark(con) or 0
     ragged = con.execute(
-        'SELECT "view", width, epoch(period)::BIGINT, sum(deltas) FROM ragged GROUP BY ALL ORDER BY ALL'
+        'SELECT "view", width, epoch(period)::BIGINT, sum(deltas) FROM ragged '
+        "GROUP BY ALL ORDER BY 4 DESC, 1, 2, 3"
     ).fetchall()
+    deadline = time.monotonic() + seconds
     done = 0
     for view, width, start, deltas in ragged:
-        closed = start + widths[width].slice + PARTIALS_CLOSED_AFTER <= newest
-        if done == most or view not in types or not (closed or deltas >= OPEN_DELTAS):
-            continue
-        _merge_slice(con, types[view], width, start, start + widths[width].slice, deltas > 1, fence)
-        done += 1
+        end = start + widths[width].slice
+        if view in types and (end + PARTIALS_CLOSED_AFTER <= newest or deltas >= OPEN_DELTAS):
+            _merge_slice(con, types[view], width, start, end, fence)
+            done += 1
+            if time.monotonic() > deadline:
+                break
     return done
 
 
 def _merge_slice(
-    con: DuckDBPyConnection,
-    event_type: EventType,
-    width: str,
-    start: int,
-    end: int,
-    several: bool,
-    fence: Fence,
+    con: DuckDBPyConnection, event_type: EventType, width: str, start: int, end: int, fence: Fence
 ) -> None:
     inside = bounds("window_start", start, end)
     with transaction(con, fence):
-        for table in partial_tables(event_type, width) if several else ():
+        for table in partial_tables(event_type, width):
             con.execute(
                 f"CREATE OR REPLACE TEMP TABLE merged AS SELECT {merge_select(event_type, table)} "
                 f"FROM {table} WHERE {inside} GROUP BY ALL"

@@ -46,6 +46,8 @@ DIRTY_DDL = (
 `deltas` deltas were appended since they were last merged (compact.py)."""
 
 WHOLE = "all.parquet"
+SETTLED_AFTER = 600
+"""A directory of roll-ups gets one file when the newest watermark is so many seconds past it."""
 
 
 def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
@@ -129,23 +131,27 @@ def _files(
             for width in WIDTHS:
                 table = rollup_table(views[view], width)
                 if newest is None or minute >= cut(newest, keep.widths[width.name], width.directory):
-                    yield _rollup_file(data, views[view], table, minute)
+                    yield _rollup_file(data, views[view], table, minute, newest)
         elif view == "standing":
             yield PublishedFile("standing/standing.parquet", _plain_select("standing", STANDING_TABLE, ""))
         else:
             table, column = {"alerts": (ALERTS_TABLE, "time"), "fates": (FATES_TABLE, "minute")}[view]
-            yield _plain_file(data, table, column, minute)
+            yield _plain_file(data, table, column, minute, newest)
 
 
-def _rollup_file(data: Path, event_type: EventType, table: PublishedTable, moment: int) -> PublishedFile:
-    path, start, end = place(data, table, moment)
+def _rollup_file(
+    data: Path, event_type: EventType, table: PublishedTable, moment: int, newest: int | None
+) -> PublishedFile:
+    path, start, end = place(data, table, moment, newest)
     width = next(w for w in WIDTHS if table.view.endswith(f"_{w.name}"))
     build = charges_select if event_type.retained else partials_select
     return PublishedFile(path, build(event_type, width, start, end))
 
 
-def _plain_file(data: Path, table: PublishedTable, column: str, moment: int) -> PublishedFile:
-    path, start, end = place(data, table, moment)
+def _plain_file(
+    data: Path, table: PublishedTable, column: str, moment: int, newest: int | None
+) -> PublishedFile:
+    path, start, end = place(data, table, moment, newest)
     where = (
         f"WHERE {quoted(column)} >= make_timestamp({start}::BIGINT * 1000000) "
         f"AND {quoted(column)} < make_timestamp({end}::BIGINT * 1000000)"
@@ -162,20 +168,27 @@ def _plain_select(name: str, table: PublishedTable, where: str) -> str:
     return f"SELECT {', '.join(names)} FROM {name} {where} ORDER BY ALL"
 
 
-def place(data: Path, table: PublishedTable, moment: int) -> tuple[str, int, int]:
+def place(data: Path, table: PublishedTable, moment: int, newest: int | None = None) -> tuple[str, int, int]:
     """(path relative to DATA, start, end) of the file that holds `moment`, in epoch seconds.
 
-    A directory whose time is settled has one file for all of it; before that, one for each slice.
+    A directory that has settled has one file for all of it; before that, one for each slice.  One that is
+    older than the `newest` watermark before it has any file never gets slices: a backlog is written once.
     """
     span, part = table.directory or DAY, table.slice or DAY
     first = moment // span * span
     directory = f"{table.root}/{datetime.fromtimestamp(first, UTC):date=%Y-%m-%d}"
     if span == HOUR:
         directory += f"/{datetime.fromtimestamp(first, UTC):hour=%H}"
-    if part == span or (data / directory / WHOLE).exists():
+    missed = newest is not None and settled(first + span, newest) and not (data / directory).exists()
+    if part == span or missed or (data / directory / WHOLE).exists():
         return f"{directory}/{WHOLE}", first, first + span
     start = moment // part * part
     return f"{directory}/{datetime.fromtimestamp(start, UTC):%H%M}.parquet", start, start + part
+
+
+def settled(end: int, newest: int) -> bool:
+    """Whether hardly any late row is still to come for a time that ended at `end`, in epoch seconds."""
+    return end + SETTLED_AFTER <= newest
 
 
 def _note_ragged(con: DuckDBPyConnection, catalog: Catalog, marks: Sequence[tuple[str, int, int]]) -> None:

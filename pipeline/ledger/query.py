@@ -60,7 +60,7 @@ def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "
     return con
 
 
-def ask(con: DuckDBPyConnection, sql: str, catalog: Catalog | None = None) -> Result:
+def ask(con: DuckDBPyConnection, sql: str) -> Result:
     """Runs one SELECT.  QueryError says what is wrong with it and which names come nearest."""
     _only_a_select(con, sql)
     for attempt in itertools.count(1):

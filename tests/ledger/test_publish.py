@@ -204,6 +204,21 @@ def test_a_late_row_enters_an_hour_that_has_settled(ledger: Any, catalog: Catalo
     assert len(list(ledger.data.glob("rollups/*/*/**/*.parquet"))) == len(WIDTHS)
 
 
+def test_a_backlog_of_settled_hours_is_written_as_whole_files_at_once(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    ledger.add("gpu", [rows.gpu(T + 600 * i) for i in range(18)])
+    ledger.watermark(T + 2.5 * 3600)
+    ledger.publish()
+    names = sorted(p.name for p in ledger.data.glob("rollups/telemetry.gpu/10s/*/*/*"))
+    assert (
+        names
+        == ["0200.parquet", "0210.parquet", "0220.parquet", "0230.parquet", "0240.parquet", "0250.parquet"]
+        + ["all.parquet"] * 2
+    )
+    assert answers(ledger.data, catalog, "SELECT sum(samples) FROM gpu_10s") == [(18,)]
+
+
 def test_the_order_of_rows_is_window_then_dimensions(ledger: Any, catalog: Catalog, rows: Any) -> None:
     made = [rows.gpu(T + 10 * i, 0, f"c{(i * 7) % 10}") for i in range(60)]
     ledger.add("gpu", made)

@@ -9,8 +9,8 @@ import duckdb
 import pytest
 
 from pipeline.catalog import Catalog
-from pipeline.errors import LedgerError, StaleGeneration
-from pipeline.ledger import compact, query, seal
+from pipeline.errors import DiskFull, LedgerError, StaleGeneration
+from pipeline.ledger import compact, files, query, seal
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 GPU_FILES = "history/telemetry.gpu/*/*/*.parquet"
@@ -199,3 +199,16 @@ def test_sealed_and_merged_rows_keep_every_column(ledger: Any, catalog: Catalog,
     first = query.ask(con, "SELECT * FROM gpu ORDER BY time LIMIT 1")
     seen = dict(zip(first.columns, next(first.rows), strict=True))
     assert {name: value for name, value in seen.items() if value is not None} == sample
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    con = duckdb.connect()
+    with (
+        pytest.raises(DiskFull, match=r"segments: no space left on the disk .*nothing is lost"),
+        files.disk_errors(tmp_path / "segments"),
+    ):
+        con.execute("COPY (FROM range(1000000)) TO '/dev/full' (FORMAT csv, USE_TMP_FILE false)")
+    with pytest.raises(DiskFull), files.disk_errors(tmp_path), open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"row")
+    with pytest.raises(duckdb.OutOfMemoryException), files.disk_errors(tmp_path):
+        raise duckdb.OutOfMemoryException("could not allocate block of size 256.0 KiB")
