@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -20,12 +21,14 @@ BODY_LIMIT = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One alert of one request; `received_at` is wall clock, epoch seconds."""
+    """One alert of one request; `received_at` is wall clock, `happened_at` when it fired or resolved, in event
+    time; both epoch seconds."""
 
     received_at: float
     status: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    happened_at: float
 
     @property
     def alertname(self) -> str:
@@ -71,7 +74,8 @@ class Receiver:
         """Note every alert of a body."""
         now = time.time()
         for alert in body["alerts"]:
-            found = Delivery(now, alert["status"], alert["labels"], alert["annotations"])
+            at = datetime.fromisoformat(alert["startsAt" if alert["status"] == "firing" else "endsAt"])
+            found = Delivery(now, alert["status"], alert["labels"], alert["annotations"], at.timestamp())
             self.deliveries.append(found)
             if self._heard:
                 self._heard(found)

@@ -171,6 +171,12 @@ def age(status: Mapping[str, Any], now: float) -> float:
     return max(0.0, now - datetime.fromisoformat(status["written_at"]).timestamp())
 
 
+def least_watermark(status: Mapping[str, Any]) -> float | None:
+    """How far every topic that has begun is evaluated, epoch seconds; None before the first."""
+    marks = [datetime.fromisoformat(mark).timestamp() for mark in status["watermarks"].values()]
+    return min(marks, default=None)
+
+
 def with_ends(status: Mapping[str, Any], ends: Mapping[str, Mapping[int, tuple[int, int]]]) -> dict[str, Any]:
     """The same with the lag that follows from `ends`: topic → partition → (first, end), asked of Kafka now.
 

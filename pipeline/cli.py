@@ -1,0 +1,769 @@
+"""The commands: each one reads its options, calls one thing, and prints what came of it.
+
+A GigawatchError ends any of them with its message on stderr and the exit code of its class.  It is longer than
+other files because every option carries its help text.  What a command needs is imported inside it: Faust,
+DuckDB and Kafka take a second to load, and `gigawatch --help` needs none of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import structlog
+import typer
+
+from pipeline.errors import GigawatchError, SettingsError
+from pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipeline.stream.deadletter_tools import Letter
+
+NO_ARGUMENTS = {"no_args_is_help": True, "rich_markup_mode": "rich"}
+EXAMPLES = """
+[bold]Start here[/]
+  gigawatch demo                                          see it work: nothing else is needed
+  gigawatch contract check contract.yaml                  is the contract right?
+  gigawatch run --bootstrap HOST:PORT --contract contract.yaml --alertmanager http://HOST:9093
+"""
+
+app = typer.Typer(
+    help="Holds AI-compute suppliers to their contracts: Kafka telemetry in, contract alerts out.",
+    epilog="Every setting may also stand in a GIGAWATCH_… variable or in a TOML file (--config).",
+    pretty_exceptions_enable=False,  # it prints local variables, and settings hold passwords
+    add_completion=False,
+    **NO_ARGUMENTS,  # type: ignore[arg-type]
+)
+topics_app = typer.Typer(help="The Kafka topics that the pipeline reads and writes.", **NO_ARGUMENTS)  # type: ignore[arg-type]
+contract_app = typer.Typer(help="Contracts, before they run.", **NO_ARGUMENTS)  # type: ignore[arg-type]
+deadletter_app = typer.Typer(help="Records that could not be understood.", **NO_ARGUMENTS)  # type: ignore[arg-type]
+app.add_typer(topics_app, name="topics")
+app.add_typer(contract_app, name="contract")
+app.add_typer(deadletter_app, name="deadletter")
+
+
+class Level(StrEnum):
+    """Log levels."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+class Format(StrEnum):
+    """Forms of a query's result."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+Bootstrap = Annotated[
+    str | None, typer.Option(help="Kafka brokers, HOST:PORT[,HOST:PORT…].  [default: 127.0.0.1:9092]")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="The data directory of a pipeline.  [default: gigawatch-data]")
+]
+Config = Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")]
+Speed = Annotated[
+    float | None, typer.Option(help="Seconds of event time for each second of the clock; 1 is real time.")
+]
+Scenario = Annotated[str, typer.Option(help="peak-season, steady, or the path of a scenario file.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gigawatch {version('gigawatch')}")
+        raise typer.Exit
+
+
+@app.callback(epilog=EXAMPLES)
+def _every_command(
+    log_level: Annotated[
+        Level, typer.Option(envvar="GIGAWATCH_LOG_LEVEL", help="What is logged, to stderr, at least.")
+    ] = Level.info,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    log_to_stderr(log_level.value)
+
+
+@app.command()
+def demo(
+    scenario: Scenario = "peak-season",
+    duration: Annotated[
+        str | None, typer.Option(help="How long the scenario plays, such as 60s or 2m.  [default: 2m]")
+    ] = None,
+    speed: Speed = None,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Lines in place of the live screen, and end with the scenario.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write figures and alerts as JSON to this file.")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Where everything is kept; a new demo empties it.")] = Path(
+        "gigawatch-demo"
+    ),
+    port: Annotated[int, typer.Option(help="Port of the embedded Kafka; 0 takes a free one.")] = 0,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Go on with what the last demo left in --data.")
+    ] = False,
+) -> None:
+    """A real Kafka, the pipeline and a scenario on this machine; nothing else is needed.
+
+    Without a terminal it is headless.  Exit code 0 if exactly the promised alerts came, 1 if not.
+
+    Example: gigawatch demo --scenario peak-season --duration 60s --headless --report report.json
+    """
+    from pipeline.embed.demo import DemoOptions, run_demo
+    from pipeline.embed.screen import Screen
+
+    log_to_stderr("warning")
+    live = not headless and sys.stdin.isatty() and sys.stdout.isatty()
+    options = DemoOptions(
+        scenario=scenario, data=data, duration=_seconds("--duration", duration), speed=speed, port=port,
+        report=report, stay=live,
+    )  # fmt: skip
+    raise typer.Exit(run_demo(options, Screen(live)))
+
+
+@app.command()
+def run(
+    bootstrap: Bootstrap = None,
+    contract: Annotated[
+        Path | None, typer.Option(help="A contract file, or a directory of them; a change is taken over.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Where ledger and history live.  [default: gigawatch-data]")
+    ] = None,
+    alertmanager: Annotated[str | None, typer.Option(help="Base URL of an Alertmanager.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="URL that gets alerts in the body of Alertmanager's webhooks.")
+    ] = None,
+    webhook_token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token for the webhook.")
+    ] = None,
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
+    seal_every: Annotated[
+        float | None, typer.Option(help="Age (s) that published raw rows reach at most.  [default: 300]")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
+
+    Every setting may also stand in the environment (GIGAWATCH_SEAL_EVERY) or in a TOML file (seal_every = 60);
+    the command line counts before the environment, the environment before the file.  TLS and SASL:
+    GIGAWATCH_SECURITY_PROTOCOL, _SASL_MECHANISM, _SASL_PLAIN_USERNAME, _SASL_PASSWORD_FILE, _SSL_CAFILE, ….
+
+    Example: gigawatch run --bootstrap kafka:9092 --contract contracts/ --data /var/lib/gigawatch
+    """
+    settings = load_settings(
+        config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every,
+    )  # fmt: skip
+    from pipeline import app as wiring
+
+    wiring.run(settings)
+
+
+@app.command()
+def kafka(
+    port: Annotated[int, typer.Option(help="Port on the loopback; 0 takes a free one.")] = 9092,
+    data: Annotated[Path, typer.Option(help="Where the broker keeps its log.")] = Path("gigawatch-kafka"),
+    prefetch: Annotated[
+        bool, typer.Option("--prefetch", help="Have all that a start needs on this machine, and stop.")
+    ] = False,
+) -> None:
+    """Apache Kafka on this machine, for trials: one node, loopback only, until Ctrl-C.
+
+    Example: gigawatch kafka --port 9092
+    """
+    from pipeline.embed.kafka import EmbeddedKafka
+    from pipeline.embed.kafka import prefetch as fetch
+    from pipeline.embed.screen import Screen
+
+    screen = Screen(sys.stdout.isatty())
+    try:
+        if prefetch:
+            fetch(screen.step)
+            screen.note("everything is there")
+            return
+        with _stopped_by_signal() as stop, EmbeddedKafka(data, port, progress=screen.step) as broker:
+            screen.note(f"Kafka answers at {broker.bootstrap}; its log is in {data}; Ctrl-C stops it")
+            while not stop.wait(1.0):
+                if broker.pid is None:
+                    raise GigawatchError(f"the broker has ended by itself; see {broker.log_file}")
+    finally:
+        screen.close()
+
+
+@topics_app.command("create")
+def topics_create(
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each telemetry topic.")] = 4,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """Make the topics that are not there yet; one that exists is left as it is, and differences are told.
+
+    Example: gigawatch topics create --partitions 12 --bootstrap kafka:9092
+    """
+    from pipeline.stream.topics import create_topics
+
+    settings = load_settings(config, bootstrap=bootstrap)
+    for done in create_topics(settings.bootstrap, _specs(settings, partitions), settings.kafka_client()):
+        typer.echo(f"{done.name}: {done.what}" + "".join(f"; {text}" for text in done.differs))
+
+
+@topics_app.command("describe")
+def topics_describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
+    """The pipeline's topics as they are on the broker.
+
+    Example: gigawatch topics describe --bootstrap kafka:9092
+    """
+    from rich.console import Console
+
+    from pipeline.serve.terminal import plain_table
+    from pipeline.stream.topics import describe_topics
+
+    settings = load_settings(config, bootstrap=bootstrap)
+    names = [spec.name for spec in _specs(settings, 1)]
+    found = {
+        state.name: state for state in describe_topics(settings.bootstrap, names, settings.kafka_client())
+    }
+    table = plain_table("topic", "partitions", "replicas", "records", "set on the topic",
+                        right=("partitions", "replicas", "records"))  # fmt: skip
+    for name in names:
+        if (state := found.get(name)) is None:
+            table.add_row(name, "-", "-", "-", "does not exist: gigawatch topics create makes it")
+            continue
+        config_text = " ".join(f"{key}={value}" for key, value in sorted(state.config.items()))
+        table.add_row(name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Option(help="peak-season, steady, or the path of a scenario file.")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Directory of recorded CSV files, to be replayed.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="With --trace: which column is which field.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="GPU samples for each second of the clock: scales the fleet.")
+    ] = None,
+    speed: Speed = None,
+    duration: Annotated[
+        str | None, typer.Option(help="How long a scenario plays, such as 60s or 2m.")
+    ] = None,
+    arrays: Annotated[
+        bool, typer.Option("--arrays", help="One message for each node or rack, in place of each GPU.")
+    ] = False,
+    binary: Annotated[bool, typer.Option("--binary", help="CloudEvents in binary content mode.")] = False,
+    write_contract: Annotated[
+        Path | None,
+        typer.Option(help="Write the scenario's contract, with the instants of this play, into a directory."),
+    ] = None,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """Play a scenario, or replay a recorded day, into Kafka.
+
+    Examples:
+
+      gigawatch simulate --scenario steady --rate 20000
+
+      gigawatch simulate --trace recordings/ --mapping mapping.yaml --speed 60
+    """
+    import asyncio
+
+    settings = load_settings(config, bootstrap=bootstrap)
+    mode = "binary" if binary else "structured"
+    if trace is not None:
+        if scenario is not None:
+            raise SettingsError("simulate: found both --scenario and --trace, expected one of them")
+        _only_with("--scenario", rate=rate, duration=duration, arrays=arrays or None,
+                   write_contract=write_contract)  # fmt: skip
+        work = _replay(settings, trace, mapping, speed, mode)
+    elif scenario is not None:
+        _only_with("--trace", mapping=mapping)
+        pace = _seconds("--duration", duration)
+        work = _play(settings, scenario, rate, speed, pace, arrays, mode, write_contract)
+    else:
+        raise SettingsError("simulate: found neither --scenario nor --trace, expected one of them")
+    asyncio.run(_until_interrupted(work))
+
+
+@contract_app.command("check")
+def contract_check(
+    files: Annotated[list[Path], typer.Argument(help="Contract files, or directories of them.")],
+) -> None:
+    """Every fault of contracts that are to run together, each with its place; exit code 2 if there is one.
+
+    Example: gigawatch contract check contracts/
+    """
+    from pipeline.contract.loader import check, load_all
+    from pipeline.contract.summary import summary
+
+    faults = check(files)
+    if faults:
+        for fault in faults:
+            typer.echo(str(fault), err=True)
+        count = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
+        typer.echo(f"{count}: a contract is taken as a whole, so nothing of it would run", err=True)
+        raise typer.Exit(2)
+    now = int(time.time())
+    for contract in [one for file in files for one in load_all(file)]:
+        typer.echo("\n".join(summary(contract, now)))
+
+
+@app.command()
+def status(
+    data: Data = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(help="Kafka to ask for the ends.  [default: the pipeline's own]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")] = False,
+    config: Config = None,
+) -> None:
+    """How a pipeline stands: offsets, lag, fates, standing, firing alerts; beside it, or after it has ended.
+
+    Example: gigawatch status --data gigawatch-demo
+    """
+    import json
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipeline.ledger.status import report
+    from pipeline.serve.terminal import status_page
+
+    settings = load_settings(config, data=data, bootstrap=bootstrap)
+    found, state = _status_now(settings, asked=bootstrap)
+    if as_json:
+        extra = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
+        typer.echo(json.dumps({**report(found), **{k: found[k] for k in extra}, "pipeline": state}, indent=1))
+        return
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    console.print(status_page(found, [Text(line) for line in _head(settings, found, state)]))
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT; without it, read from standard input.")
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="How rows are written.")] = Format.table,
+    data: Data = None,
+    config: Config = None,
+) -> None:
+    """Ask the published history; works beside a running pipeline.
+
+    Views: gpu, queue, energy, billing, quarantine (raw); each of the four with _10s, _1m, _15m, _1h, _1d
+    (roll-ups); alerts, standing, fates.  Times are UTC.
+
+    Example: gigawatch sql "SELECT region, max(gpus) FROM gpu_1m GROUP BY ALL" --format csv
+    """
+    from pipeline import catalog
+    from pipeline.ledger.query import ask, open_views, render
+
+    settings = load_settings(config, data=data)
+    if query is None:
+        if sys.stdin.isatty():
+            raise SettingsError(
+                "sql: found no query, expected one SELECT as an argument or on standard input"
+            )
+        query = sys.stdin.read()
+    types = catalog.load(settings.schemas)
+    with open_views(settings.data, types) as con:
+        for piece in render(ask(con, query), form.value):
+            sys.stdout.write(piece)
+
+
+OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
+ForReason = Annotated[str | None, typer.Option("--reason", help="Only records with this reason.")]
+
+
+@deadletter_app.command("list")
+def deadletter_list(
+    topic: OfTopic = None,
+    reason: ForReason = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """What could not be understood, and why; oldest first.
+
+    Example: gigawatch deadletter list --reason not_json
+    """
+    from collections import deque
+
+    from rich.console import Console
+
+    from pipeline.serve.terminal import clean, plain_table
+    from pipeline.stream.deadletter_tools import letters
+
+    settings = load_settings(config, bootstrap=bootstrap)
+    newest: deque[Letter] = deque(maxlen=limit)
+    count = 0
+    for letter in letters(
+        settings.bootstrap, settings.deadletter_topic, settings.kafka_client(), topic=topic, reason=reason
+    ):
+        newest.append(letter)
+        count += 1
+    table = plain_table("record", "reason", "bytes", "time (UTC)", "kept", right=("bytes",))
+    for letter in newest:
+        size = "null" if letter.size is None else f"{letter.size:,}"
+        table.add_row(
+            clean(letter.name),
+            clean(letter.reason),
+            size,
+            _utc_text(letter.time_ms),
+            "in part" if letter.cut else "whole",
+        )
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"{len(newest)} of {count}" if count > len(newest) else f"{count} in all", highlight=False)
+
+
+@deadletter_app.command("show")
+def deadletter_show(
+    record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` prints it.")],
+    max_bytes: Annotated[int, typer.Option(min=1, help="So much of the value at most.")] = 4096,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """One dead letter: reasons, headers, key, and its value with everything unprintable escaped.
+
+    Example: gigawatch deadletter show telemetry.gpu/0/1234
+    """
+    from pipeline import catalog
+    from pipeline.serve.terminal import clean
+    from pipeline.stream.deadletter_tools import find, verdicts
+
+    settings = load_settings(config, bootstrap=bootstrap)
+    letter = find(settings.bootstrap, settings.deadletter_topic, record, settings.kafka_client())
+    now = verdicts(letter, catalog.load(settings.schemas), settings.max_message_bytes)
+    today = ", ".join(f"{n} {fate}{f' ({why})' if why else ''}" for (fate, why), n in sorted(now.items()))
+    lines = [
+        f"record     {clean(letter.name)}, {_utc_text(letter.time_ms)} UTC",
+        f"reasons    {clean(letter.reasons)}",
+        f"read now   {clean(today)}" + (f"; not whole: {letter.cut}" if letter.cut else ""),
+        f"key        {_escaped(letter.key)}",
+        *(f"header     {clean(name)}: {_escaped(value)}" for name, value in letter.headers),
+        f"value      {'null' if letter.size is None else f'{letter.size:,} bytes'}",
+    ]  # fmt: skip
+    typer.echo("\n".join(lines))
+    if letter.size:
+        value = letter.value or b""
+        more = f" … and {len(value) - max_bytes:,} bytes more" if len(value) > max_bytes else ""
+        typer.echo(_escaped(value[:max_bytes]) + more)
+
+
+@deadletter_app.command("replay")
+def deadletter_replay(
+    records: Annotated[
+        list[str] | None, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` prints it.")
+    ] = None,
+    topic: OfTopic = None,
+    reason: ForReason = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter that is there.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also arrays of which good samples were taken in already.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
+    ] = False,
+    bootstrap: Bootstrap = None,
+    config: Config = None,
+) -> None:
+    """Send records again to where they came from: their bytes, key and headers; exit code 1 if one is refused.
+
+    The dead letters stay.  A record that is still wrong comes back as another one.
+
+    Example: gigawatch deadletter replay --reason unknown_type --dry-run
+    """
+    from pipeline import catalog
+    from pipeline.stream.deadletter_tools import checked_name, letters, replay
+
+    if not (records or topic or reason or everything):
+        raise SettingsError(
+            "replay: found nothing to choose by, expected records, --topic, --reason, or --all for every one"
+        )
+    settings = load_settings(config, bootstrap=bootstrap)
+    client = settings.kafka_client()
+    names = [checked_name(name) for name in records or ()]
+    chosen = letters(
+        settings.bootstrap, settings.deadletter_topic, client, topic=topic, reason=reason, names=names
+    )
+    done = replay(
+        settings.bootstrap, chosen, client, catalog=catalog.load(settings.schemas),
+        max_message_bytes=settings.max_message_bytes, dry_run=dry_run, partial=partial,
+    )  # fmt: skip
+    refused = missing = 0
+    left = set(names)
+    for each in done:
+        left.discard(each.letter.name)
+        refused += each.outcome == "refused"
+        typer.echo(f"{each.letter.name}: {each.outcome}" + (f": {each.why}" if each.why else ""))
+    for name in sorted(left):
+        missing += 1
+        typer.echo(f"{name}: no dead letter about it", err=True)
+    if refused or missing:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The command line: what a user can cause is one message and an exit code, never a traceback."""
+    try:
+        app(prog_name="gigawatch")
+    except GigawatchError as error:
+        print(f"gigawatch: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log_to_stderr(level: str) -> None:
+    """Human lines where stderr is a terminal, JSON lines where a machine reads them.
+
+    Libraries log through the same lines; those that are chatty from `warning` on, unless `level` is debug.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    human = sys.stderr.isatty()
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer()]
+        if human
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [lines]
+    root.setLevel(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    if level != "debug":
+        for name in ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    """`60s`, `2m` or `90` as seconds.  Raises SettingsError."""
+    from pipeline.embed.sim_spec import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return float(parse_duration(int(text) if text.isdigit() else text))
+    except ValueError as error:
+        raise SettingsError(f"{option}: {error}") from error
+
+
+def _specs(settings: Settings, partitions: int) -> list[Any]:
+    from dataclasses import replace
+
+    from pipeline import catalog
+    from pipeline.stream.topics import ALERTS, DEADLETTER, default_specs
+
+    names = {DEADLETTER: settings.deadletter_topic, ALERTS: settings.alerts_topic}
+    specs = default_specs(catalog.load(settings.schemas).topics, partitions)
+    named = [replace(spec, name=names.get(spec.name, spec.name)) for spec in specs]
+    return [spec for spec in named if spec.name]
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; before the `with` is entered they interrupt as usual."""
+    stop = threading.Event()
+    before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _until_interrupted(work: Any) -> None:
+    """Await `work`; SIGINT and SIGTERM end it early, and that is no error."""
+    import asyncio
+
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        typer.echo("interrupted", err=True)
+
+
+def _only_with(owner: str, **given: object) -> None:
+    """Refuse options that mean nothing here: silence would look like obedience."""
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise SettingsError(f"simulate: found {option}, expected it only with {owner}")
+
+
+async def _play(
+    settings: Settings, name: str, rate: float | None, speed: float | None, duration: float | None, arrays: bool,
+    mode: Any, contracts: Path | None,
+) -> None:  # fmt: skip
+    from pipeline.embed.scenarios import load, plan
+    from pipeline.embed.simulator import simulate as write
+
+    play = plan(load(name), time.time(), rate=rate, speed=speed, duration=duration)
+    if contracts is not None:
+        typer.echo(f"contract: {play.write_contract(contracts)}", err=True)
+    sent = await write(
+        settings.bootstrap,
+        play,
+        arrays=arrays,
+        mode=mode,
+        progress=_counter(),
+        client_settings=settings.kafka_client(),
+    )
+    _sent(sent)
+
+
+async def _replay(
+    settings: Settings, trace: Path, mapping: Path | None, speed: float | None, mode: Any
+) -> None:
+    from pipeline.embed.sim_replay import replay
+    from pipeline.embed.trace import load_mapping, record
+
+    if mapping is None:
+        raise SettingsError(
+            "simulate: found --trace without --mapping, expected the file that says which column is what"
+        )
+    recording = record(load_mapping(mapping), trace)
+    rows = ", ".join(f"{n:,} of {file}" for file, n in recording.rows.items())
+    typer.echo(
+        f"{recording.name}: {len(recording.events):,} events from rows {rows}; {recording.late:,} late",
+        err=True,
+    )
+    sent = await replay(
+        settings.bootstrap,
+        recording,
+        speed=speed,
+        mode=mode,
+        progress=_counter(),
+        client_settings=settings.kafka_client(),
+    )
+    _sent(sent)
+
+
+def _counter() -> Any:
+    """Progress on a terminal's stderr, one line that is written over."""
+
+    def show(sent: Any) -> None:
+        at = datetime.fromtimestamp(sent.event_time_ms / 1000, UTC)
+        print(
+            f"\r{sent.samples.total():,} events, {sent.rate:,.0f}/s, event time {at:%F %T} UTC ",
+            end="",
+            file=sys.stderr,
+        )
+
+    return show if sys.stderr.isatty() else None
+
+
+def _sent(sent: Any) -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    by_topic = ", ".join(f"{n:,} to {topic}" for topic, n in sorted(sent.samples.items()))
+    typer.echo(f"{sent.samples.total():,} events in {sent.seconds:.1f} s: {by_topic}")
+
+
+def _status_now(settings: Settings, asked: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last status with the lag as Kafka has it now, and what is known of the process and the broker."""
+    from pipeline.ledger import status as ledger_status
+    from pipeline.stream.topics import describe_topics
+
+    found = ledger_status.read(settings.data)
+    if found is None:
+        raise SettingsError(
+            f"{settings.data}: no status there, expected the data directory of a pipeline that has run; name it with --data"
+        )
+    age = ledger_status.age(found, time.time())
+    running = (found["state"] == "running" and age < 10) or ledger_status.writer_of(settings.data) is not None
+    bootstrap = asked or found["bootstrap"]
+    kafka: dict[str, Any] = {"bootstrap": bootstrap, "answers": True, "error": None}
+    try:
+        states = describe_topics(bootstrap, list(found["lag"]), settings.kafka_client())
+        found = ledger_status.with_ends(found, {state.name: state.offsets for state in states})
+    except GigawatchError as error:
+        kafka |= {"answers": False, "error": str(error)}
+    state = {"running": running, "pid": found["pid"] if running else None, "written_at": found["written_at"],
+             "age_s": round(age, 1), "kafka": kafka}  # fmt: skip
+    return found, state
+
+
+def _head(settings: Settings, found: dict[str, Any], state: dict[str, Any]) -> Iterable[str]:
+    from pipeline.serve.terminal import clean, duration
+
+    age = duration(round(state["age_s"]))
+    if state["running"]:
+        yield f"{settings.data}: running, process {state['pid']}; status of {age} ago"
+    elif found["state"] == "stopped":
+        yield f"{settings.data}: stopped {age} ago, in good order"
+    else:
+        yield f"{settings.data}: not running; it ended without a word, its last status is {age} old"
+    kafka = state["kafka"]
+    lag = "the lag is as of now" if kafka["answers"] else "does not answer: the lag is as of then"
+    yield f"Kafka {kafka['bootstrap']}: {lag}"
+    contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
+    yield f"Contract {clean(contracts) or 'none'}"
+    if found["contract_error"]:
+        yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
+    yield ""
+
+
+def _utc_text(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(max(time_ms, 0) / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _escaped(value: bytes | None) -> str:
+    """Bytes as one line that steers no terminal: UTF-8 where it is, `\\x..` where it is not."""
+    if value is None:
+        return "none"
+    text = value.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+if __name__ == "__main__":
+    main()

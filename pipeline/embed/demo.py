@@ -1,0 +1,235 @@
+"""The demo: broker, pipeline and a scenario on this machine, shown while it plays, compared with its promises.
+
+    folder → Kafka → topics → receiver → contract → pipeline → play → compare → summary
+
+Each is started when the one before it stands, and stopped in the opposite order, whatever happens.  The
+pipeline is `gigawatch run` in a process of its own and the broker the real one: what is seen here is what a
+user has, but for its settings, which seal and publish often and let alerts of any age page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pipeline import catalog
+from pipeline.embed import scenarios
+from pipeline.embed.child import Pipeline
+from pipeline.embed.demo_folder import DemoFolder
+from pipeline.embed.kafka import EmbeddedKafka
+from pipeline.embed.outcome import Outcome, outcome
+from pipeline.embed.receiver import Delivery, Receiver
+from pipeline.embed.screen import Screen, View
+from pipeline.embed.sim_writer import Sent
+from pipeline.embed.simulator import simulate
+from pipeline.errors import SettingsError
+from pipeline.ledger import status
+from pipeline.stream.topics import create_topics, default_specs
+
+DURATION = 120.0
+PARTITIONS = 4
+LOOK_EVERY = 0.25
+SETTINGS = {
+    "seal_every": "10",
+    "publish_every": "2",
+    # Event time of an accelerated play ends before now: its first alerts are as old as the scenario is long.
+    "page_max_age": str(30 * 86_400),
+    "alerts_topic": "gigawatch.alerts",
+}
+SETTLED_WITHIN = 20
+"""Seconds of event time before the play's end that must be evaluated: the steady tail is longer."""
+PATIENCE = 45.0
+"""Seconds for which a pipeline that has fallen behind is waited for while its watermarks stand still."""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """`duration` (s) and `speed` exclude each other; `stay`: go on after the play, until Ctrl-C."""
+
+    scenario: str = "peak-season"
+    data: Path = Path("gigawatch-demo")
+    duration: float | None = None
+    speed: float | None = None
+    port: int = 0
+    report: Path | None = None
+    stay: bool = False
+
+
+def run_demo(options: DemoOptions, screen: Screen) -> int:
+    """The demo from start to end; 0 when exactly the promised alerts came, 1 when not, 130 after Ctrl-C.
+
+    Raises GigawatchError.
+    """
+    scenario = scenarios.load(options.scenario)
+    duration = DURATION if options.duration is None and options.speed is None else options.duration
+    scenarios.plan(scenario, time.time(), speed=options.speed, duration=duration)  # refused before all else
+    _refuse_unwritable(options.report)
+    demo = Demo(options, screen)
+    with _interruptible(), ExitStack() as running:
+        running.callback(screen.close)
+        try:
+            demo.begin(running, scenario, duration)
+            asyncio.run(demo.play_it())
+        except KeyboardInterrupt:
+            screen.note("interrupted")
+    return demo.code
+
+
+class Demo:
+    """One demo under way; `code` is what the process should end with."""
+
+    def __init__(self, options: DemoOptions, screen: Screen) -> None:
+        self.options, self.screen = options, screen
+        self.code = INTERRUPTED
+        self._told = 0
+
+    def begin(self, running: ExitStack, scenario: scenarios.Scenario, duration: float | None) -> None:
+        """Start everything but the play; `running` stops it in the opposite order."""
+        screen, options = self.screen, self.options
+        screen.title(scenario)
+        running.callback(screen.note, "stopped; the data stays where it is")
+        self.folder = running.enter_context(DemoFolder(options.data))
+        self.kafka = running.enter_context(
+            EmbeddedKafka(self.folder.kafka, port=options.port, progress=screen.step)
+        )
+        screen.step("making topics", 0, 0)
+        create_topics(self.kafka.bootstrap, default_specs(catalog.load().topics, PARTITIONS))
+        self.receiver = running.enter_context(Receiver())
+        self.play = scenarios.plan(scenario, time.time(), speed=options.speed, duration=duration)
+        self.play.write_contract(self.folder.contracts)
+        self.pipeline = running.enter_context(self._pipeline())
+        self.started = time.time()
+        screen.step("starting the pipeline", 0, 0)
+        self.pipeline.await_begun()
+        running.callback(screen.note, "stopping the pipeline, then Kafka …")
+
+    def _pipeline(self) -> Pipeline:
+        arguments = [
+            *("--bootstrap", self.kafka.bootstrap),
+            *("--contract", str(self.folder.contracts)),
+            *("--webhook", self.receiver.url),
+        ]
+        return Pipeline(self.folder.data, self.folder.log, arguments, SETTINGS)
+
+    async def play_it(self) -> None:
+        """Play the scenario and watch; when its end is evaluated, compare and tell; then end, or go on."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        self.view = View(self.play, self.folder.shown, time.time())
+        playing = asyncio.create_task(self._simulate())
+        try:
+            await self._watch(stop, playing, self._settled())
+            if stop.is_set():
+                return
+            self._tell()
+            if self.options.stay:
+                await self._watch(stop, playing, lambda: False)
+        finally:
+            playing.cancel()
+            with suppress(asyncio.CancelledError):
+                await playing
+            # asyncio gives Ctrl-C back to Python: from here on it would interrupt the stopping
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
+
+    async def _simulate(self) -> Sent:
+        def progress(sent: Sent) -> None:
+            self.view.sent = sent
+
+        return await simulate(self.kafka.bootstrap, self.play, linger=self.options.stay, progress=progress)
+
+    async def _watch(
+        self, stop: asyncio.Event, playing: asyncio.Task[Sent], done: Callable[[], bool]
+    ) -> None:
+        """Look and show until `done` or `stop`.  Raises what ended the play or the pipeline."""
+        while not stop.is_set() and not done():
+            if playing.done():
+                playing.result()
+            self.pipeline.check()
+            self.view.status = status.read(self.folder.data)
+            self._hear()
+            self.screen.show(self.view)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_EVERY)
+
+    def _hear(self) -> None:
+        """Hand on what was delivered since the last look."""
+        heard: list[Delivery] = self.receiver.deliveries
+        self.view.deliveries = tuple(heard)
+        for delivery in heard[self._told :]:
+            self._told += 1
+            self.screen.delivered(delivery, self.play)
+
+    def _settled(self) -> Callable[[], bool]:
+        """Whether the play's end is evaluated and told, or nothing moves any more."""
+        moved: list[Any] = [None, time.monotonic()]
+
+        def settled() -> bool:
+            found = self.view.status
+            if found is None or self.view.event_time < self.play.end:
+                moved[1] = time.monotonic()
+                return False
+            reached = status.least_watermark(found)
+            if reached != moved[0]:
+                moved[:] = reached, time.monotonic()
+            complete = reached is not None and reached >= self.play.end - SETTLED_WITHIN
+            told = not any(row["destination"] == "webhook" for row in found["undelivered"])
+            return (complete and told) or time.monotonic() - moved[1] > PATIENCE
+
+        return settled
+
+    def _tell(self) -> None:
+        result = self._outcome()
+        if self.options.report:
+            self.options.report.write_text(json.dumps(result.report, indent=1, ensure_ascii=False), "utf-8")
+        self.screen.summary(result, self.folder.shown, self.kafka.bootstrap, self.options.report)
+        self.code = 0 if result.agrees else 1
+
+    def _outcome(self) -> Outcome:
+        assert self.view.status is not None
+        heard = self.receiver.deliveries
+        first = next((d.received_at for d in heard if d.alertname != "Watchdog"), None)
+        after = None if first is None else first - self.started
+        return outcome(self.play, self.view.status, heard, self.view.elapsed, after)
+
+
+def _refuse_unwritable(report: Path | None) -> None:
+    """Say at once, and not after two minutes, that the report cannot be written."""
+    if report is None:
+        return
+    try:
+        with report.open("a"):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"--report {report}: cannot be written ({error.strerror}); expected a file in a directory that exists"
+        ) from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM interrupts like Ctrl-C, and only the first of either: a second would interrupt the stopping."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
