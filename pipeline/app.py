@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import httpx
@@ -57,18 +57,19 @@ STATUS_EVERY = 2.0
 
 
 class _Boot(BootStrategy):
-    """Agents and our own services; no Kafka client of Faust's, no tables, no web server."""
+    """The agents, and our own source after them; no Kafka client of Faust's, no tables, no web server."""
 
     enable_kafka = False
     enable_web = False
     enable_sensors = False
 
     def server(self) -> Iterable[Any]:
-        return [*self.agents()]
+        return [*self.agents(), cast(_App, self.app).source]
 
 
 class _App(faust.App):
     BootStrategy = _Boot
+    source: BatchSource
 
 
 class Gigawatch:
@@ -127,10 +128,10 @@ class Gigawatch:
             DeadLetters(self.producer, settings.deadletter_topic),
             self._told,
         )
-        source = BatchSource(
+        app.source = BatchSource(
             settings.bootstrap, client, self.catalog.topics, self.ledger.offsets(), put=batches.put,  # type: ignore[arg-type]  # Faust says EventT, and means anything
             assigned=self.watermarks.assign, answered=lambda ends: self.watermarks.answered(ends, time.time()),
-            max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
+            guard=self._guard, max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
         )  # fmt: skip
         self.health = Health(
             self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
@@ -150,23 +151,17 @@ class Gigawatch:
         ):
             app.timer(interval=every)(self._guarded(work))
 
-        await source.start()
+        await app.source.connect()
         own, changes = self.health.begin(pipeline_alerts(self.contracts), time.time())
         await self.intake.with_ledger(self.ledger.record_own, own, changes, time.time())
-        await app.start()
         app.flow_control.resume()  # Faust resumes its channels at a rebalance, which we never have
-        tasks = [
-            asyncio.create_task(self._guard(source.run()), name="source"),
-            asyncio.create_task(self._guard(self.delivery.run()), name="delivery"),
-        ]
+        await app.start()
+        delivering = asyncio.create_task(self._guard(self.delivery.run()), name="delivery")
         try:
             await self._until(stop)
         finally:
-            tasks[0].cancel()
-            await asyncio.gather(tasks[0], return_exceptions=True)
             await self.intake.stop()
             await app.stop()
-            await source.stop()
             if not self._failure.done():
                 await self.housekeeper.finish(
                     lambda con: status.write(settings.data, self._status(con, "stopped"))
@@ -174,7 +169,7 @@ class Gigawatch:
             else:
                 self.housekeeper.close()
             self.delivery.stop()
-            await asyncio.gather(tasks[1], return_exceptions=True)
+            await asyncio.gather(delivering, return_exceptions=True)
             await self._close_clients()
 
     async def _until(self, stop: asyncio.Event) -> None:

@@ -208,9 +208,7 @@ def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingR
                 for row in standing
             ],
         )  # fmt: skip
-    con.execute(
-        "INSERT INTO dirty SELECT DISTINCT 'standing', date_trunc('minute', max(\"time\")) FROM standing HAVING count(*) > 0"
-    )
+    con.execute("INSERT INTO dirty VALUES ('standing', NULL)")
 
 
 def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:

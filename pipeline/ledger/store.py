@@ -89,7 +89,7 @@ class Ledger:
             ) from error
         con.execute(f"SET memory_limit = '{memory_limit}'")
         con.execute(f"SET threads = {threads}")
-        con.execute(f"SET temp_directory = '{self.data}/spill'")
+        con.execute("SET temp_directory = $1", [str(self.data / "spill")])
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET preserve_insertion_order = false")
         con.execute("SET checkpoint_threshold = '256MB'")

@@ -32,21 +32,21 @@ class Seen:
         con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
 
     def rebuild(self, data: Path, progress: Mapping[int, datetime]) -> None:
-        """Remember the identities of the last minutes again, from segments and published files."""
+        """Remember the identities of the last minutes again, from the ledger's segments and published files."""
         if self._event.retained or not progress:
             return
         since = min(progress.values()) - WINDOW
-        for pattern in (
-            f"segments/{self._event.view}-*.parquet",
-            f"history/{self._event.topic}/*/*/*.parquet",
-        ):
-            if any(data.glob(pattern)):
-                path = str(data / pattern).replace("'", "''")
-                self._con.execute(
-                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
-                    f"FROM read_parquet('{path}', union_by_name = true) WHERE time >= ?",
-                    [since],
-                )
+        names = self._con.execute(
+            "SELECT 'segments/' || segment FROM segments WHERE topic = $topic AND max_time >= $since "
+            "UNION ALL SELECT path FROM files WHERE topic = $topic AND max_time >= $since",
+            {"topic": self._event.topic, "since": since},
+        ).fetchall()
+        if names:
+            self._con.execute(
+                f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
+                "FROM read_parquet(?, union_by_name = true, hive_partitioning = false) WHERE time >= ?",
+                [[str(data / name) for (name,) in names], since],
+            )
 
     def remove_duplicates(self, progress: Mapping[int, datetime]) -> list[tuple[int, int]]:
         """Delete the duplicates from `delta_samples_{view}`; their (row, idx), in log order.

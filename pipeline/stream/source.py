@@ -15,6 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord
+from mode import Service
 
 from pipeline.errors import GigawatchError, LogMoved
 from pipeline.rollup.delta import Place
@@ -31,11 +32,12 @@ DISCOVER_EVERY = 3.0
 """Seconds between two looks for new partitions."""
 
 
-class BatchSource:
+class BatchSource(Service):
     """Feeds `put` with batches of the records of `topics`.
 
     `positions` holds the ledger's next offsets and is moved on by what was handed over; `assigned` and
-    `answered` tell of new partitions (place, position) and of the logs' ends.
+    `answered` tell of new partitions (place, position) and of the logs' ends.  `guard` runs each task and
+    hears of its failure.  A Faust service: `connect` first, then whoever has it as a dependency starts it.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class BatchSource:
         positions: Mapping[Place, int],
         *,
         put: Callable[[Batch], Awaitable[None]],
+        guard: Callable[[Awaitable[None]], Awaitable[None]],
         assigned: Callable[[Place, int], None],
         answered: Callable[[Mapping[Place, int]], None],
         max_records: int,
@@ -55,7 +58,8 @@ class BatchSource:
         self._bootstrap, self._client = bootstrap, dict(client)
         self._topics = tuple(topics)
         self._positions = dict(positions)
-        self._put, self._assigned, self._answered = put, assigned, answered
+        super().__init__()
+        self._put, self._guard, self._assigned, self._answered = put, guard, assigned, answered
         self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
         self._record_bytes = 512.0
         self._paused = asyncio.Lock()
@@ -72,20 +76,25 @@ class BatchSource:
             **client,
         )
 
-    async def start(self) -> None:
+    async def connect(self) -> None:
         """Connect and take every partition; raises LogMoved."""
         await self._consumer.start()
         await self._discover()
 
-    async def stop(self) -> None:
+    async def on_shutdown(self) -> None:
         await self._consumer.stop()
 
-    async def run(self) -> None:
-        """Fetch for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._fetch())
-            tasks.create_task(self._ask_ends())
-            tasks.create_task(self._look_for_partitions())
+    @Service.task
+    async def _fetching(self) -> None:
+        await self._guard(self._fetch())
+
+    @Service.task
+    async def _asking(self) -> None:
+        await self._guard(self._ask_ends())
+
+    @Service.task
+    async def _looking(self) -> None:
+        await self._guard(self._look_for_partitions())
 
     async def _fetch(self) -> None:
         while True:
