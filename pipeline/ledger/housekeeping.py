@@ -66,6 +66,7 @@ class Housekeeper:
             seal.seal(con, ledger.data, catalog, ledger.fence)
             compact.settle_rollups(con, ledger.data, catalog)
             compact.compact_history(con, ledger.data, catalog, ledger.fence)
+            compact.merge_fates(con, ledger.fence)
             self._fold()
         if now - self._pruned >= PRUNE_EVERY:
             self._pruned = now

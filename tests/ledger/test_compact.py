@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from pipeline.catalog import Catalog
@@ -274,3 +275,19 @@ def test_a_reader_beside_sealing_publishing_and_merging_never_sees_a_count_go_do
     polls, *seen = map(int, out.split())
     assert seen == [count] * 3
     assert polls > 5
+
+
+def test_the_fates_of_minutes_that_are_over_are_merged_and_none_is_lost() -> None:
+    con = duckdb.connect()
+    con.execute(
+        "CREATE TABLE fates(topic VARCHAR, part INTEGER, minute TIMESTAMP, fate VARCHAR, reason VARCHAR, n BIGINT)"
+    )
+    con.execute(
+        "INSERT INTO fates SELECT 'telemetry.gpu', i % 2, TIMESTAMP '2026-11-23 10:00' + INTERVAL (i // 100) MINUTE, "
+        "'aggregated', '', i FROM range(600) t(i)"
+    )
+    total = "SELECT part, minute, sum(n) FROM fates GROUP BY ALL ORDER BY ALL"
+    before = con.execute(total).fetchall()
+    assert compact.merge_fates(con) == 3
+    assert con.execute(total).fetchall() == before
+    assert con.execute("SELECT count(*) FROM fates").fetchone() == (3 * 2 + 300,)
