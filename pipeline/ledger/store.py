@@ -91,6 +91,7 @@ class Ledger:
         con.execute(f"SET threads = {threads}")
         con.execute("SET temp_directory = $1", [str(self.data / "spill")])
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")  # it would be drawn into the log
         con.execute("SET preserve_insertion_order = false")
         con.execute("SET checkpoint_threshold = '256MB'")
         return con
