@@ -175,11 +175,17 @@ def test_alertmanager_is_restarted_in_the_middle_and_knows_everything_again(
 
     # Longer than the test waits: what did not change comes back because the outage is over.
     patient = replace(quick, resend_every=3600.0)
+    asked: list[list[AlertChange]] = []
+
+    async def firing() -> list[AlertChange]:
+        asked.append(await ledger.firing())
+        return asked[-1]
 
     async def scenario() -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
-            delivery = Delivery(ledger, [Alertmanager(am.url, client)], policy=patient, firing=ledger.firing)
+            delivery = Delivery(ledger, [Alertmanager(am.url, client)], policy=patient, firing=firing)
             async with running(delivery):
+                await until(lambda: asked == [[]])
                 ledger.write(*(change(name, labels={"run": run}) for name in ("stays", "ends")))
                 delivery.nudge()
                 await until(lambda: seen() == {"stays", "ends"})
