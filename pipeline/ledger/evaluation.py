@@ -164,6 +164,7 @@ def _body(change: AlertChange, now: float, appended_at: float | None = None) -> 
         {
             "identity": s.identity,
             "alertname": s.alertname,
+            "kind": change.kind,
             "labels": dict(s.labels),
             "state": "resolved" if change.kind == "resolved" else "firing",
             "annotations": dict(s.annotations),

@@ -52,6 +52,8 @@ class MeasuredOutbox(LedgerOutbox):
         for row in rows:
             body = json.loads(row.body)
             self._since[destination, row.seq] = (body.get("appended_at"), body.get("due_at"))
+        while len(self._since) > KEPT:  # rows that were superseded or withheld are never accepted
+            del self._since[next(iter(self._since))]
         return rows
 
     def accepted(self, seq: int, destination: str, at: float) -> None:
