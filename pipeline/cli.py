@@ -7,26 +7,25 @@ DuckDB and Kafka take a second to load, and `gigawatch --help` needs none of the
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 import typer
 
 from pipeline.errors import GigawatchError, SettingsError
+from pipeline.serve.logs import log_to_stderr
 from pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from pipeline.embed.sim_messages import Mode
     from pipeline.stream.deadletter_tools import Letter
 
 NO_ARGUMENTS = {"no_args_is_help": True, "rich_markup_mode": "rich"}
@@ -79,7 +78,7 @@ Config = Annotated[Path | None, typer.Option(help="TOML file with any of the set
 Speed = Annotated[
     float | None, typer.Option(help="Seconds of event time for each second of the clock; 1 is real time.")
 ]
-Scenario = Annotated[str, typer.Option(help="peak-season, steady, or the path of a scenario file.")]
+Scenario = Annotated[str | None, typer.Option(help="peak-season, steady, or the path of a scenario file.")]
 
 
 def _version(wanted: bool) -> None:
@@ -104,7 +103,10 @@ def _every_command(
 
 @app.command()
 def demo(
-    scenario: Scenario = "peak-season",
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="peak-season, steady, or the path of a scenario file.  [default: peak-season]"),
+    ] = None,
     duration: Annotated[
         str | None, typer.Option(help="How long the scenario plays, such as 60s or 2m.  [default: 2m]")
     ] = None,
@@ -123,7 +125,7 @@ def demo(
         bool, typer.Option("--keep", help="Go on with what the last demo left in --data.")
     ] = False,
 ) -> None:
-    """A real Kafka, the pipeline and a scenario on this machine; nothing else is needed.
+    """A real Kafka, the pipeline and a scenario (peak-season) on this machine; nothing else is needed.
 
     Without a terminal it is headless.  Exit code 0 if exactly the promised alerts came, 1 if not.
 
@@ -238,7 +240,7 @@ def topics_describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
     """
     from rich.console import Console
 
-    from pipeline.serve.terminal import plain_table
+    from pipeline.serve.terminal import add, plain_table
     from pipeline.stream.topics import describe_topics
 
     settings = load_settings(config, bootstrap=bootstrap)
@@ -250,18 +252,16 @@ def topics_describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
                         right=("partitions", "replicas", "records"))  # fmt: skip
     for name in names:
         if (state := found.get(name)) is None:
-            table.add_row(name, "-", "-", "-", "does not exist: gigawatch topics create makes it")
+            add(table, name, "-", "-", "-", "does not exist: gigawatch topics create makes it")
             continue
         config_text = " ".join(f"{key}={value}" for key, value in sorted(state.config.items()))
-        table.add_row(name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)
+        add(table, name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)
     Console(soft_wrap=True).print(table)
 
 
 @app.command()
 def simulate(
-    scenario: Annotated[
-        str | None, typer.Option(help="peak-season, steady, or the path of a scenario file.")
-    ] = None,
+    scenario: Scenario = None,
     trace: Annotated[
         Path | None, typer.Option(help="Directory of recorded CSV files, to be replayed.")
     ] = None,
@@ -292,23 +292,35 @@ def simulate(
 
       gigawatch simulate --trace recordings/ --mapping mapping.yaml --speed 60
     """
-    import asyncio
+    from pipeline.embed.play import in_words, play_recording, play_scenario
+    from pipeline.embed.scenarios import load, plan
+    from pipeline.embed.trace import load_mapping, record
 
+    if (scenario is None) == (trace is None):
+        found = "neither --scenario nor" if trace is None else "both --scenario and"
+        raise SettingsError(f"simulate: found {found} --trace, expected one of them")
+    _only_with(
+        "--scenario", trace, rate=rate, duration=duration, arrays=arrays, write_contract=write_contract
+    )
+    _only_with("--trace", scenario, mapping=mapping)
     settings = load_settings(config, bootstrap=bootstrap)
-    mode = "binary" if binary else "structured"
-    if trace is not None:
-        if scenario is not None:
-            raise SettingsError("simulate: found both --scenario and --trace, expected one of them")
-        _only_with("--scenario", rate=rate, duration=duration, arrays=arrays or None,
-                   write_contract=write_contract)  # fmt: skip
-        work = _replay(settings, trace, mapping, speed, mode)
-    elif scenario is not None:
-        _only_with("--trace", mapping=mapping)
+    mode: Mode = "binary" if binary else "structured"
+    if scenario is not None:
         pace = _seconds("--duration", duration)
-        work = _play(settings, scenario, rate, speed, pace, arrays, mode, write_contract)
+        play = plan(load(scenario), time.time(), rate=rate, speed=speed, duration=pace)
+        if write_contract is not None:
+            typer.echo(f"contract: {play.write_contract(write_contract)}", err=True)
+        sent = play_scenario(settings, play, arrays=arrays, mode=mode)
     else:
-        raise SettingsError("simulate: found neither --scenario nor --trace, expected one of them")
-    asyncio.run(_until_interrupted(work))
+        assert trace is not None
+        if mapping is None:
+            raise SettingsError(
+                "simulate: found --trace without --mapping, expected which column is which field"
+            )
+        recording = record(load_mapping(mapping), trace)
+        typer.echo(f"{recording.name}: {len(recording.events):,} events, {recording.late:,} late", err=True)
+        sent = play_recording(settings, recording, speed, mode)
+    typer.echo("interrupted" if sent is None else in_words(sent))
 
 
 @contract_app.command("check")
@@ -352,17 +364,16 @@ def status(
     from rich.console import Console
     from rich.text import Text
 
-    from pipeline.ledger.status import report
+    from pipeline.serve import status as outside
     from pipeline.serve.terminal import status_page
 
     settings = load_settings(config, data=data, bootstrap=bootstrap)
-    found, state = _status_now(settings, asked=bootstrap)
+    found, state = outside.status_now(settings, asked=bootstrap)
     if as_json:
-        extra = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
-        typer.echo(json.dumps({**report(found), **{k: found[k] for k in extra}, "pipeline": state}, indent=1))
+        typer.echo(json.dumps(outside.as_json(found, state), indent=1, ensure_ascii=False))
         return
     console = Console() if sys.stdout.isatty() else Console(width=130)
-    console.print(status_page(found, [Text(line) for line in _head(settings, found, state)]))
+    console.print(status_page(found, [Text(line) for line in outside.head(settings.data, found, state)]))
 
 
 @app.command()
@@ -417,30 +428,18 @@ def deadletter_list(
 
     from rich.console import Console
 
-    from pipeline.serve.terminal import clean, plain_table
+    from pipeline.serve.letters import letters_table
     from pipeline.stream.deadletter_tools import letters
 
     settings = load_settings(config, bootstrap=bootstrap)
+    client, dead = settings.kafka_client(), settings.deadletter_topic
     newest: deque[Letter] = deque(maxlen=limit)
     count = 0
-    for letter in letters(
-        settings.bootstrap, settings.deadletter_topic, settings.kafka_client(), topic=topic, reason=reason
-    ):
+    for letter in letters(settings.bootstrap, dead, client, topic=topic, reason=reason):
         newest.append(letter)
         count += 1
-    table = plain_table("record", "reason", "bytes", "time (UTC)", "kept", right=("bytes",))
-    for letter in newest:
-        size = "null" if letter.size is None else f"{letter.size:,}"
-        table.add_row(
-            clean(letter.name),
-            clean(letter.reason),
-            size,
-            _utc_text(letter.time_ms),
-            "in part" if letter.cut else "whole",
-        )
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(f"{len(newest)} of {count}" if count > len(newest) else f"{count} in all", highlight=False)
+    Console(soft_wrap=True).print(letters_table(newest))
+    typer.echo(f"{len(newest)} of {count}; --limit shows more" if count > len(newest) else f"{count} in all")
 
 
 @deadletter_app.command("show")
@@ -455,26 +454,14 @@ def deadletter_show(
     Example: gigawatch deadletter show telemetry.gpu/0/1234
     """
     from pipeline import catalog
-    from pipeline.serve.terminal import clean
+    from pipeline.serve.letters import described
     from pipeline.stream.deadletter_tools import find, verdicts
 
     settings = load_settings(config, bootstrap=bootstrap)
     letter = find(settings.bootstrap, settings.deadletter_topic, record, settings.kafka_client())
     now = verdicts(letter, catalog.load(settings.schemas), settings.max_message_bytes)
-    today = ", ".join(f"{n} {fate}{f' ({why})' if why else ''}" for (fate, why), n in sorted(now.items()))
-    lines = [
-        f"record     {clean(letter.name)}, {_utc_text(letter.time_ms)} UTC",
-        f"reasons    {clean(letter.reasons)}",
-        f"read now   {clean(today)}" + (f"; not whole: {letter.cut}" if letter.cut else ""),
-        f"key        {_escaped(letter.key)}",
-        *(f"header     {clean(name)}: {_escaped(value)}" for name, value in letter.headers),
-        f"value      {'null' if letter.size is None else f'{letter.size:,} bytes'}",
-    ]  # fmt: skip
-    typer.echo("\n".join(lines))
-    if letter.size:
-        value = letter.value or b""
-        more = f" … and {len(value) - max_bytes:,} bytes more" if len(value) > max_bytes else ""
-        typer.echo(_escaped(value[:max_bytes]) + more)
+    for line in described(letter, now, max_bytes):
+        typer.echo(line)
 
 
 @deadletter_app.command("replay")
@@ -541,47 +528,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def log_to_stderr(level: str) -> None:
-    """Human lines where stderr is a terminal, JSON lines where a machine reads them.
-
-    Libraries log through the same lines; those that are chatty from `warning` on, unless `level` is debug.
-    """
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    human = sys.stderr.isatty()
-    last: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
-        if human
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
-    )
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [lines]
-    root.setLevel(level.upper())
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
-    if level != "debug":
-        for name in ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def _seconds(option: str, text: str | None) -> float | None:
     """`60s`, `2m` or `90` as seconds.  Raises SettingsError."""
     from pipeline.embed.sim_spec import parse_duration
@@ -618,151 +564,11 @@ def _stopped_by_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-async def _until_interrupted(work: Any) -> None:
-    """Await `work`; SIGINT and SIGTERM end it early, and that is no error."""
-    import asyncio
-
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        typer.echo("interrupted", err=True)
-
-
-def _only_with(owner: str, **given: object) -> None:
-    """Refuse options that mean nothing here: silence would look like obedience."""
+def _only_with(owner: str, other: object, **given: object) -> None:
+    """With the `other` one, refuse options that mean nothing to it: silence would look like obedience."""
     for name, value in given.items():
-        if value is not None:
-            option = f"--{name.replace('_', '-')}"
-            raise SettingsError(f"simulate: found {option}, expected it only with {owner}")
-
-
-async def _play(
-    settings: Settings, name: str, rate: float | None, speed: float | None, duration: float | None, arrays: bool,
-    mode: Any, contracts: Path | None,
-) -> None:  # fmt: skip
-    from pipeline.embed.scenarios import load, plan
-    from pipeline.embed.simulator import simulate as write
-
-    play = plan(load(name), time.time(), rate=rate, speed=speed, duration=duration)
-    if contracts is not None:
-        typer.echo(f"contract: {play.write_contract(contracts)}", err=True)
-    sent = await write(
-        settings.bootstrap,
-        play,
-        arrays=arrays,
-        mode=mode,
-        progress=_counter(),
-        client_settings=settings.kafka_client(),
-    )
-    _sent(sent)
-
-
-async def _replay(
-    settings: Settings, trace: Path, mapping: Path | None, speed: float | None, mode: Any
-) -> None:
-    from pipeline.embed.sim_replay import replay
-    from pipeline.embed.trace import load_mapping, record
-
-    if mapping is None:
-        raise SettingsError(
-            "simulate: found --trace without --mapping, expected the file that says which column is what"
-        )
-    recording = record(load_mapping(mapping), trace)
-    rows = ", ".join(f"{n:,} of {file}" for file, n in recording.rows.items())
-    typer.echo(
-        f"{recording.name}: {len(recording.events):,} events from rows {rows}; {recording.late:,} late",
-        err=True,
-    )
-    sent = await replay(
-        settings.bootstrap,
-        recording,
-        speed=speed,
-        mode=mode,
-        progress=_counter(),
-        client_settings=settings.kafka_client(),
-    )
-    _sent(sent)
-
-
-def _counter() -> Any:
-    """Progress on a terminal's stderr, one line that is written over."""
-
-    def show(sent: Any) -> None:
-        at = datetime.fromtimestamp(sent.event_time_ms / 1000, UTC)
-        print(
-            f"\r{sent.samples.total():,} events, {sent.rate:,.0f}/s, event time {at:%F %T} UTC ",
-            end="",
-            file=sys.stderr,
-        )
-
-    return show if sys.stderr.isatty() else None
-
-
-def _sent(sent: Any) -> None:
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    by_topic = ", ".join(f"{n:,} to {topic}" for topic, n in sorted(sent.samples.items()))
-    typer.echo(f"{sent.samples.total():,} events in {sent.seconds:.1f} s: {by_topic}")
-
-
-def _status_now(settings: Settings, asked: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The last status with the lag as Kafka has it now, and what is known of the process and the broker."""
-    from pipeline.ledger import status as ledger_status
-    from pipeline.stream.topics import describe_topics
-
-    found = ledger_status.read(settings.data)
-    if found is None:
-        raise SettingsError(
-            f"{settings.data}: no status there, expected the data directory of a pipeline that has run; name it with --data"
-        )
-    age = ledger_status.age(found, time.time())
-    running = (found["state"] == "running" and age < 10) or ledger_status.writer_of(settings.data) is not None
-    bootstrap = asked or found["bootstrap"]
-    kafka: dict[str, Any] = {"bootstrap": bootstrap, "answers": True, "error": None}
-    try:
-        states = describe_topics(bootstrap, list(found["lag"]), settings.kafka_client())
-        found = ledger_status.with_ends(found, {state.name: state.offsets for state in states})
-    except GigawatchError as error:
-        kafka |= {"answers": False, "error": str(error)}
-    state = {"running": running, "pid": found["pid"] if running else None, "written_at": found["written_at"],
-             "age_s": round(age, 1), "kafka": kafka}  # fmt: skip
-    return found, state
-
-
-def _head(settings: Settings, found: dict[str, Any], state: dict[str, Any]) -> Iterable[str]:
-    from pipeline.serve.terminal import clean, duration
-
-    age = duration(round(state["age_s"]))
-    if state["running"]:
-        yield f"{settings.data}: running, process {state['pid']}; status of {age} ago"
-    elif found["state"] == "stopped":
-        yield f"{settings.data}: stopped {age} ago, in good order"
-    else:
-        yield f"{settings.data}: not running; it ended without a word, its last status is {age} old"
-    kafka = state["kafka"]
-    lag = "the lag is as of now" if kafka["answers"] else "does not answer: the lag is as of then"
-    yield f"Kafka {kafka['bootstrap']}: {lag}"
-    contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
-    yield f"Contract {clean(contracts) or 'none'}"
-    if found["contract_error"]:
-        yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
-    yield ""
-
-
-def _utc_text(time_ms: int) -> str:
-    return f"{datetime.fromtimestamp(max(time_ms, 0) / 1000, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _escaped(value: bytes | None) -> str:
-    """Bytes as one line that steers no terminal: UTF-8 where it is, `\\x..` where it is not."""
-    if value is None:
-        return "none"
-    text = value.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        if other is not None and value not in (None, False):
+            raise SettingsError(f"simulate: found --{name.replace('_', '-')}, expected it only with {owner}")
 
 
 if __name__ == "__main__":

@@ -22,11 +22,13 @@ from typing import Any
 
 from pipeline import catalog
 from pipeline.embed import scenarios
+from pipeline.embed.again import Again
 from pipeline.embed.child import Pipeline
 from pipeline.embed.demo_folder import DemoFolder
 from pipeline.embed.kafka import EmbeddedKafka
 from pipeline.embed.outcome import Outcome, outcome
 from pipeline.embed.receiver import Delivery, Receiver
+from pipeline.embed.scenarios import Play
 from pipeline.embed.screen import Screen, View
 from pipeline.embed.sim_writer import Sent
 from pipeline.embed.simulator import simulate
@@ -34,6 +36,7 @@ from pipeline.errors import SettingsError
 from pipeline.ledger import status
 from pipeline.stream.topics import create_topics, default_specs
 
+SCENARIO = "peak-season"
 DURATION = 120.0
 PARTITIONS = 4
 LOOK_EVERY = 0.25
@@ -53,15 +56,19 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """`duration` (s) and `speed` exclude each other; `stay`: go on after the play, until Ctrl-C."""
+    """`duration` (s) and `speed` exclude each other; `stay`: go on after the play, until Ctrl-C.
 
-    scenario: str = "peak-season"
+    `keep`: go on with what the last demo in `data` left, which says the scenario, too.
+    """
+
+    scenario: str | None = None
     data: Path = Path("gigawatch-demo")
     duration: float | None = None
     speed: float | None = None
     port: int = 0
     report: Path | None = None
     stay: bool = False
+    keep: bool = False
 
 
 def run_demo(options: DemoOptions, screen: Screen) -> int:
@@ -69,19 +76,25 @@ def run_demo(options: DemoOptions, screen: Screen) -> int:
 
     Raises GigawatchError.
     """
-    scenario = scenarios.load(options.scenario)
-    duration = DURATION if options.duration is None and options.speed is None else options.duration
-    scenarios.plan(scenario, time.time(), speed=options.speed, duration=duration)  # refused before all else
+    if not options.keep:
+        _planned(options)  # refused before all else
     _refuse_unwritable(options.report)
     demo = Demo(options, screen)
     with _interruptible(), ExitStack() as running:
         running.callback(screen.close)
         try:
-            demo.begin(running, scenario, duration)
+            demo.begin(running)
             asyncio.run(demo.play_it())
         except KeyboardInterrupt:
             screen.note("interrupted")
     return demo.code
+
+
+def _planned(options: DemoOptions) -> Play:
+    """The play from now on.  Raises ScenarioError."""
+    duration = DURATION if options.duration is None and options.speed is None else options.duration
+    scenario = scenarios.load(options.scenario or SCENARIO)
+    return scenarios.plan(scenario, time.time(), speed=options.speed, duration=duration)
 
 
 class Demo:
@@ -92,20 +105,24 @@ class Demo:
         self.code = INTERRUPTED
         self._told = 0
 
-    def begin(self, running: ExitStack, scenario: scenarios.Scenario, duration: float | None) -> None:
+    def begin(self, running: ExitStack) -> None:
         """Start everything but the play; `running` stops it in the opposite order."""
         screen, options = self.screen, self.options
-        screen.title(scenario)
         running.callback(screen.note, "stopped; the data stays where it is")
-        self.folder = running.enter_context(DemoFolder(options.data))
+        self.folder = running.enter_context(DemoFolder(options.data, options.keep))
+        self.again = Again.of(self.folder, options.scenario, options.speed or options.duration)
+        screen.title(self.again.play.scenario if self.again else scenarios.load(options.scenario or SCENARIO))
         self.kafka = running.enter_context(
             EmbeddedKafka(self.folder.kafka, port=options.port, progress=screen.step)
         )
         screen.step("making topics", 0, 0)
         create_topics(self.kafka.bootstrap, default_specs(catalog.load().topics, PARTITIONS))
         self.receiver = running.enter_context(Receiver())
-        self.play = scenarios.plan(scenario, time.time(), speed=options.speed, duration=duration)
+        self.play = self.again.play if self.again else _planned(options)
         self.play.write_contract(self.folder.contracts)
+        self.before = (status.read(self.folder.data) or {"events": {"in": 0}})["events"]["in"]
+        if self.again:
+            asyncio.run(self.again.catch_up(self.kafka.bootstrap, screen.step))
         self.pipeline = running.enter_context(self._pipeline())
         self.started = time.time()
         screen.step("starting the pipeline", 0, 0)
@@ -126,7 +143,8 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        self.view = View(self.play, self.folder.shown, time.time())
+        written = Sent(event_time_ms=self.again.until_ms) if self.again else Sent()
+        self.view = View(self.play, time.time(), sent=written)
         playing = asyncio.create_task(self._simulate())
         try:
             await self._watch(stop, playing, self._settled())
@@ -148,6 +166,8 @@ class Demo:
         def progress(sent: Sent) -> None:
             self.view.sent = sent
 
+        if self.again:
+            return await self.again.go_on(self.kafka.bootstrap, progress)
         return await simulate(self.kafka.bootstrap, self.play, linger=self.options.stay, progress=progress)
 
     async def _watch(
@@ -160,6 +180,7 @@ class Demo:
             self.pipeline.check()
             self.view.status = status.read(self.folder.data)
             self._hear()
+            self.folder.remember(self.play, self.view.sent.event_time_ms)
             self.screen.show(self.view)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), LOOK_EVERY)
@@ -176,15 +197,17 @@ class Demo:
         """Whether the play's end is evaluated and told, or nothing moves any more."""
         moved: list[Any] = [None, time.monotonic()]
 
+        end = self.again.caught_up_at if self.again else self.play.end
+
         def settled() -> bool:
             found = self.view.status
-            if found is None or self.view.event_time < self.play.end:
+            if found is None or self.view.event_time < end:
                 moved[1] = time.monotonic()
                 return False
             reached = status.least_watermark(found)
             if reached != moved[0]:
                 moved[:] = reached, time.monotonic()
-            complete = reached is not None and reached >= self.play.end - SETTLED_WITHIN
+            complete = reached is not None and reached >= end - SETTLED_WITHIN
             told = not any(row["destination"] == "webhook" for row in found["undelivered"])
             return (complete and told) or time.monotonic() - moved[1] > PATIENCE
 
@@ -194,7 +217,7 @@ class Demo:
         result = self._outcome()
         if self.options.report:
             self.options.report.write_text(json.dumps(result.report, indent=1, ensure_ascii=False), "utf-8")
-        self.screen.summary(result, self.folder.shown, self.kafka.bootstrap, self.options.report)
+        self.screen.summary(result, self.folder.shown, self.options.report)
         self.code = 0 if result.agrees else 1
 
     def _outcome(self) -> Outcome:
@@ -202,7 +225,8 @@ class Demo:
         heard = self.receiver.deliveries
         first = next((d.received_at for d in heard if d.alertname != "Watchdog"), None)
         after = None if first is None else first - self.started
-        return outcome(self.play, self.view.status, heard, self.view.elapsed, after)
+        events = self.view.status["events"]["in"] - self.before
+        return outcome(self.play, self.view.status, heard, events / max(self.view.elapsed, 1e-3), after)
 
 
 def _refuse_unwritable(report: Path | None) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.embed.scenarios import Play, names
 from pipeline.errors import DataDirectoryInUse, LedgerError
 from pipeline.ledger.status import writer_of
 
@@ -36,6 +36,7 @@ class DemoFolder:
         self.data = data.absolute()
         self.shown = data
         self.keep = keep
+        self._kept: dict[str, Any] | None = None
 
     @property
     def kafka(self) -> Path:
@@ -102,13 +103,16 @@ class DemoFolder:
             else:
                 path.unlink(missing_ok=True)
 
-    def remember(self, play: dict[str, Any]) -> None:
-        """Keep what a later `--keep` has to know."""
-        self._mark.seek(0)
-        self._mark.truncate(0)
-        json.dump(play, self._mark)
-        self._mark.flush()
-        os.fsync(self._mark.fileno())
+    def remember(self, play: Play, written_ms: int) -> None:
+        """Keep what a later `--keep` has to know: the play, and up to where its events are in Kafka."""
+        name = play.scenario.path if play.scenario.scenario not in names() else play.scenario.scenario
+        now = {"scenario": name, "start": play.start, "speed": play.speed, "written_ms": written_ms}
+        if now != self._kept:
+            self._kept = now
+            self._mark.seek(0)
+            self._mark.truncate(0)
+            json.dump(now, self._mark)
+            self._mark.flush()
 
     def remembered(self) -> dict[str, Any] | None:
         """What the last demo in this directory kept; None when it kept nothing."""

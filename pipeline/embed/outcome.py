@@ -38,13 +38,16 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A play, compared with what its scenario promises.  `seconds`: wall clock that the play took."""
+    """A play, compared with what its scenario promises.
+
+    `rate`: events per second of wall clock over the play; `first_alert_after`: seconds from the pipeline's start.
+    """
 
     play: Play
     status: Status
     comparison: Comparison
     told: tuple[Told, ...]
-    seconds: float
+    rate: float
     first_alert_after: float | None
 
     @property
@@ -59,7 +62,7 @@ class Outcome:
     @property
     def report(self) -> dict[str, Any]:
         """The report as JSON values; the rate is that of the whole play."""
-        figures = {"rate_events_per_s": round(self.status["events"]["in"] / max(self.seconds, 1e-3), 1)}
+        figures: dict[str, Any] = {"rate_events_per_s": round(self.rate, 1)}
         if self.accelerated:
             figures |= {"decision_delay_s": dict(NO_DELAY)}
         missing, unexpected = self.comparison.missing, self.comparison.unexpected
@@ -70,7 +73,7 @@ def outcome(
     play: Play,
     status: Status,
     deliveries: Iterable[Delivery],
-    seconds: float,
+    rate: float,
     first_alert_after: float | None,
 ) -> Outcome:
     """Compare; `status` is one that was written after the play's last instant was evaluated."""
@@ -83,7 +86,7 @@ def outcome(
         if alert is not None:
             left.remove(alert)
         told.append(_told(promised, alert, heard, found, play.start))
-    return Outcome(play, status, found, tuple(told), seconds, first_alert_after)
+    return Outcome(play, status, found, tuple(told), rate, first_alert_after)
 
 
 def _nearest(promised: ExpectedAlert, alerts: Sequence[Alert], start: int) -> Alert | None:

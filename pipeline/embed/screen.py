@@ -1,11 +1,10 @@
 """What the demo shows: a full screen while it plays on a terminal, lines otherwise, and the summary.
 
-`dashboard` and `summary_of` turn values into something Rich can draw; `Screen` decides where that goes.
+`dashboard` turns a view into something Rich can draw; `Screen` decides where that goes.
 """
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,10 +23,12 @@ from pipeline.embed.outcome import Outcome
 from pipeline.embed.receiver import Delivery
 from pipeline.embed.scenarios import Play, Scenario
 from pipeline.embed.sim_writer import Sent
+from pipeline.embed.summary import summary_of, try_next
 from pipeline.ledger.status import least_watermark
 from pipeline.serve.terminal import (
     STYLES,
     about,
+    add,
     clean,
     duration,
     equation,
@@ -37,7 +38,7 @@ from pipeline.serve.terminal import (
     standing_table,
 )
 
-WIDE = 124
+WIDE = 170
 """Columns from which the standing and the alerts stand side by side."""
 PLAIN_WIDTH = 110
 
@@ -47,7 +48,6 @@ class View:
     """What there is to show: the play, the pipeline's last status, what was sent and what was delivered."""
 
     play: Play
-    data: Path
     began: float
     status: dict[str, Any] | None = None
     sent: Sent = field(default_factory=Sent)
@@ -99,7 +99,7 @@ def dashboard(view: View, width: int, height: int) -> RenderableType:
     head = [_title(view), _clock(view, width), Text(view.story, "italic", no_wrap=True, overflow="ellipsis")]
     if view.status is None:
         return Group(*head, Text("waiting for the pipeline …", "dim"))
-    head += [Text(""), *_figures(view), Text("")]
+    head += [Text(""), *_figures(view, width), Text("")]
     foot = Text("Ctrl-C stops everything; the data stays.", "dim")
     left = height - len(head) - 2  # the foot, and the last line, which a terminal scrolls for
     lines, alerts = standing(view.status), alert_rows(view)
@@ -131,21 +131,25 @@ def _clock(view: View, width: int) -> RenderableType:
     return grid
 
 
-def _figures(view: View) -> list[Text]:
+def _figures(view: View, width: int) -> list[Text]:
     assert view.status is not None
     status, behind = view.status, view.behind
     lag = Text(f"{view.lag:,}", "yellow" if view.lag > 10_000 else "bold")
     age = max(0.0, time.time() - datetime.fromisoformat(status["written_at"]).timestamp())
-    evaluated = "not yet" if behind is None else f"{behind:.0f}s behind the events"
+    evaluated = "not yet" if behind is None else f"{behind:.0f}s behind"
     firing = sum(row["state"] == "firing" for row in alert_rows(view))
-    return [
-        Text.assemble(
-            (f"{status['rate_events_per_s']:,.0f}", "bold"), " events/s   lag ", lag, "   evaluated ",
-            (evaluated, "bold"), "   data ", (f"{age:.0f}s", "bold"), " old   alerts firing ",
-            (str(firing), "bold red" if firing else "bold"),
-        ),
-        Text(equation(status)),
-    ]  # fmt: skip
+    gap = "   " if width >= 90 else "  "
+    figures = Text.assemble(
+        (f"{status['rate_events_per_s']:,.0f}", "bold"), f" events/s{gap}lag ", lag, f"{gap}evaluated ",
+        (evaluated, "bold"), f"{gap}data ", (f"{age:.0f}s", "bold"), f" old{gap}",
+        (str(firing), "bold red" if firing else "bold"), " firing",
+    )  # fmt: skip
+    total = Text(equation(status))
+    if total.cell_len > width:
+        total = Text(equation(status).replace(" + 0 duplicate", "").replace("-lettered", " letters"))
+    for line in (figures, total):
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return [figures, total]
 
 
 def alert_rows(view: View) -> list[dict[str, Any]]:
@@ -168,7 +172,8 @@ def alert_table(view: View, rows: Sequence[dict[str, Any]], limit: int) -> Table
     for row in rows[:limit]:
         heard = [d.status for d in view.deliveries if row["labels"] and d.is_of(row["labels"])]
         since = datetime.fromisoformat(row["at"]).timestamp() - view.play.start
-        table.add_row(
+        add(
+            table,
             Text(row["state"], STYLES[row["state"]]),
             offset(since),
             Text(row["alertname"]),
@@ -177,93 +182,15 @@ def alert_table(view: View, rows: Sequence[dict[str, Any]], limit: int) -> Table
             "" if row["state"] == "pending" else "yes" if row["state"] in heard else "not yet",
         )
     if not rows:
-        table.add_row("", "", Text("none so far", "dim"))
+        add(table, "", "", Text("none so far", "dim"))
     return table
 
 
-def summary_of(result: Outcome, data: Path, bootstrap: str, report: Path | None) -> RenderableType:
-    """What happened, what had to fire and did, what did not, where the data is, what to try next."""
-    play, status = result.play, result.status
-    verdict = (
-        Text("Exactly the promised alerts came.", "bold green")
-        if result.agrees
-        else Text("Not exactly the promised alerts came: see below.", "bold red")
-    )
-    parts: list[RenderableType] = [
-        Text(f"{play.scenario.title}: {play.scenario.scenario} is over", "bold"),
-        Text(" ".join(play.scenario.text.split())),
-        Text(""),
-        verdict,
-        _told_table(result),
-    ]
-    parts += [Text(f"unexpected: {_surprise(found)}", "red") for found in result.comparison.unexpected]
-    parts += [
-        Text(""),
-        Text(f"Events     {equation(status)}: every one is accounted for"),
-        Text(
-            f"Pace       {result.report['rate_events_per_s']:,.0f} events/s over {duration(result.seconds)}"
-        ),
-        Text(f"Delays     {_delays(result)}"),
-        Text(f"Data       {data}/history (raw rows) and {data}/rollups: Parquet that any tool reads"),
-        Text(
-            f"Contract   {data}/contracts/{play.scenario.scenario}.yaml; pipeline's log {data}/pipeline.log"
-        ),
-        *([Text(f"Report     {report}")] if report else []),
-        Text(""),
-        Text("Try next", "bold"),
-        *(Text(f"  {line}") for line in try_next(data)),
-    ]
-    return Group(*parts)
+class _Bar(BarColumn):
+    """A bar for steps that can be counted, nothing for the others."""
 
-
-def try_next(data: Path) -> list[str]:
-    """Three commands that show something on the data of a demo."""
-    at = shlex.quote(str(data))
-    return [
-        f"gigawatch status --data {at}",
-        f'gigawatch sql --data {at} "SELECT time, alertname, clause, state, observed, bound, unit '
-        "FROM alerts WHERE alertname <> 'Watchdog' ORDER BY time\"",
-        f'gigawatch sql --data {at} "SELECT window_start, region, sum(gpus) AS gpus, '
-        'sum(power_watts_mean * gpus) / 1e6 AS megawatts FROM gpu_1m GROUP BY ALL ORDER BY ALL DESC LIMIT 12"',
-    ]
-
-
-def _told_table(result: Outcome) -> RenderableType:
-    if not result.told:
-        return Text("Nothing had to fire, for every promise was kept; and nothing did but the Watchdog."
-                    if result.agrees else "Nothing had to fire.")  # fmt: skip
-    table = plain_table("", "had to fire", "on", "began", "fired", "took", "resolved", "delivered",
-                        right=("began", "fired", "took", "resolved"))  # fmt: skip
-    for told in result.told:
-        promised, known = told.promised, told.promised.onset >= 0
-        table.add_row(
-            Text("missing", STYLES["firing"]) if told.reason else Text("ok", STYLES["ok"]),
-            Text(promised.alertname) + Text(f" {promised.clause}", "dim"),
-            about(promised.by).rpartition("=")[2] if promised.by else "all",
-            offset(promised.onset) if known else "before",
-            "never" if told.fired is None else offset(told.fired),
-            "-" if told.took is None or not known else duration(told.took),
-            "still fires" if told.resolved is None and told.alert else "-" if told.resolved is None else offset(told.resolved),
-            Text("yes") if told.delivered else Text("no", STYLES["firing"]),
-        )  # fmt: skip
-        if told.reason:
-            table.add_row("", Text(told.reason, "red"))
-    note = Text("Times are event time since the start of the scenario; most clauses wait, as the contract says, "
-                "before they call anybody.", "dim")  # fmt: skip
-    return Group(table, note)
-
-
-def _surprise(found: dict[str, Any]) -> str:
-    return clean(f"{found['alertname']} {found['clause']} on {about(found['labels'])}: {found['reason']}")
-
-
-def _delays(result: Outcome) -> str:
-    first = result.first_alert_after
-    begin = "" if first is None else f"first alert {duration(round(first))} after the pipeline's start; "
-    if result.accelerated:
-        return f"{begin}delays of an accelerated run ({result.play.speed:.3g} x) are not meaningful: try --speed 1"
-    fresh, decision = result.status["freshness_s"], result.status["decision_delay_s"]
-    return f"{begin}freshness p99 {quantity(fresh['p99'], 's')}, decision delay p99 {quantity(decision['p99'], 's')}"
+    def render(self, task: Task) -> Any:
+        return super().render(task) if task.total and task.total > 1 else Text("")
 
 
 class Screen:
@@ -291,8 +218,12 @@ class Screen:
                 self._print(Text(f"  {what}"))
             return
         if self._progress is None:
-            self._progress = Progress(SpinnerColumn(finished_text="[green]ok[/]"), TextColumn("{task.description}"),
-                                      BarColumn(30), MofNCompleteColumn(), console=self._console)  # fmt: skip
+            columns = (
+                SpinnerColumn(finished_text="[green]ok[/]"),
+                TextColumn("{task.description}"),
+                _Bar(30),
+            )
+            self._progress = Progress(*columns, console=self._console)
             self._progress.start()
         if new:
             self._finish_step()
@@ -324,12 +255,17 @@ class Screen:
             line = f"{at:>9}  {delivery.status:8}  {delivery.alertname}: {summary}"
             self._print(Text(clean(line), STYLES.get(delivery.status, "")))
 
-    def summary(self, result: Outcome, data: Path, bootstrap: str, report: Path | None) -> None:
+    def summary(self, result: Outcome, data: Path, report: Path | None) -> None:
         """The end of the play, on the normal screen; what follows is shown below it."""
         self._end_display()
         self._over = True
         self._print(Text(""))
-        self._print(summary_of(result, data, bootstrap, report))
+        self._print(summary_of(result, data, report, self._console.width))
+        self._print(Text("\nTry next", "bold"))
+        for line in try_next(
+            data
+        ):  # wrapped by the terminal, not by us: it has to stay one line to be pasted
+            self._console.print(Text(f"  {line}"), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """A remark on what is being done."""

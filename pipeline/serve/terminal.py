@@ -129,16 +129,28 @@ def _key(
     return alertname, clause, frozenset(labels.items())
 
 
-def plain_table(*columns: str, title: str = "", right: Iterable[str] = ()) -> Table:
-    """A table without lines, cut rather than wrapped; `right`: columns of numbers."""
+def plain_table(*columns: str, title: str = "", right: Iterable[str] = (), keep: Iterable[str] = ()) -> Table:
+    """A table without lines, for rows by `add`; where room is short, cells are cut and never wrapped.
+
+    `right`: columns of numbers; they, `keep` and the nameless ones are cut last.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title or None, title_justify="left",
                   title_style="bold", header_style="dim", expand=False)  # fmt: skip
     aligned = set(right)
+    kept = {"", *aligned, *keep}
     for name in columns:
         table.add_column(
-            name, justify="right" if name in aligned else "left", no_wrap=True, overflow="ellipsis"
+            name, justify="right" if name in aligned else "left", no_wrap=name in kept, overflow="ellipsis"
         )
     return table
+
+
+def add(table: Table, *cells: str | Text) -> None:
+    """One row; each cell on one line."""
+    texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
+    for text in texts:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    table.add_row(*texts)
 
 
 def standing_table(lines: Sequence[Line], limit: int | None = None, title: str = "Contract") -> Table:
@@ -146,7 +158,8 @@ def standing_table(lines: Sequence[Line], limit: int | None = None, title: str =
     table = plain_table("", "clause", "on", "observed", "bound", title=title, right=("observed", "bound"))
     shown = lines if limit is None or len(lines) <= limit else lines[: limit - 1]
     for line in shown:
-        table.add_row(
+        add(
+            table,
             Text(line.mood, STYLES[line.mood]),
             Text(clean(line.clause)) + Text(f" {line.alertname}", "dim"),
             Text(line.about.partition("=")[2] or "all"),
@@ -157,7 +170,7 @@ def standing_table(lines: Sequence[Line], limit: int | None = None, title: str =
         rest = lines[len(shown) :]
         worst = rest[0].mood
         what = "ok" if worst == "ok" else f"{worst} or better"
-        table.add_row("", Text(f"and {len(rest)} more, {what}", "dim"))
+        add(table, "", Text(f"and {len(rest)} more, {what}", "dim"))
     return table
 
 
@@ -173,7 +186,7 @@ def topics_table(status: Status) -> Table:
         lag = sum(status["lag"].get(topic, {}).values())
         cells = [f"{counts.get(fate, 0):,}" for fate in fates]
         offset = f"{sum(status['offsets'].get(topic, {}).values()):,}"
-        table.add_row(
+        add(table, 
             clean(topic), *cells, offset, Text(f"{lag:,}", "yellow" if lag else ""),
             clock(status["watermarks"].get(topic)),
         )  # fmt: skip
@@ -191,7 +204,7 @@ def reasons_table(status: Status) -> Table | None:
         return None
     table = plain_table("events", "topic", "reason", title="Not aggregated, and why", right=("events",))
     for n, topic, reason in sorted(found, reverse=True)[:20]:
-        table.add_row(f"{n:,}", clean(topic), clean(reason))
+        add(table, f"{n:,}", clean(topic), clean(reason))
     return table
 
 
@@ -199,7 +212,8 @@ def alerts_table(alerts: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Alerts as rows: what, on what, since when, how bad."""
     table = plain_table("severity", "alert", "on", "observed", "bound", "fired at (UTC)", title=title)
     for alert in alerts:
-        table.add_row(
+        add(
+            table,
             Text(clean(alert["labels"].get("severity", "")), STYLES["firing"]),
             Text(alert["alertname"]) + Text(f" {clean(alert['clause'])}", "dim"),
             about(alert["labels"]),
@@ -218,8 +232,8 @@ def undelivered_table(status: Status) -> Table | None:
                         right=("waiting", "refused"))  # fmt: skip
     for row in status["undelivered"]:
         error = clean(row["last_error"] or "")
-        table.add_row(
-            row["destination"], f"{row['count']:,}", f"{row['refused']:,}", clock(row["oldest"]), error
+        add(
+            table, row["destination"], f"{row['count']:,}", f"{row['refused']:,}", clock(row["oldest"]), error
         )
     return table
 

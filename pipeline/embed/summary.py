@@ -1,0 +1,112 @@
+"""The end of the demo in words: what had to fire and did, where the data is, what to try next."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pipeline.embed.outcome import Outcome
+from pipeline.serve.terminal import STYLES, about, add, clean, duration, equation, plain_table, quantity
+
+WIDE_SUMMARY = 104
+"""Columns from which the table has room for clause and delivery."""
+
+
+def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> RenderableType:
+    """What happened, what had to fire and did, what did not, and where the data is."""
+    play, status = result.play, result.status
+    verdict = (
+        Text("Exactly the promised alerts came.", "bold green")
+        if result.agrees
+        else Text("Not exactly the promised alerts came: see below.", "bold red")
+    )
+    parts: list[RenderableType] = [
+        Text(f"{play.scenario.title}: {play.scenario.scenario} is over", "bold"),
+        Text(" ".join(play.scenario.text.split())),
+        Text(""),
+        verdict,
+        _told_table(result, width),
+    ]
+    parts += [Text(f"unexpected: {_surprise(found)}", "red") for found in result.comparison.unexpected]
+    parts += [
+        Text(""),
+        Text(f"Events     {equation(status)}: every one is accounted for"),
+        Text(f"Pace       {result.rate:,.0f} events/s"),
+        Text(f"Delays     {_delays(result)}"),
+        Text(f"Data       {data}/history (raw rows) and {data}/rollups: Parquet that any tool reads"),
+        Text(
+            f"Contract   {data}/contracts/{play.scenario.scenario}.yaml; pipeline's log {data}/pipeline.log"
+        ),
+        *([Text(f"Report     {report}")] if report else []),
+    ]
+    return Group(*parts)
+
+
+def try_next(data: Path) -> list[str]:
+    """Three commands that show something on the data of a demo."""
+    command, at = _command(), shlex.quote(str(data))
+    return [
+        f"{command} status --data {at}",
+        f"{command} sql --data {at} "
+        '"SELECT time, alertname, clause, state, observed, bound, unit FROM alerts ORDER BY time"',
+        f"{command} sql --data {at} "
+        '"SELECT window_start, region, sum(gpus) AS gpus FROM gpu_15m GROUP BY ALL ORDER BY ALL"',
+    ]
+
+
+def _command() -> str:
+    """How this program is called here: by name where it is on the path, else as it was."""
+    called = Path(sys.argv[0])
+    return (
+        "gigawatch" if shutil.which("gigawatch") or called.name != "gigawatch" else shlex.quote(str(called))
+    )
+
+
+def _told_table(result: Outcome, width: int) -> RenderableType:
+    """Each promised alert beside what came; clause and delivery only where there is room."""
+    if not result.told:
+        return Text("Nothing had to fire: every promise was kept.")
+    times = ("began", "fired", "took", "resolved")
+    wide = ("delivered",) if width >= WIDE_SUMMARY else ()
+    table = plain_table("", "had to fire", "on", *times, *wide, right=times)
+    for told in result.told:
+        promised, known = told.promised, told.promised.onset >= 0
+        name = Text(promised.alertname) + Text(f" {promised.clause}" if wide else "", "dim")
+        add(
+            table,
+            Text("missing", STYLES["firing"]) if told.reason else Text("ok", STYLES["ok"]),
+            name,
+            about(promised.by).rpartition("=")[2] if promised.by else "all",
+            duration(promised.onset) if known else "before",
+            "never" if told.fired is None else duration(told.fired),
+            "-" if told.took is None or not known else duration(told.took),
+            "-" if told.alert is None else "still on" if told.resolved is None else duration(told.resolved),
+            *([Text("yes") if told.delivered else Text("no", STYLES["firing"])] if wide else ()),
+        )
+    reasons = [
+        Text(f"missing: {told.promised.alertname} {told.promised.clause}: {told.reason}", STYLES["firing"])
+        for told in result.told
+        if told.reason
+    ]
+    note = Text("Times are event time since the start of the scenario; a clause waits as long as the contract "
+                "says before it calls anybody.", "dim")  # fmt: skip
+    return Group(table, *reasons, note)
+
+
+def _surprise(found: dict[str, Any]) -> str:
+    return clean(f"{found['alertname']} {found['clause']} on {about(found['labels'])}: {found['reason']}")
+
+
+def _delays(result: Outcome) -> str:
+    first = result.first_alert_after
+    begin = "" if first is None else f"first alert {duration(round(first))} after the pipeline's start; "
+    if result.accelerated:
+        return f"{begin}delays of an accelerated run ({result.play.speed:.3g} x) are not meaningful: try --speed 1"
+    fresh, decision = result.status["freshness_s"], result.status["decision_delay_s"]
+    return f"{begin}freshness p99 {quantity(fresh['p99'], 's')}, decision delay p99 {quantity(decision['p99'], 's')}"

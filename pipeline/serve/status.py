@@ -1,0 +1,70 @@
+"""A pipeline's status as it can be asked from outside: what it wrote last, whether it lives, what Kafka says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import GigawatchError, SettingsError
+from pipeline.ledger import status
+from pipeline.serve.terminal import clean, duration
+from pipeline.settings import Settings
+from pipeline.stream.topics import describe_topics
+
+EXTRA = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
+"""What `status --json` says beyond a report."""
+
+
+def status_now(settings: Settings, asked: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The last status, with the lag as Kafka has it now, and what is known of process and broker.
+
+    `asked`: a bootstrap address to use in place of the pipeline's own.
+    Raises SettingsError when no pipeline has ever written a status there.
+    """
+    found = status.read(settings.data)
+    if found is None:
+        raise SettingsError(
+            f"{settings.data}: no status there, expected the data directory of a pipeline that has run; name it "
+            "with --data"
+        )
+    pid = status.writer_of(settings.data)
+    kafka: dict[str, Any] = {"bootstrap": asked or found["bootstrap"], "answers": True, "error": None}
+    try:
+        states = describe_topics(kafka["bootstrap"], list(found["lag"]), settings.kafka_client())
+        found = status.with_ends(found, {state.name: state.offsets for state in states})
+    except GigawatchError as error:
+        kafka |= {"answers": False, "error": str(error)}
+    age = round(status.age(found, time.time()), 1)
+    state = {
+        "running": pid is not None,
+        "pid": pid,
+        "state": found["state"],
+        "written_at": found["written_at"],
+    }
+    return found, {**state, "age_s": age, "kafka": kafka}
+
+
+def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The report of the run so far, with its standing and what is known of the process."""
+    return {**status.report(found), **{key: found[key] for key in EXTRA}, "pipeline": state}
+
+
+def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
+    """The first lines: does it live, how old is this, does Kafka answer, which contract."""
+    age = duration(round(state["age_s"]))
+    if state["running"]:
+        yield f"{data}: running, process {state['pid']}; this was written {age} ago"
+    elif found["state"] == "stopped":
+        yield f"{data}: stopped {age} ago, in good order"
+    else:
+        yield f"{data}: not running; it ended without a word, its last status is {age} old"
+    kafka = state["kafka"]
+    lag = "answers, lag as of now" if kafka["answers"] else "does not answer, lag as of then"
+    yield f"Kafka {kafka['bootstrap']}: {lag}"
+    contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
+    yield f"Contract: {clean(contracts) or 'none'}"
+    if found["contract_error"]:
+        yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
+    yield ""
