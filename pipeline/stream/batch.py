@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.rollup.delta import Place
+from pipeline.stream.inspect import ENVELOPE, declares_structured
 
 Records = Sequence[ConsumerRecord]
-
-_STRUCTURED = b"application/cloudevents"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,8 @@ class TopicRecords:
     """The records of one topic: `structured` and `binary` hold those that a decoder may try.
 
     Columns: row INTEGER (position in `all`), part INTEGER, record_time TIMESTAMP, value VARCHAR,
-    and for `binary` headers MAP(VARCHAR, BLOB).  Values that are null, too large or no UTF-8 are in neither.
+    and for `binary` a BLOB for each attribute, ce_id and so on.  Values that are null, too large or no UTF-8
+    are in neither.
     """
 
     all: Records
@@ -65,36 +65,31 @@ def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> Topic
     )
     headers = list(map(attrgetter("headers"), records))
     if headers.count(headers[0]) == len(headers):  # compared in C: the usual case costs next to nothing
-        alike = [_is_structured(headers[0])] * len(headers)
+        alike = [declares_structured(headers[0])] * len(headers)
     else:
         seen: dict[int, bool] = {}
-        alike = [_is_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
+        alike = [declares_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
     usable = _usable(table, max_bytes)
     is_structured = pa.array(alike, pa.bool_())
     structured = _text(table.filter(pc.and_(usable, is_structured)))
     rest = pc.and_not(usable, is_structured)
-    binary = (
-        _text(table.append_column("headers", _header_map(headers)).filter(rest)) if not all(alike) else None
-    )
+    binary = _text(_with_attributes(table, headers).filter(rest)) if not all(alike) else None
     return TopicRecords(records, structured, binary)
-
-
-def _is_structured(headers: Sequence[tuple[str, bytes]]) -> bool:
-    return any(
-        name.lower() == "content-type" and (value or b"").lower().startswith(_STRUCTURED)
-        for name, value in headers
-    )
 
 
 def _of_one(headers: Sequence[tuple[str, bytes]], seen: dict[int, bool]) -> bool:
     key = hash(headers[0])
     if key not in seen:
-        seen[key] = _is_structured(headers)
+        seen[key] = declares_structured(headers)
     return seen[key]
 
 
-def _header_map(headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Array:
-    return pa.array(headers, pa.map_(pa.string(), pa.binary()))
+def _with_attributes(table: pa.Table, headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Table:
+    found = list(map(dict, headers))  # of a header given twice the last counts
+    for name in ENVELOPE:
+        values = [attributes.get(f"ce_{name}") for attributes in found]
+        table = table.append_column(f"ce_{name}", pa.array(values, pa.binary()))
+    return table
 
 
 def _usable(table: pa.Table, max_bytes: int) -> pa.Array:

@@ -71,9 +71,9 @@ class Decoder:
         if not doubtful:
             return found
         rows: list[dict[str, Any]] = []
-        for position, wanted in doubtful.items():
+        for position, certain in doubtful.items():
             for outcome in self._inspect(topic.all[position]):
-                if wanted is not None and outcome.idx not in wanted:
+                if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
                     rows.append(self._row(position, topic.all[position], outcome))
@@ -117,9 +117,9 @@ class Decoder:
             return
         met = []
         for quoted, position, idx in new:
-            outcome = next(o for o in self._inspect(records[position]) if o.idx == idx)
-            good = outcome.fate == "aggregated"
-            met.append({"quoted": quoted, "good": good, **{d: outcome.row.get(d) for d in self._dimensions}})
+            found = {o.idx: o.row for o in self._inspect(records[position]) if o.fate == "aggregated"}
+            row = found.get(idx, {})
+            met.append({"quoted": quoted, "good": idx in found, **{d: row.get(d) for d in self._dimensions}})
         schema = pa.schema([("quoted", pa.uint64()), ("good", pa.bool_()), *_texts(self._dimensions)])
         self._con.register("met", pa.Table.from_pylist(met, schema=schema))
         self._name_series("met WHERE good")
@@ -143,18 +143,21 @@ class Decoder:
             f"CREATE OR REPLACE TEMP TABLE known_series_{view} AS SELECT DISTINCT * FROM known_series_{view}"
         )
 
-    def _doubtful(self, count: int) -> dict[int, set[int] | None]:
-        """Position → sample indices that need the slow path; None for a whole message."""
-        view = self._event.view
-        doubtful: dict[int, set[int] | None] = {}
-        for position, idx in self._con.execute(
-            f"SELECT row, idx FROM delta_samples_{view} WHERE {_DOUBTFUL} ORDER BY ALL"
-        ).fetchall():
-            doubtful.setdefault(position, set()).add(idx)  # type: ignore[union-attr]
-        for (position,) in self._con.execute(
-            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN delta_samples_{view} USING (row) ORDER BY ALL"
-        ).fetchall():
-            doubtful[position] = None
+    def _doubtful(self, count: int) -> dict[int, set[int]]:
+        """Positions of messages that need the slow path → the indices of their samples that do not.
+
+        It is asked about the whole message: what the fast path took for one sample may be an array of many.
+        """
+        samples = f"delta_samples_{self._event.view}"
+        positions = self._con.execute(
+            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN {samples} USING (row) "
+            f"UNION SELECT row FROM {samples} WHERE {_DOUBTFUL} ORDER BY ALL"
+        ).fetchall()
+        doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
+        if doubtful:
+            certain = f"SELECT row, idx FROM {samples} WHERE NOT ({_DOUBTFUL}) AND row IN (SELECT unnest(?))"
+            for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
+                doubtful[position].add(idx)
         return doubtful
 
     def _inspect(self, record: ConsumerRecord) -> Iterable[Outcome]:
