@@ -11,7 +11,7 @@ Grid numbers are instants divided by 10 s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType, Measure
-from pipeline.ledger.silence import GRID_US, Gap, Silence, fold_seen, note_seen, seen_ddl, silence
+from pipeline.ledger.silence import GRID_US, Gap, Silence, fold_seen, note_seen, seen_ddl
 from pipeline.ledger.spend_readings import SpendReader
 from pipeline.rollup.histogram import SCALE, ZERO_BUCKET, ZERO_SECONDS
 from pipeline.rules.readings import (
@@ -44,6 +44,8 @@ __all__ = ["Reader", "fold_seen", "note_seen", "read", "seen_ddl"]
 By = tuple[str, ...]
 #: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
 SPREAD = 40_000
+#: Ranges whose silence is remembered: those of the groups of topics that one evaluation passes.
+REMEMBERED = 16
 #: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
 SCATTERED = 32
 
@@ -56,53 +58,42 @@ def read(con: DuckDBPyConnection, spec: ReadingSpec, t0: int, t1: int, catalog: 
 class Reader:
     """Reads specs from the ledger on `con`, inside whatever transaction that is in.
 
-    Keep one for each ledger: it remembers the spend of tranches while no charge comes in.  After a rollback
-    call `forget`.
+    Keep one for each ledger: it remembers the spend of tranches while no charge comes in, and who was silent
+    over the last few ranges.  After a rollback call `forget`.
     """
 
     def __init__(self, con: DuckDBPyConnection, catalog: Catalog) -> None:
         self.con, self.catalog = con, catalog
         self._spend = SpendReader(con)
-        self._silence: dict[tuple[str, int, int, int], Silence] = {}
+        self._silence: dict[tuple[str, int, int], Silence] = {}
 
     def forget(self) -> None:
         """Drops everything remembered."""
         self._spend.forget()
         self._silence.clear()
 
-    def read_all(self, wanted: Mapping[ReadingSpec, tuple[int, int]]) -> dict[ReadingSpec, Readings]:
-        """The answers to all of `wanted` (spec → `(t0, t1]`); what they share is read once."""
-        self._silence.clear()
-        try:
-            return {spec: self._read(spec, t0, t1) for spec, (t0, t1) in wanted.items()}
-        finally:
-            self._silence.clear()
-
     def read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
         """The answers to one spec at every grid instant of `(t0, t1]`."""
-        return self.read_all({spec: (t0, t1)})[spec]
-
-    def _read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
         event_type = self.catalog.by_topic(spec.topic)
         if isinstance(spec, FateBalance):
             return Readings(_balances(self.con, spec, t0, t1))
         if isinstance(spec, SilentSeries):
-            return Readings(_silent_series(self.con, event_type, self._silent(event_type, t0, t1, 0), t0, t1))
+            return Readings(_silent_series(self.con, event_type, self._silent(event_type, t0, t1), t0, t1))
         if not _answers(event_type, spec.match, spec.by):
             return Readings(())
         if isinstance(spec, TrancheSpend):
             return self._spend.read(spec, event_type, t0, t1)
+        silent = self._silent(event_type, t0, t1)
         if isinstance(spec, WaitQuantile):
-            return Readings(
-                _quantiles(self.con, spec, event_type, self._silent(event_type, t0, t1, 0), t0, t1)
-            )
-        silent = self._silent(event_type, t0, t1, spec.loss_after)
+            return Readings(_quantiles(self.con, spec, event_type, silent, t0, t1))
         return Readings(_series_sums(self.con, spec, event_type, silent, t0, t1))
 
-    def _silent(self, event_type: EventType, t0: int, t1: int, loss_after: int) -> Silence:
-        key = (event_type.view, t0, t1, loss_after)
+    def _silent(self, event_type: EventType, t0: int, t1: int) -> Silence:
+        key = (event_type.view, t0, t1)
         if key not in self._silence:
-            self._silence[key] = silence(self.con, event_type, t0, t1, loss_after)
+            while len(self._silence) >= REMEMBERED:
+                del self._silence[next(iter(self._silence))]
+            self._silence[key] = Silence(self.con, event_type, t0, t1)
         return self._silence[key]
 
 
@@ -214,7 +205,7 @@ def _bit_columns(spec: SeriesSpec, event_type: EventType) -> tuple[tuple[str, ..
 def _partial_columns(spec: SeriesSpec) -> tuple[tuple[str, str], ...]:
     """(aggregate, column) of the partial rows to merge."""
     if isinstance(spec, EntityCount):
-        return (("sum", "samples"),)
+        return (("sum", "samples"), ("min", "window_start"))
     name = spec.measure
     if isinstance(spec, LastSum):
         return (("sum", f"{name}_count"), ("max", f"{name}_last"))
@@ -234,8 +225,16 @@ def _value(spec: SeriesSpec, event_type: EventType) -> tuple[str, str, str]:
     return f"""round({_name(f"{spec.measure}_last")}."value" / {quantum})""", count, f"{count} > 0"
 
 
+def _settled(spec: SeriesSpec, event_type: EventType) -> str:
+    """Whether a series has been heard for a whole interval and a window: each of its entities had its turn."""
+    needed = event_type.interval + GRID
+    if not isinstance(spec, EntityCount) or spec.span < needed:
+        return "true"
+    return f"epoch_us(window_start) <= t::BIGINT * {GRID_US} - {needed * 1_000_000}"
+
+
 def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str) -> str:
-    """SELECT t, series, value (HUGEINT, quanta), samples; the sources have `t`, `series` and columns."""
+    """SELECT t, series, value (HUGEINT, quanta), samples, settled; the sources have `t`, `series`, columns."""
     merged = ", ".join(f"{how}({_name(c)}) AS {_name(c)}" for how, c in _partial_columns(spec))
     value, samples, there = _value(spec, event_type)
     source = f"(SELECT t, series, {merged} FROM ({partials}) GROUP BY t, series)"
@@ -246,7 +245,10 @@ def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: st
         JOIN (SELECT t, series, sum({found[1]})::HUGEINT AS entities FROM (
                 SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block) GROUP BY t, series)
         USING (t, series)"""
-    return f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples FROM {source} WHERE {there}"
+    return (
+        f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
+        f"{_settled(spec, event_type)} AS settled FROM {source} WHERE {there}"
+    )
 
 
 def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str, str]:
@@ -273,7 +275,7 @@ def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str
 def _delivered(
     con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
 ) -> Iterable[tuple[Any, ...]]:
-    """Rows (t, group…, value in quanta, samples, series) of the series that are not silent."""
+    """Rows (t, group…, value in quanta, samples, series, settled) of the series that are not silent."""
     for part in span.parts(con, event_type):
         yield from _delivered_within(con, spec, event_type, part.near(gaps), part)
 
@@ -290,7 +292,7 @@ def _delivered_within(
     columns = _group_columns(spec.by)
     return con.execute(
         f"""WITH chosen AS MATERIALIZED ({chosen}){_GAPS if gaps else ""}
-        SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*)
+        SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled)
         FROM ({per_series}) s JOIN chosen USING (series) {heard} GROUP BY t{columns}""",
         params,
     ).fetchall()
@@ -322,7 +324,7 @@ def _carried(
             _per_series(spec, event_type, *_asked_rows(spec, event_type, some)),
             {"ask_series": [series for _, series in some], "ask_t": [until for until, _ in some]},
         ).fetchall()
-        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples in rows})
+        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples, _ in rows})
     return found
 
 
@@ -406,24 +408,28 @@ def _series_sums(
     silences = {(grid, by): sums for grid, by, sums in tally.sums()}
     found = []
     for row in _delivered(con, spec, event_type, gaps, span):
-        key = (row[0], row[1:-3])
-        found.append(_reading(key, row[-3:], silences.pop(key, None), silent, spec.loss_after, quantum))
-    found += [_reading(k, (0, 0, 0), sums, silent, spec.loss_after, quantum) for k, sums in silences.items()]
+        key = (row[0], row[1:-4])
+        found.append(_reading(key, row[-4:], silences.pop(key, None), silent, spec.loss_after, quantum))
+    found += [
+        _reading(k, (0, 0, 0, True), sums, silent, spec.loss_after, quantum) for k, sums in silences.items()
+    ]
     return found
 
 
 def _reading(
     key: tuple[int, By],
-    delivered: tuple[int, int, int],
+    delivered: tuple[int, int, int, bool],
     silences: list[int] | None,
     silent: Silence,
     loss_after: int,
     quantum: Decimal,
 ) -> Reading:
     grid, by = key
-    value, samples, series = delivered
+    value, samples, series, settled = delivered
     if silences is None:
-        return Reading(grid * GRID, by, float(value * quantum), samples=samples, series=series)
+        return Reading(
+            grid * GRID, by, float(value * quantum), samples=samples, series=series, settled=settled
+        )
     whole, silent_series, old, _ = silences
     lost = old if old and silent.lost_at(grid, loss_after) else 0
     return Reading(
@@ -435,6 +441,7 @@ def _reading(
         samples=samples,
         silent_series=silent_series,
         series=series + silent_series,
+        settled=settled,
     )
 
 

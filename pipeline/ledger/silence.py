@@ -11,8 +11,6 @@ Grid numbers are instants divided by 10 s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -95,24 +93,25 @@ class Gap(NamedTuple):
     last_us: int
 
 
-@dataclass(frozen=True, slots=True)
 class Silence:
-    """The gaps of one topic over the instants `(t0, t1]`, and when the topic as a whole flowed."""
+    """The gaps of one topic over the instants `(t0, t1]`, and when the topic as a whole flowed.
 
-    gaps: tuple[Gap, ...]
-    flowing: Mapping[int, bool]
+    Rows that come later count from later instants, so what is read here stays true.
+    """
+
+    def __init__(self, con: DuckDBPyConnection, event_type: EventType, t0: int, t1: int) -> None:
+        self._con, self._event_type = con, event_type
+        self._low, self._high = t0 // GRID, t1 // GRID
+        self._flowing: dict[int, dict[int, bool]] = {}
+        self.gaps = _gaps(con, event_type, self._low, self._high)
 
     def lost_at(self, grid: int, loss_after: int) -> bool:
         """True when the topic has flowed for the whole of the last `loss_after` seconds."""
-        steps = range(grid - loss_after // GRID + 1, grid + 1)
-        return all(self.flowing.get(step, False) for step in steps)
-
-
-def silence(con: DuckDBPyConnection, event_type: EventType, t0: int, t1: int, loss_after: int) -> Silence:
-    """The silence of a topic over `(t0, t1]`; `loss_after`: the greatest that will be asked for."""
-    gaps = _gaps(con, event_type, t0 // GRID, t1 // GRID)
-    flowing = _flowing(con, event_type, (t0 - loss_after) // GRID, t1 // GRID) if gaps else {}
-    return Silence(gaps, flowing)
+        steps = loss_after // GRID
+        if steps not in self._flowing:
+            self._flowing[steps] = _flowing(self._con, self._event_type, self._low - steps, self._high)
+        flowing = self._flowing[steps]
+        return all(flowing.get(step, False) for step in range(grid - steps + 1, grid + 1))
 
 
 def _gaps(con: DuckDBPyConnection, event_type: EventType, low: int, high: int) -> tuple[Gap, ...]:

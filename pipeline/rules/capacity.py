@@ -43,7 +43,7 @@ class CapacityShortfall(_Capacity):
             return None
         terms = self.terms(t, floor.value, floor.window)
         rows = answers[self.spec].at(t)
-        found = [_verdict(terms, r, below(r.value or 0.0, r.silent, floor.value)) for r in rows]
+        found = [_verdict(terms, r, below(r, floor.value)) for r in rows]
         return found + self.unread(terms, t, rows)
 
 
@@ -78,7 +78,7 @@ class WindowNotReady(_Capacity):
         terms = self.terms(t, ahead.gpus, ahead.window)
         rows = answers[self.spec].at(t)
         details = _starts(ahead)
-        found = [_verdict(terms, r, below(r.value or 0.0, r.silent, ahead.gpus), details) for r in rows]
+        found = [_verdict(terms, r, below(r, ahead.gpus), details) for r in rows]
         return found + self.unread(terms, t, rows)
 
 
@@ -89,4 +89,5 @@ def _starts(promise: Promise) -> Mapping[str, Any]:
 def _verdict(terms: Any, row: Reading, state: State, details: Mapping[str, Any] | None = None) -> Verdict:
     if row.silent or row.lost:
         details = {**(details or {}), "silent": row.silent, "lost": row.lost}
-    return Verdict(terms, row.by, row.t, state, row.value, row.samples, not row.silent, details)
+    trusted = row.settled and not row.silent
+    return Verdict(terms, row.by, row.t, state, row.value, row.samples, trusted, details)

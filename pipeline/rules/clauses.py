@@ -115,8 +115,12 @@ def above(value: float, silent: float, bound: float) -> State:
     return "unknown" if value + silent > bound else "ok"
 
 
-def below(value: float, silent: float, bound: float) -> State:
-    """Against a floor: short even with what is silent is a breach; short only without it is unknown."""
+def below(row: Reading, bound: float) -> State:
+    """Against a floor: short even with what is silent is a breach; short only without it is unknown.
+
+    So is short while none of the series has been heard for a whole interval: not all had their turn yet.
+    """
+    value = row.value or 0.0
     if value >= bound:
         return "ok"
-    return "unknown" if value + silent >= bound else "breach"
+    return "breach" if row.settled and value + row.silent < bound else "unknown"

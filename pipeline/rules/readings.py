@@ -149,6 +149,8 @@ class Reading(NamedTuple):
     """One answer: at instant `t`, for the dimension values `by` (absent optional ones are '').
 
     `value` None: nothing to go by.  `silent` and `lost` in the unit of `value`; `silent_series` counts both.
+    `settled` False: none of its series has been heard for a whole reporting interval yet (a start, a return),
+    so that entities may be there that have not had their turn.
     `basis` says in words what the value rests on when that is not the obvious.
     """
 
@@ -160,6 +162,7 @@ class Reading(NamedTuple):
     samples: int = 0
     silent_series: int = 0
     series: int = 0
+    settled: bool = True
     basis: str = ""
     amount: Decimal | None = None
     days: tuple[DaySpend, ...] = ()
