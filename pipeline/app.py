@@ -90,9 +90,16 @@ class Gigawatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
-        settings, client = self.settings, self.settings.kafka_client()
-        cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, client)
+        settings = self.settings
+        cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, settings.kafka_client())
         destinations = await self._destinations()
+        try:
+            await self._with_ledger(cluster, destinations, stop)
+        finally:
+            await self._close_clients()
+
+    async def _with_ledger(self, cluster: str, destinations: list[Destination], stop: asyncio.Event) -> None:
+        settings = self.settings
         self.ledger = await asyncio.to_thread(
             Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
             destinations=[d.name for d in destinations],
@@ -129,8 +136,10 @@ class Gigawatch:
             self._told,
         )
         app.source = BatchSource(
-            settings.bootstrap, client, self.catalog.topics, self.ledger.offsets(), put=batches.put,  # type: ignore[arg-type]  # Faust says EventT, and means anything
-            assigned=self.watermarks.assign, answered=lambda ends: self.watermarks.answered(ends, time.time()),
+            settings.bootstrap, client, self.catalog.topics, self.ledger.offsets(), self.ledger.topic_ids(),
+            put=batches.put,  # type: ignore[arg-type]  # Faust says EventT, and means anything
+            assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
+            answered=lambda ends: self.watermarks.answered(ends, time.time()),
             guard=self._guard, max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
         )  # fmt: skip
         self.health = Health(
@@ -170,7 +179,6 @@ class Gigawatch:
                 self.housekeeper.close()
             self.delivery.stop()
             await asyncio.gather(delivering, return_exceptions=True)
-            await self._close_clients()
 
     async def _until(self, stop: asyncio.Event) -> None:
         assert self._failure is not None

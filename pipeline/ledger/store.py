@@ -143,6 +143,19 @@ class Ledger:
                 "point --bootstrap at the right cluster, or start with an empty data directory"
             )
 
+    def topic_ids(self) -> dict[str, str]:
+        """Topic → the id of the topic that the offsets here are of."""
+        rows = self.con.execute(
+            "SELECT key[10:], value FROM meta WHERE starts_with(key, 'topic_id:')"
+        ).fetchall()
+        return dict(rows)
+
+    def bind_topics(self, ids: Mapping[str, str]) -> None:
+        """Remember which topics the offsets are of, by the ids they were given when they were made."""
+        with transaction(self.con, self.fence):
+            for topic, id_ in ids.items():
+                set_meta(self.con, f"topic_id:{topic}", id_)
+
     def offsets(self) -> dict[Place, int]:
         """The next offset of every partition that was ever read."""
         rows = self.con.execute("SELECT topic, part, next_offset FROM offsets").fetchall()

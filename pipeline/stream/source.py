@@ -20,7 +20,7 @@ from mode import Service
 from pipeline.errors import GigawatchError, LogMoved
 from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
-from pipeline.stream.topics import describe_topics
+from pipeline.stream.topics import describe_topics, topic_ids
 
 log = structlog.get_logger()
 
@@ -30,13 +30,16 @@ MISSING_EVERY = 10.0
 """Seconds between two looks for a topic that does not exist yet."""
 DISCOVER_EVERY = 3.0
 """Seconds between two looks for new partitions."""
+ANSWERS_WITHIN = 2.0
+"""A broker that answered so many seconds ago is worth a question; one that hangs would hold up a stop."""
 
 
 class BatchSource(Service):
     """Feeds `put` with batches of the records of `topics`.
 
-    `positions` holds the ledger's next offsets and is moved on by what was handed over; `assigned` and
-    `answered` tell of new partitions (place, position) and of the logs' ends.  `guard` runs each task and
+    `positions` holds the ledger's next offsets and is moved on by what was handed over, `ids` the ids of the
+    topics that they are of; `assigned`, `met` and `answered` tell of new partitions (place, position), of new
+    topics (topic → id) and of the logs' ends.  `guard` runs each task and
     hears of its failure.  A Faust service: `connect` first, then whoever has it as a dependency starts it.
     """
 
@@ -46,10 +49,12 @@ class BatchSource(Service):
         client: Mapping[str, Any],
         topics: Iterable[str],
         positions: Mapping[Place, int],
+        ids: Mapping[str, str],
         *,
         put: Callable[[Batch], Awaitable[None]],
         guard: Callable[[Awaitable[None]], Awaitable[None]],
         assigned: Callable[[Place, int], None],
+        met: Callable[[Mapping[str, str]], Awaitable[None]],
         answered: Callable[[Mapping[Place, int]], None],
         max_records: int,
         max_bytes: int,
@@ -57,9 +62,11 @@ class BatchSource(Service):
     ) -> None:
         self._bootstrap, self._client = bootstrap, dict(client)
         self._topics = tuple(topics)
-        self._positions = dict(positions)
+        self._positions, self._ids = dict(positions), dict(ids)
         super().__init__()
-        self._put, self._guard, self._assigned, self._answered = put, guard, assigned, answered
+        self._put, self._guard = put, guard
+        self._assigned, self._met, self._answered = assigned, met, answered
+        self._answered_at = 0.0
         self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
         self._record_bytes = 512.0
         self._paused = asyncio.Lock()
@@ -78,8 +85,12 @@ class BatchSource(Service):
 
     async def connect(self) -> None:
         """Connect and take every partition; raises LogMoved."""
-        await self._consumer.start()
-        await self._discover()
+        try:
+            await self._consumer.start()
+            await self._discover()
+        except BaseException:
+            await self._consumer.stop()
+            raise
 
     async def on_shutdown(self) -> None:
         await self._consumer.stop()
@@ -163,6 +174,7 @@ class BatchSource(Service):
                 found = {(tp.topic, tp.partition): end for tp, end in ends.items()}
                 _check_ends(before, found)
                 self._answered(found)
+                self._answered_at = time.monotonic()
             await asyncio.sleep(ENDS_EVERY)
 
     async def _look_for_partitions(self) -> None:
@@ -173,18 +185,38 @@ class BatchSource(Service):
             known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
             seen = {(t, p) for t in self._topics for p in self._consumer.partitions_for_topic(t) or ()}
             missing = set(self._topics) - {topic for topic, _ in known}
-            if seen - known or (missing and time.monotonic() - missing_since > MISSING_EVERY):
-                missing_since = time.monotonic()
-                try:
+            try:
+                if seen - known or (missing and time.monotonic() - missing_since > MISSING_EVERY):
+                    missing_since = time.monotonic()
                     await self._discover()
-                except GigawatchError as error:
-                    if isinstance(error, LogMoved):
-                        raise
-                    log.debug("no look at the partitions", error=str(error))
+                elif time.monotonic() - self._answered_at < ANSWERS_WITHIN:
+                    # A log made anew may already be longer than the old one was: its end tells nothing.
+                    found = await asyncio.to_thread(topic_ids, self._bootstrap, self._topics, self._client)
+                    await self._recognise(found)
+            except GigawatchError as error:
+                if isinstance(error, LogMoved):
+                    raise
+                log.debug("no look at the partitions", error=str(error))
+
+    async def _recognise(self, found: Mapping[str, str]) -> None:
+        """Check that the topics are those that the offsets are of; one that nothing was read of yet is noted."""
+        read = {topic for (topic, _), position in self._positions.items() if position}
+        for topic in read & self._ids.keys() & found.keys():
+            if found[topic] != self._ids[topic]:
+                raise LogMoved(
+                    f"{topic}: the ledger's offsets are of the topic with id {self._ids[topic]}, but that was deleted "
+                    f"and made anew: this one has id {found[topic]}. Nothing is skipped or read twice in silence: if "
+                    "that is intended, start with an empty data directory; otherwise restore the topic"
+                )
+        new = {topic: id_ for topic, id_ in found.items() if self._ids.get(topic) != id_}
+        if new:
+            await self._met(new)
+            self._ids.update(new)
 
     async def _discover(self) -> None:
         """Assign every partition that exists; one that the ledger does not know begins at its first record."""
         states = await asyncio.to_thread(describe_topics, self._bootstrap, self._topics, self._client)
+        await self._recognise({state.name: state.id for state in states})
         logs = {(state.name, part): ends for state in states for part, ends in state.offsets.items()}
         known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
         new = {

@@ -47,13 +47,17 @@ class TopicDone:
 
 @dataclass(frozen=True)
 class TopicState:
-    """A topic as it is; `config`: what was set on the topic itself; `offsets`: (first, end) per partition."""
+    """A topic as it is; `config`: what was set on the topic itself; `offsets`: (first, end) per partition.
+
+    `id`: given out when the topic was made, so that a topic of the same name made later has another.
+    """
 
     name: str
     partitions: int
     replication: int
     config: Mapping[str, str]
     offsets: Mapping[int, tuple[int, int]]
+    id: str = ""
 
     @property
     def records(self) -> int:
@@ -98,6 +102,15 @@ def describe_topics(
         wanted = None if topics is None else list(topics)
         found = [t for t in client.describe_topics(wanted) if t["error_code"] == 0 and not t["is_internal"]]
         return [_state(client, topic) for topic in sorted(found, key=lambda topic: str(topic["name"]))]
+
+
+def topic_ids(
+    bootstrap: str, topics: Iterable[str], client_settings: Settings | None = None
+) -> dict[str, str]:
+    """Topic → the id that it was given when it was made; a topic that does not exist is left out."""
+    with admin(bootstrap, client_settings) as client:
+        found = client.describe_topics(list(topics))
+        return {str(t["name"]): str(t["topic_id"]) for t in found if t["error_code"] == 0}
 
 
 def cluster_id(bootstrap: str, client_settings: Settings | None = None, timeout: float = 10.0) -> str:
@@ -226,4 +239,5 @@ def _state(client: KafkaAdminClient, topic: Mapping[str, Any]) -> TopicState:
         replication=len(partitions[0]["replica_nodes"]),
         config=_config(client, name, "modified"),
         offsets={place.partition: (first[place].offset, end[place].offset) for place in sorted(places)},
+        id=str(topic["topic_id"]),
     )
