@@ -8,18 +8,24 @@ another time and other content is a revision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import content_sql
 
 WINDOW = timedelta(minutes=2)
+AHEAD = timedelta(seconds=60)
+"""How far a sample's time may lie beyond its partition's progress: as far as beyond its record's time."""
 _PRUNE_EVERY = timedelta(seconds=30)
-_FAR_PAST = datetime(1970, 1, 1)
+
+Progress = Mapping[int, datetime]
+Interval = tuple[datetime, datetime]
 
 
 class Seen:
@@ -28,27 +34,22 @@ class Seen:
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         self._con = con
         self._event = event
-        self._pruned = _FAR_PAST
+        self._pruned: Progress = {}
         con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
 
-    def rebuild(self, data: Path, progress: Mapping[int, datetime]) -> None:
-        """Remember the identities of the last minutes again, from the ledger's segments and published files."""
-        if self._event.retained or not progress:
+    def rebuild(self, data: Path, progress: Progress) -> None:
+        """Remember the identities of the last minutes again, from segments and published files."""
+        if self._event.retained:
             return
-        since = min(progress.values()) - WINDOW
-        names = self._con.execute(
-            "SELECT 'segments/' || segment FROM segments WHERE topic = $topic AND max_time >= $since "
-            "UNION ALL SELECT path FROM files WHERE topic = $topic AND max_time >= $since",
-            {"topic": self._event.topic, "since": since},
-        ).fetchall()
-        if names:
-            self._con.execute(
-                f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
-                "FROM read_parquet(?, union_by_name = true, hive_partitioning = false) WHERE time >= ?",
-                [[str(data / name) for (name,) in names], since],
-            )
+        for interval in _remembered(progress):
+            for path in _files(data, self._event, interval):
+                self._con.execute(
+                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
+                    "FROM read_parquet(?) WHERE time BETWEEN ? AND ?",
+                    [str(path), *interval],
+                )
 
-    def remove_duplicates(self, progress: Mapping[int, datetime]) -> list[tuple[int, int]]:
+    def remove_duplicates(self, progress: Progress) -> list[tuple[int, int]]:
         """Delete the duplicates from `delta_samples_{view}`; their (row, idx), in log order.
 
         `progress` is each partition's greatest min(event time, record time) before this batch.
@@ -61,63 +62,143 @@ class Seen:
             )
         return found
 
-    def remember(self, progress: Mapping[int, datetime]) -> None:
+    def remember(self, progress: Progress) -> None:
         """Keep this batch's identities, and forget those that no partition can ask for again."""
         if self._event.retained:
             return
         view = self._event.view
         self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM delta_samples_{view}")
-        oldest = min(progress.values(), default=_FAR_PAST) - WINDOW
-        if oldest - self._pruned > _PRUNE_EVERY:
+        if any(at - self._pruned.get(part, datetime.min) > _PRUNE_EVERY for part, at in progress.items()):
+            # a partition that stands still keeps its own two minutes, not everything since
+            kept = " OR ".join("time BETWEEN ? AND ?" for _ in _remembered(progress))
             self._con.execute(
-                f"CREATE OR REPLACE TEMP TABLE recent_{view} AS SELECT * FROM recent_{view} WHERE time >= ?",
-                [oldest],
+                f"CREATE OR REPLACE TEMP TABLE recent_{view} AS SELECT * FROM recent_{view} WHERE {kept}",
+                [at for interval in _remembered(progress) for at in interval],
             )
-            self._pruned = oldest
+            self._pruned = dict(progress)
 
-    def _windowed(self, progress: Mapping[int, datetime]) -> list[tuple[int, int]]:
+    def _windowed(self, progress: Progress) -> list[tuple[int, int]]:
         view, con = self._event.view, self._con
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE suspects_{view} AS "
             f"SELECT identity FROM delta_samples_{view} GROUP BY identity HAVING count(*) > 1 "
             f"UNION SELECT identity FROM delta_samples_{view} SEMI JOIN recent_{view} USING (identity)"
         )
-        if not con.execute(f"SELECT 1 FROM suspects_{view} LIMIT 1").fetchone():
+        if not con.execute(f"SELECT 1 FROM suspects_{view} LIMIT 1").fetchall():
             return []
         con.execute("CREATE OR REPLACE TEMP TABLE progress_before(part INTEGER, reached TIMESTAMP)")
         if progress:
             con.executemany("INSERT INTO progress_before VALUES (?, ?)", list(progress.items()))
         con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE duplicates_{view} AS
+            f"""CREATE OR REPLACE TEMP TABLE suspected_{view} AS
             WITH placed AS (
-                SELECT row, idx, identity, time, greatest(coalesce(reached, TIMESTAMP '1970-01-01'), max(least(time, record_time)) OVER (
-                    PARTITION BY part ORDER BY row, idx ROWS UNBOUNDED PRECEDING)) - INTERVAL 2 MINUTE AS horizon
-                FROM delta_samples_{view} LEFT JOIN progress_before USING (part)),
-            suspected AS (SELECT * FROM placed SEMI JOIN suspects_{view} USING (identity)),
-            before AS (SELECT identity, max(time) AS time FROM recent_{view} SEMI JOIN suspects_{view} USING (identity) GROUP BY identity),
-            judged AS (
-                SELECT row, idx, suspected.time, horizon, greatest(before.time, max(suspected.time) OVER (
-                    PARTITION BY identity ORDER BY row, idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS earlier
-                FROM suspected LEFT JOIN before USING (identity))
-            SELECT row, idx FROM judged WHERE earlier >= horizon AND time >= horizon ORDER BY row, idx"""
+                SELECT row, idx, identity, time, greatest(coalesce(reached, TIMESTAMP '1970-01-01'),
+                    max(least(time, record_time)) OVER (PARTITION BY part ORDER BY row, idx ROWS UNBOUNDED PRECEDING)
+                ) - INTERVAL 2 MINUTE AS horizon
+                FROM delta_samples_{view} LEFT JOIN progress_before USING (part))
+            SELECT * FROM placed SEMI JOIN suspects_{view} USING (identity)"""
         )
-        return con.execute(f"FROM duplicates_{view}").fetchall()
+        con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE duplicates_{view} AS
+            WITH before AS (
+                SELECT DISTINCT identity, time, true AS known FROM recent_{view}
+                SEMI JOIN suspects_{view} USING (identity)),
+            judged AS (
+                SELECT row, idx, time, horizon, coalesce(known, false) OR row_number() OVER (
+                    PARTITION BY identity, time ORDER BY row, idx) > 1 AS again
+                FROM suspected_{view} LEFT JOIN before USING (identity, time))
+            SELECT row, idx FROM judged WHERE again AND time >= horizon ORDER BY row, idx"""
+        )
+        self._judge_reused()
+        return con.execute(f"FROM duplicates_{view} ORDER BY row, idx").fetchall()
+
+    def _judge_reused(self) -> None:
+        """Identities that come with several times, one after the other: only what is aggregated is remembered."""
+        view, con = self._event.view, self._con
+        known = f"SELECT identity, time FROM recent_{view} SEMI JOIN suspects_{view} USING (identity)"
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE reused_{view} AS SELECT identity FROM "
+            f"({known} UNION SELECT identity, time FROM suspected_{view}) GROUP BY identity HAVING count(*) > 1"
+        )
+        rows = con.execute(
+            f"SELECT identity, time, horizon, row, idx FROM suspected_{view} SEMI JOIN reused_{view} USING (identity) "
+            f"UNION ALL SELECT identity, time, NULL, -1, 0 FROM recent_{view} SEMI JOIN reused_{view} USING (identity) "
+            "ORDER BY identity, row, idx"
+        ).fetchall()
+        if rows:
+            con.execute(
+                f"DELETE FROM duplicates_{view} WHERE (row, idx) IN "
+                f"(SELECT (row, idx) FROM suspected_{view} SEMI JOIN reused_{view} USING (identity))"
+            )
+        if found := list(_again(rows)):
+            con.executemany(f"INSERT INTO duplicates_{view} VALUES (?, ?)", found)
 
     def _retained(self) -> list[tuple[int, int]]:
-        """The same identity with the same time or the same content: the first in the log stays."""
-        view = self._event.view
-        content = content_sql(self._event)
-        self._con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE duplicates_{view} AS
-            WITH new AS (SELECT row, idx, identity, time, {content} AS content FROM delta_samples_{view}),
-            known AS (SELECT identity, time, content FROM charges SEMI JOIN new USING (identity))
-            SELECT row, idx FROM new
-            WHERE (identity, time) IN (SELECT (identity, time) FROM known)
-               OR (identity, content) IN (SELECT (identity, content) FROM known)
-            UNION
-            SELECT row, idx FROM new QUALIFY row_number() OVER (PARTITION BY identity, time ORDER BY row, idx) > 1
-            UNION
-            SELECT row, idx FROM new QUALIFY row_number() OVER (PARTITION BY identity, content ORDER BY row, idx) > 1
-            ORDER BY ALL"""
+        """The same identity again with a time that is known, or as it was last issued before its time.
+
+        A charge that goes back to what it was before its last revision is one more revision.
+        """
+        view, content = self._event.view, content_sql(self._event)
+        new = f"SELECT identity, time, {content} AS content, row, idx FROM delta_samples_{view}"
+        rows = self._con.execute(
+            f"""WITH new AS ({new}),
+            known AS (SELECT identity, time, content, -1, 0 FROM charges SEMI JOIN new USING (identity)),
+            suspects AS (
+                SELECT identity FROM new GROUP BY identity HAVING count(*) > 1 UNION SELECT identity FROM known)
+            FROM new SEMI JOIN suspects USING (identity) UNION ALL FROM known ORDER BY identity, row, idx, time"""
+        ).fetchall()
+        found = sorted(_issued_before(rows))
+        schema = pa.schema([("row", pa.int32()), ("idx", pa.int32())])
+        marked = pa.Table.from_pylist([{"row": row, "idx": idx} for row, idx in found], schema=schema)
+        self._con.register("marked", marked)
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE duplicates_{view} AS FROM marked")
+        self._con.unregister("marked")
+        return found
+
+
+def _issued_before(rows: Iterable[tuple[int, datetime, int, int, int]]) -> Iterator[tuple[int, int]]:
+    """(row, idx) of the duplicates among `rows`, which come by identity, what is known first, then in log order."""
+    for _, same in groupby(rows, key=lambda row: row[0]):
+        known: dict[datetime, int] = {}
+        for _, time, content, row, idx in same:
+            before = max((at for at in known if at < time), default=None)
+            again = time in known or (before is not None and known[before] == content)
+            if row >= 0 and again:
+                yield row, idx
+            else:
+                known[time] = content
+
+
+def _again(
+    rows: Iterable[tuple[int, datetime, datetime | None, int, int]],
+) -> Iterator[tuple[int, int]]:
+    """(row, idx) of the duplicates among `rows`, which come by identity, then in log order."""
+    for _, same in groupby(rows, key=lambda row: row[0]):
+        known: list[datetime] = []
+        for _, time, horizon, row, idx in same:
+            if horizon is not None and time >= horizon and any(at >= horizon for at in known):
+                yield row, idx
+            else:
+                known.append(time)
+
+
+def _remembered(progress: Progress) -> list[Interval]:
+    """The times that any partition may still ask for, `[from, to]`, without overlaps."""
+    found: list[Interval] = []
+    for at in sorted(progress.values()):
+        low, high = at - WINDOW, at + AHEAD
+        if found and low <= found[-1][1]:
+            low = found.pop()[0]
+        found.append((low, high))
+    return found
+
+
+def _files(data: Path, event: EventType, interval: Interval) -> Iterator[Path]:
+    """Private and published files that may hold samples of these times."""
+    yield from sorted((data / "segments").glob(f"{event.view}-*.parquet"))
+    hour = interval[0].replace(minute=0, second=0, microsecond=0)
+    while hour <= interval[1]:
+        yield from sorted(
+            (data / "history" / event.topic / f"{hour:date=%Y-%m-%d/hour=%H}").glob("*.parquet")
         )
-        return self._con.execute(f"FROM duplicates_{view}").fetchall()
+        hour += timedelta(hours=1)
