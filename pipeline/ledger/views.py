@@ -141,9 +141,12 @@ def raw_table(event_type: EventType) -> PublishedTable:
 
 
 def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
-    """The published roll-ups of an event type at one width."""
+    """The published roll-ups of an event type at one width; of charges a file for each day at any width, for
+    an hour has few of them, and bills of weeks come at once."""
     root = f"rollups/{event_type.topic}/{width.name}"
     columns = rollup_columns(event_type)
+    if event_type.retained:
+        return PublishedTable(f"{event_type.view}_{width.name}", root, columns, DAY, DAY)
     return PublishedTable(f"{event_type.view}_{width.name}", root, columns, width.directory, width.slice)
 
 
