@@ -131,7 +131,7 @@ def declares_structured(headers: Headers) -> bool:
 
 
 def _structured(message: Any) -> tuple[Mapping[str, Any], Any]:
-    if not isinstance(message, dict):
+    if not isinstance(message, dict) or "specversion" not in message:
         raise Refused("dead_lettered", "not_a_cloudevent")
     if "data" not in message:
         raise Refused("dead_lettered", "data_missing")
@@ -366,4 +366,4 @@ def _money(measure: Measure, value: Any) -> Decimal:
         raise Refused("dead_lettered", f"{measure.name}_mistyped") from error
     if not amount.is_finite() or abs(amount) >= Decimal(10) ** 28:
         raise Refused("quarantined", f"{measure.name}_out_of_range")
-    return amount.quantize(_MONEY_STEP, context=_MONEY)
+    return _MONEY.plus(amount.quantize(_MONEY_STEP, context=_MONEY))  # makes -0 0
