@@ -130,9 +130,7 @@ def _files(
         if view in views:
             for width in WIDTHS:
                 table = rollup_table(views[view], width)
-                if newest is None or minute >= cut(
-                    newest, keep.widths[width.name], table.directory or DAY
-                ):
+                if newest is None or minute >= cut(newest, keep.widths[width.name], table.directory or DAY):
                     yield _rollup_file(data, views[view], table, minute, newest)
         elif view == "standing":
             yield PublishedFile("standing/standing.parquet", _plain_select("standing", STANDING_TABLE, ""))
