@@ -167,12 +167,13 @@ def _quality(topic: str, trust: Trust | None) -> Iterator[str]:
 
 
 def _at_risk(state: AlertState, source: Clause | PipelineAlert | None) -> str:
-    """Money by the clause's own formula, else the distance from the bound in its unit."""
+    """Money by the clause's own formula, and GPUs, megawatts or money beyond the bound; not seconds or jobs."""
     parts = []
     if isinstance(source, Clause) and source.money_at_risk:
         risk = source.money_at_risk
         parts.append(f"{number(risk.per_hour)} {risk.currency} an hour")
-    if state.observed is not None and state.unit and state.phase in ("pending", "firing"):
+    counts = state.unit not in ("s", "jobs", "events") and state.phase in ("pending", "firing")
+    if state.observed is not None and counts:
         parts.append(f"{number(abs(state.observed - state.bound))} {state.unit}")
     return "; ".join(parts)
 

@@ -319,7 +319,7 @@ def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
     ]
     for spec in specs:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.ledger.readings.SPREAD", spread)
+            patch.setattr("pipeline.ledger.reading_sql.SPREAD", spread)
             whole = read(con, spec, T + t0, T + t1, CATALOG)
         for t in range(t0 + 10, t1 + 1, 10):
             alone = read(con, spec, T + t - 10, T + t, CATALOG)

@@ -1,0 +1,143 @@
+"""What every query of a reading shares: the instants it answers for, the series that match, the gaps.
+
+A partial row counts at the instants from its `known_from` to its `window_start + span`: an interval.  Grid
+numbers are instants divided by 10 s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import EventType
+from pipeline.ledger.silence import GRID_US, Gap
+from pipeline.rules.readings import GRID, Match
+
+By = tuple[str, ...]
+#: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
+SPREAD = 40_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The grid numbers `(low, high]` to answer for, looking back `seconds`."""
+
+    low: int
+    high: int
+    seconds: int
+
+    def parts(self, con: DuckDBPyConnection, event_type: EventType) -> Iterator[Span]:
+        """This span in pieces of at most `SPREAD` series x instants."""
+        row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
+        step = max(1, SPREAD // max(1, row[0] if row else 0))
+        for low in range(self.low, self.high, step):
+            yield Span(low, min(low + step, self.high), self.seconds)
+
+    def near(self, gaps: Sequence[Gap]) -> list[Gap]:
+        """The gaps that share an instant with this span."""
+        return [g for g in gaps if g.first <= self.high and g.last > self.low]
+
+    @property
+    def single(self) -> bool:
+        return self.high - self.low == 1
+
+    @property
+    def counted(self) -> str:
+        """WHERE for the rows that count at any of the instants."""
+        first = (self.low + 1) * GRID - self.seconds
+        return (
+            f"window_start >= {timestamp(first)} AND window_start < {timestamp(self.high * GRID)} "
+            f"AND known_from <= {timestamp(self.high * GRID)}"
+        )
+
+    @property
+    def interval(self) -> str:
+        """Select list: the first and last grid number at which a row counts."""
+        if self.single:
+            return f"{self.high} AS a, {self.high} AS b"
+        return (
+            f"greatest(epoch_us(known_from) // {GRID_US}, {self.low + 1}) AS a, "
+            f"least((epoch_us(window_start) + {self.seconds * 1_000_000}) // {GRID_US}, {self.high}) AS b"
+        )
+
+    @property
+    def spread(self) -> str:
+        """Select list: the grid numbers of an interval."""
+        return "b AS t" if self.single else "unnest(range(a, b + 1)) AS t"
+
+
+def timestamp(t: int) -> str:
+    return f"make_timestamp({t * 1_000_000})"
+
+
+def quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
+
+
+def chosen_sql(event_type: EventType, match: Match, by: By) -> tuple[str, dict[str, Any]]:
+    """SELECT of the series that match, with their group as columns g0, g1, …; and its parameters."""
+    groups = "".join(f", coalesce({quoted(d)}, '') AS g{i}" for i, d in enumerate(by))
+    params = {f"m{i}": list(values) for i, (_, values) in enumerate(match)}
+    tests = [f"list_contains($m{i}, {quoted(d)})" for i, (d, _) in enumerate(match)]
+    where = f" WHERE {' AND '.join(tests)}" if tests else ""
+    return f"SELECT series{groups} FROM series_{event_type.view}{where}", params
+
+
+def group_columns(by: By) -> str:
+    return "".join(f", g{i}" for i in range(len(by)))
+
+
+def groups_of(con: DuckDBPyConnection, event_type: EventType, match: Match, by: By) -> dict[int, By]:
+    sql, params = chosen_sql(event_type, match, by)
+    return {row[0]: row[1:] for row in con.execute(sql, params).fetchall()}
+
+
+GAPS = """, gaps AS MATERIALIZED (
+        SELECT unnest($gap_series::UBIGINT[]) AS series,
+               unnest($gap_first::BIGINT[]) AS "first", unnest($gap_last::BIGINT[]) AS "last")"""
+
+IN_GAP = "SELECT 1 FROM gaps WHERE gaps.series = s.series AND s.t BETWEEN gaps.first AND gaps.last"
+
+
+def gap_params(gaps: Sequence[Gap]) -> dict[str, Any]:
+    return {
+        "gap_series": [g.series for g in gaps],
+        "gap_first": [g.first for g in gaps],
+        "gap_last": [g.last for g in gaps],
+    }
+
+
+class Tally:
+    """What the gaps of each group add up to at each grid number, kept as differences."""
+
+    def __init__(self, span: Span, loss_after: int) -> None:
+        self.span, self.loss_after = span, loss_after
+        self._steps: dict[By, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0, 0]))
+
+    def add(self, by: By, gap: Gap, value: int) -> None:
+        """A gap counts from its first instant; from the one by which it has lasted `loss_after`, as old."""
+        first, end = max(gap.first, self.span.low + 1), gap.last + 1
+        old = (gap.last_us + self.loss_after * 1_000_000) // GRID_US + 1
+        self._step(by, first, end, 0, value)
+        self._step(by, max(first, old), end, 2, value)
+
+    def _step(self, by: By, first: int, end: int, at: int, value: int) -> None:
+        if first < end:
+            for grid, sign in ((first, 1), (end, -1)):
+                change = self._steps[by][grid]
+                change[at] += sign * value
+                change[at + 1] += sign
+
+    def sums(self) -> Iterable[tuple[int, By, list[int]]]:
+        """(grid number, group, [silent in all, its series, old, its series]) wherever there are any."""
+        for by, steps in self._steps.items():
+            now = [0, 0, 0, 0]
+            for grid in range(self.span.low + 1, self.span.high + 1):
+                if grid in steps:
+                    now = [a + b for a, b in zip(now, steps[grid], strict=True)]
+                if now[1]:
+                    yield grid, by, now

@@ -1,0 +1,249 @@
+"""Readings that are a sum of one value for each series: GPUs, fleet power, meters, last values.
+
+Rows of one series and one interval are merged first, and only what is left is spread over the instants; at a
+single instant every interval is the same, so nothing is spread.  The sum over series is taken in integers of
+the measure's quantum, so that the order in which threads add does not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import EventType, Measure
+from pipeline.ledger.reading_sql import (
+    GAPS,
+    IN_GAP,
+    By,
+    Span,
+    Tally,
+    chosen_sql,
+    gap_params,
+    group_columns,
+    groups_of,
+    quoted,
+)
+from pipeline.ledger.silence import GRID_US, Gap, Silence
+from pipeline.rules.readings import GRID, EntityCount, FleetPower, LastSum, MeterMean, Reading, SeriesSpec
+
+#: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
+SCATTERED = 32
+
+
+def _measure(event_type: EventType, name: str) -> Measure:
+    return next(m for m in event_type.measures if m.name == name)
+
+
+def _quantum(spec: SeriesSpec, event_type: EventType) -> Decimal:
+    return Decimal(1) if isinstance(spec, EntityCount) else _measure(event_type, spec.measure).quantum
+
+
+def _bit_columns(spec: SeriesSpec, event_type: EventType) -> tuple[tuple[str, ...], str] | None:
+    """The bit sets to merge, and the entities that they amount to; None where none are needed."""
+    if isinstance(spec, (MeterMean, LastSum)):
+        return None
+    counts = spec.counts if isinstance(spec, EntityCount) else "observed"
+    if counts == "in_use":
+        return ("in_use",), "bit_count(in_use)"
+    if counts == "healthy" and any(mark.name == "unhealthy" for mark in event_type.marks):
+        return ("observed", "unhealthy"), "bit_count(observed & ~unhealthy)"
+    return ("observed",), "bit_count(observed)"
+
+
+def _partial_columns(spec: SeriesSpec) -> tuple[tuple[str, str], ...]:
+    """(aggregate, column) of the partial rows to merge."""
+    if isinstance(spec, EntityCount):
+        return (("sum", "samples"), ("min", "window_start"))
+    name = spec.measure
+    if isinstance(spec, LastSum):
+        return (("sum", f"{name}_count"), ("max", f"{name}_last"))
+    return (("sum", f"{name}_count"), ("sum", f"{name}_sum"))
+
+
+def _value(spec: SeriesSpec, event_type: EventType) -> tuple[str, str, str]:
+    """The value of one series in quanta, the samples it rests on, and the condition that there is one."""
+    if isinstance(spec, EntityCount):
+        return "entities", "samples", "true"
+    count, total = quoted(f"{spec.measure}_count"), quoted(f"{spec.measure}_sum")
+    if isinstance(spec, FleetPower):
+        return f"{total} * entities // {count}", count, f"{count} > 0"
+    if isinstance(spec, MeterMean):
+        return f"{total} // {count}", count, f"{count} > 0"
+    quantum = _quantum(spec, event_type)
+    return f"""round({quoted(f"{spec.measure}_last")}."value" / {quantum})""", count, f"{count} > 0"
+
+
+def _settled(spec: SeriesSpec, event_type: EventType) -> str:
+    """Whether a series has been heard for a whole interval and a window: each of its entities had its turn."""
+    needed = event_type.interval + GRID
+    if not isinstance(spec, EntityCount) or spec.span < needed:
+        return "true"
+    return f"epoch_us(window_start) <= t::BIGINT * {GRID_US} - {needed * 1_000_000}"
+
+
+def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str) -> str:
+    """SELECT t, series, value (HUGEINT, quanta), samples, settled; the sources have `t`, `series`, columns."""
+    merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
+    value, samples, there = _value(spec, event_type)
+    source = f"(SELECT t, series, {merged} FROM ({partials}) GROUP BY t, series)"
+    found = _bit_columns(spec, event_type)
+    if found:
+        ored = ", ".join(f"bit_or({c}) AS {c}" for c in found[0])
+        source += f"""
+        JOIN (SELECT t, series, sum({found[1]})::HUGEINT AS entities FROM (
+                SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block) GROUP BY t, series)
+        USING (t, series)"""
+    return (
+        f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
+        f"{_settled(spec, event_type)} AS settled FROM {source} WHERE {there}"
+    )
+
+
+def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str, str]:
+    """Sources of `_per_series` at every instant of `span`: merged by interval, then spread."""
+    view = event_type.view
+    inside = f"{span.counted} AND series IN (SELECT series FROM chosen)"
+    merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
+    names = ", ".join(quoted(c) for _, c in _partial_columns(spec))
+    rows = f"SELECT series, {span.interval}, {names} FROM partials_{view}_10s WHERE {inside}"
+    partials = f"SELECT {span.spread}, series, {names} FROM (SELECT series, a, b, {merged} FROM ({rows}) GROUP BY ALL)"
+    found = _bit_columns(spec, event_type)
+    if not found:
+        return partials, ""
+    columns = ", ".join(found[0])
+    ored = ", ".join(f"bit_or({c}) AS {c}" for c in found[0])
+    rows = f"SELECT series, block, {span.interval}, {columns} FROM bits_{view}_10s WHERE {inside}"
+    bits = (
+        f"SELECT {span.spread}, series, block, {columns} "
+        f"FROM (SELECT series, block, a, b, {ored} FROM ({rows}) GROUP BY ALL)"
+    )
+    return partials, bits
+
+
+def _delivered(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
+) -> Iterable[tuple[Any, ...]]:
+    """Rows (t, group…, value in quanta, samples, series, settled) of the series that are not silent."""
+    for part in span.parts(con, event_type):
+        yield from _delivered_within(con, spec, event_type, part.near(gaps), part)
+
+
+def _delivered_within(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
+) -> list[tuple[Any, ...]]:
+    chosen, params = chosen_sql(event_type, spec.match, spec.by)
+    per_series = _per_series(spec, event_type, *_live_rows(spec, event_type, span))
+    heard = ""
+    if gaps:
+        params |= gap_params(gaps)
+        heard = f"WHERE NOT EXISTS ({IN_GAP})"
+    columns = group_columns(spec.by)
+    return con.execute(
+        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}
+        SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled)
+        FROM ({per_series}) s JOIN chosen USING (series) {heard} GROUP BY t{columns}""",
+        params,
+    ).fetchall()
+
+
+def _carried(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap]
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """(series, until) → (value in quanta, samples): what was read at the last instant before a gap."""
+    asks = sorted({(g.until, g.series) for g in gaps if g.until is not None})
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    for some in _near(asks, spec.span // GRID):
+        rows = con.execute(
+            _per_series(spec, event_type, *_asked_rows(spec, event_type, some)),
+            {"ask_series": [series for _, series in some], "ask_t": [until for until, _ in some]},
+        ).fetchall()
+        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples, _ in rows})
+    return found
+
+
+def _near(asks: Sequence[tuple[int, int]], reach: int) -> list[list[tuple[int, int]]]:
+    """Asks parted wherever a scan would cross more than `reach` grid steps that nobody asks for."""
+    parts: list[list[tuple[int, int]]] = []
+    for ask in asks:
+        if parts and ask[0] - parts[-1][-1][0] <= reach:
+            parts[-1].append(ask)
+        else:
+            parts.append([ask])
+    return parts if len(parts) <= SCATTERED else [list(asks)]
+
+
+def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[tuple[int, int]]) -> tuple[str, str]:
+    """Sources of `_per_series` for single (series, instant) pairs, given as parameters."""
+    low, high = asks[0][0], asks[-1][0]
+    asked = "(SELECT unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t) q"
+    span = Span(low - 1, high, spec.span)
+
+    def rows(table: str, columns: Iterable[str]) -> str:
+        names = ", ".join(f"r.{quoted(c)}" for c in columns)
+        return (
+            f"SELECT q.t, r.series, {names} FROM (SELECT * FROM {table} WHERE {span.counted} "
+            f"AND series IN (SELECT unnest($ask_series::UBIGINT[]))) r JOIN {asked} ON r.series = q.series "
+            f"AND epoch_us(r.window_start) >= q.t * {GRID_US} - {spec.span * 1_000_000} "
+            f"AND epoch_us(r.known_from) <= q.t * {GRID_US}"
+        )
+
+    view, found = event_type.view, _bit_columns(spec, event_type)
+    partials = rows(f"partials_{view}_10s", (c for _, c in _partial_columns(spec)))
+    return partials, rows(f"bits_{view}_10s", ("block", *found[0])) if found else ""
+
+
+def series_sums(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, silent: Silence, t0: int, t1: int
+) -> list[Reading]:
+    span = Span(t0 // GRID, t1 // GRID, spec.span)
+    quantum = _quantum(spec, event_type)
+    gaps, groups = silent.gaps, {}
+    if gaps:
+        groups = groups_of(con, event_type, spec.match, spec.by)
+        gaps = tuple(g for g in gaps if g.series in groups)
+    carried = _carried(con, spec, event_type, gaps) if gaps else {}
+    tally = Tally(span, spec.loss_after)
+    for gap in gaps:
+        value, _ = carried.get((gap.series, gap.until or 0), (0, 0))
+        tally.add(groups[gap.series], gap, value)
+    silences = {(grid, by): sums for grid, by, sums in tally.sums()}
+    found = []
+    for row in _delivered(con, spec, event_type, gaps, span):
+        key = (row[0], row[1:-4])
+        found.append(_reading(key, row[-4:], silences.pop(key, None), silent, spec.loss_after, quantum))
+    found += [
+        _reading(k, (0, 0, 0, True), sums, silent, spec.loss_after, quantum) for k, sums in silences.items()
+    ]
+    return found
+
+
+def _reading(
+    key: tuple[int, By],
+    delivered: tuple[int, int, int, bool],
+    silences: list[int] | None,
+    silent: Silence,
+    loss_after: int,
+    quantum: Decimal,
+) -> Reading:
+    grid, by = key
+    value, samples, series, settled = delivered
+    if silences is None:
+        return Reading(
+            grid * GRID, by, float(value * quantum), samples=samples, series=series, settled=settled
+        )
+    whole, silent_series, old, _ = silences
+    lost = old if old and silent.lost_at(grid, loss_after) else 0
+    return Reading(
+        t=grid * GRID,
+        by=by,
+        value=float(value * quantum),
+        silent=float((whole - lost) * quantum),
+        lost=float(lost * quantum),
+        samples=samples,
+        silent_series=silent_series,
+        series=series + silent_series,
+        settled=settled,
+    )

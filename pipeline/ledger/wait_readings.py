@@ -1,0 +1,124 @@
+"""Quantiles of waits from the histograms, and what counts where nobody is admitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import EventType
+from pipeline.ledger.reading_sql import (
+    GAPS,
+    IN_GAP,
+    By,
+    Span,
+    Tally,
+    chosen_sql,
+    gap_params,
+    group_columns,
+    groups_of,
+    quoted,
+)
+from pipeline.ledger.silence import Gap, Silence
+from pipeline.rollup.histogram import SCALE, ZERO_BUCKET, ZERO_SECONDS
+from pipeline.rules.readings import GRID, Reading, WaitQuantile
+
+
+def quantiles(
+    con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, t0: int, t1: int
+) -> list[Reading]:
+    whole = Span(t0 // GRID, t1 // GRID, spec.span)
+    gaps, silences = silent.gaps, {}
+    if gaps:
+        groups = groups_of(con, event_type, spec.match, spec.by)
+        gaps = tuple(g for g in gaps if g.series in groups)
+        tally = Tally(whole, 0)
+        for gap in gaps:
+            tally.add(groups[gap.series], gap, 0)
+        silences = {(grid, by): sums[1] for grid, by, sums in tally.sums()}
+    waits: dict[tuple[int, By], tuple[int, int]] = {}
+    depths: dict[tuple[int, By], tuple[float | None, float | None, int, int]] = {}
+    for part in whole.parts(con, event_type):
+        waits |= _admissions(con, spec, event_type, part)
+        depths |= _depths(con, spec, event_type, part.near(gaps), replace(part, seconds=spec.lookback))
+    keys = {**waits, **depths, **silences}
+    return [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]
+
+
+def _wait(
+    key: tuple[int, By],
+    waits: tuple[int, int] | None,
+    depth: tuple[float | None, float | None, int, int] | None,
+    silent_series: int,
+) -> Reading:
+    grid, by = key
+    pending, oldest, heard, samples = depth or (None, None, 0, 0)
+    basis, value = "", None
+    if waits is not None:
+        bucket, samples = waits
+        value = ZERO_SECONDS if bucket == ZERO_BUCKET else float(2.0 ** ((bucket + 1) / SCALE))
+    elif pending:
+        value, basis = oldest, "oldest wait: jobs are pending and none was admitted"
+    elif pending is not None:
+        value, basis = 0.0, "nothing is pending and none was admitted"
+    return Reading(
+        grid * GRID,
+        by,
+        value,
+        samples=samples,
+        silent_series=silent_series,
+        series=heard + silent_series,
+        basis=basis,
+    )
+
+
+def _admissions(
+    con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, span: Span
+) -> dict[tuple[int, By], tuple[int, int]]:
+    """(grid number, group) → (bucket that holds rank ⌈q·n⌉, n)."""
+    chosen, params = chosen_sql(event_type, spec.match, spec.by)
+    columns = group_columns(spec.by)
+    part = f"PARTITION BY t{columns}"
+    rank = f"({round(spec.q * 1_000_000)} * sum(n) OVER ({part}) + 999999) // 1000000"
+    rows = con.execute(
+        f"""WITH chosen AS MATERIALIZED ({chosen})
+        SELECT t{columns}, min(bucket), any_value(total) FROM (
+            SELECT t{columns}, bucket, sum(n) OVER ({part}) AS total,
+                   sum(n) OVER ({part} ORDER BY bucket) AS so_far, {rank} AS rank
+            FROM (SELECT t{columns}, bucket, sum(n)::BIGINT AS n FROM (
+                SELECT {span.spread}{columns}, bucket, n FROM (
+                    SELECT a, b{columns}, bucket, sum(n)::BIGINT AS n
+                    FROM (SELECT series, {span.interval}, bucket, n FROM hist_{event_type.view}_10s
+                          WHERE {span.counted} AND measure = $measure) JOIN chosen USING (series) GROUP BY ALL))
+            GROUP BY ALL)) WHERE so_far >= rank GROUP BY t{columns}""",
+        {**params, "measure": spec.measure},
+    ).fetchall()
+    return {(row[0], row[1:-2]): (int(row[-2]), int(row[-1])) for row in rows}
+
+
+def _depths(
+    con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, gaps: Sequence[Gap], span: Span
+) -> dict[tuple[int, By], tuple[float | None, float | None, int, int]]:
+    """(grid number, group) → (pending, oldest wait, series that are not silent, samples)."""
+    chosen, params = chosen_sql(event_type, spec.match, spec.by)
+    columns = group_columns(spec.by)
+    pending, oldest = quoted(f"{spec.pending}_last"), quoted(f"{spec.fallback}_last")
+    heard = "true"
+    if gaps:
+        params |= gap_params(gaps)
+        heard = f"NOT EXISTS ({IN_GAP})"
+    rows = con.execute(
+        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}
+        SELECT t{columns}, sum({pending}."value"), max({oldest}."value"), count(*) FILTER (heard),
+               sum(samples)::BIGINT
+        FROM (SELECT *, {heard} AS heard FROM (
+            SELECT t, series, max({pending}) AS {pending}, max({oldest}) AS {oldest}, sum(samples) AS samples FROM (
+                SELECT {span.spread}, series, {pending}, {oldest}, samples FROM (
+                    SELECT series, {span.interval}, {pending}, {oldest}, samples
+                    FROM partials_{event_type.view}_10s
+                    WHERE {span.counted} AND series IN (SELECT series FROM chosen)))
+            GROUP BY t, series) s) JOIN chosen USING (series) GROUP BY t{columns}""",
+        params,
+    ).fetchall()
+    return {(row[0], row[1:-4]): row[-4:] for row in rows}
