@@ -115,8 +115,10 @@ def _seal_set(
     rows = scan([pattern(path.parent, path.name) for path in paths], table.columns)
     with files.disk_errors(data / table.root):
         hour = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
-        hours = con.execute(f"SELECT DISTINCT {hour} FROM {rows} ORDER BY 1").fetchall()
-        written = [_write_hour(con, data, table, topic, rows, hour) for (hour,) in hours]
+        hours = con.execute(
+            f"SELECT {hour}, count(*), min(time), max(time) FROM {rows} GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        written = [_write_hour(con, data, table, topic, rows, *found) for found in hours]
         files.fsync(files.staging(data))
         step("seal.written")
         _commit(con, topic, segments, written, fence)
@@ -131,16 +133,21 @@ def _seal_set(
 
 
 def _write_hour(
-    con: DuckDBPyConnection, data: Path, table: PublishedTable, topic: str, rows: str, hour: datetime
+    con: DuckDBPyConnection,
+    data: Path,
+    table: PublishedTable,
+    topic: str,
+    rows: str,
+    hour: datetime,
+    count: int,
+    low: datetime,
+    high: datetime,
 ) -> Staged:
     name = files.token()
     files.staging(data)
     staged, column = f"staging/{name}.parquet", hour_column(topic)
     where = f"{column} >= TIMESTAMP '{hour}' AND {column} < TIMESTAMP '{hour + timedelta(seconds=HOUR)}'"
     write_sorted(con, data / staged, topic, table, f"{rows} WHERE {where}")
-    count, low, high = con.execute(
-        f"SELECT count(*), min(time), max(time) FROM {scan(pattern(data, staged), table.columns)}"
-    ).fetchall()[0]
     path = f"{table.root}/date={hour:%Y-%m-%d}/hour={hour:%H}/{name}.parquet"
     return Staged(staged, path, count, low, high)
 
