@@ -38,15 +38,20 @@ class Seen:
         con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
 
     def rebuild(self, data: Path, progress: Progress) -> None:
-        """Remember the identities of the last minutes again, from segments and published files."""
+        """Remember the identities of the last minutes again, from the ledger's segments and published files."""
         if self._event.retained:
             return
-        for interval in _remembered(progress):
-            for path in _files(data, self._event, interval):
+        for low, high in _remembered(progress):
+            held = "topic = $topic AND max_time >= $low AND min_time <= $high"
+            names = self._con.execute(
+                f"SELECT 'segments/' || segment FROM segments WHERE {held} UNION ALL SELECT path FROM files WHERE {held}",
+                {"topic": self._event.topic, "low": low, "high": high},
+            ).fetchall()
+            if names:
                 self._con.execute(
-                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time "
-                    "FROM read_parquet(?) WHERE time BETWEEN ? AND ?",
-                    [str(path), *interval],
+                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time FROM read_parquet("
+                    "?, union_by_name = true, hive_partitioning = false) WHERE time BETWEEN ? AND ?",
+                    [[str(data / name) for (name,) in names], low, high],
                 )
 
     def remove_duplicates(self, progress: Progress) -> list[tuple[int, int]]:
@@ -191,14 +196,3 @@ def _remembered(progress: Progress) -> list[Interval]:
             low = found.pop()[0]
         found.append((low, high))
     return found
-
-
-def _files(data: Path, event: EventType, interval: Interval) -> Iterator[Path]:
-    """Private and published files that may hold samples of these times."""
-    yield from sorted((data / "segments").glob(f"{event.view}-*.parquet"))
-    hour = interval[0].replace(minute=0, second=0, microsecond=0)
-    while hour <= interval[1]:
-        yield from sorted(
-            (data / "history" / event.topic / f"{hour:date=%Y-%m-%d/hour=%H}").glob("*.parquet")
-        )
-        hour += timedelta(hours=1)
