@@ -1,0 +1,116 @@
+"""The pipeline with its default settings, as a process of its own that notes what it commits.
+
+    python pipeline_run.py --bootstrap HOST:PORT --data DIR --contract DIR --out FILE [--messages N] [--webhook URL]
+
+It ends after `--messages` events, or by SIGTERM, as the pipeline does.  `FILE` then holds every commit as
+(seconds since the start, events), CPU and memory, and the delays measured.  VmHWM is the kernel's word for
+the most memory that the process ever had resident (proc(5)).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.app import Gigawatch
+from pipeline.ledger.store import Applied
+from pipeline.settings import Settings, load_settings
+
+
+@dataclass
+class Commit:
+    """Seconds since the start, events, and the CPU seconds of the whole process until then."""
+
+    at: float
+    events: int
+    cpu: float
+
+
+@dataclass
+class Noted:
+    began: float = field(default_factory=time.monotonic)
+    commits: list[Commit] = field(default_factory=list)
+    events: int = 0
+
+
+class Observed(Gigawatch):
+    """The pipeline, which also notes every transaction with events, and stops after `enough` of them."""
+
+    def __init__(self, settings: Settings, stop: asyncio.Event, enough: int) -> None:
+        super().__init__(settings)
+        self.noted = Noted()
+        self._stop, self._enough = stop, enough
+
+    def _told(self, applied: Applied) -> None:
+        super()._told(applied)
+        if applied.events:
+            noted = self.noted
+            at = time.monotonic() - noted.began
+            noted.commits.append(Commit(at, applied.events, time.process_time()))
+            noted.events += applied.events
+            if self._enough and noted.events >= self._enough:
+                self._stop.set()
+
+
+def peak_rss_mb() -> float:
+    """The peak resident memory of this process so far, in MB (10^6 bytes)."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) * 1024 / 1e6
+
+
+def result(app: Observed, peak: float) -> dict[str, Any]:
+    return {
+        "commits": [[c.at, c.events, c.cpu] for c in app.noted.commits],
+        "peak_rss_mb": peak,
+        "peak_rss_with_stop_mb": peak_rss_mb(),
+        "freshness": list(app.delays.freshness),
+        "decision": list(app.delays.decision),
+        "fates": {f"{topic} {fate}": n for (topic, fate), n in app.intake.tally.fates.items()},
+    }
+
+
+async def observe(settings: Settings, out: Path, enough: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = Observed(settings, stop, enough)
+    peaks: list[float] = []
+
+    async def peak_before_stop() -> None:
+        await stop.wait()
+        peaks.append(peak_rss_mb())
+
+    watching = asyncio.create_task(peak_before_stop())
+    await app.run(stop)
+    await watching
+    partial = out.with_suffix(".part")
+    partial.write_text(json.dumps(result(app, peaks[0])))
+    partial.rename(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    for name in ("bootstrap", "data", "contract", "out"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--webhook")
+    parser.add_argument("--messages", type=int, default=0)
+    given = parser.parse_args()
+    for name in [name for name in os.environ if name.startswith("GIGAWATCH_")]:
+        del os.environ[name]  # about some other pipeline; the figures are those of the default settings
+    settings = load_settings(
+        bootstrap=given.bootstrap, data=Path(given.data), contract=Path(given.contract), webhook=given.webhook
+    )
+    asyncio.run(observe(settings, Path(given.out), given.messages))
+
+
+if __name__ == "__main__":
+    main()
