@@ -7,8 +7,8 @@ written back with it.  The decisions are those of `pipeline.rules`, which know n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -18,6 +18,8 @@ from pipeline.ledger.readings import Reader
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
+
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,21 @@ def judge(
     views: Sequence[str],
     destinations: Sequence[str],
     now: float,
+    waiting: Set[str] = frozenset(),
 ) -> Judged:
     """Evaluate every instant between the frontiers `before` and `after` (topic → last instant passed).
 
     `views` names the event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall
-    clock, epoch seconds: when the changes were decided.
+    clock, epoch seconds: when the changes were decided.  Groups that read a topic of `waiting` wait.
     """
     done = {
         group: _epoch(at) for group, at in con.execute('SELECT "group", instant FROM evaluated').fetchall()
     }
-    due = plan.due(before, after, done)
+    new = {group: rules[0].topics for group, rules in plan.groups.items() if group not in done}
+    starts = {group: _start(con, catalog, topics, before, after) for group, topics in new.items()}
+    done |= {group: at for group, at in starts.items() if at is not None}
+    ready = replace(plan, groups={g: r for g, r in plan.groups.items() if waiting.isdisjoint(r[0].topics)})
+    due = ready.due(before, after, done)
     if not due:
         return Judged({}, ())
     answers = {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
@@ -59,6 +66,32 @@ def judge(
     con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
     con.executemany("INSERT INTO evaluated VALUES (?, ?)", [[g, utc(t)] for g, t in found.done.items()])
     return Judged(due, found.changes)
+
+
+def _start(
+    con: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    topics: Sequence[str],
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+) -> int | None:
+    """The instant after which a new group of clauses is evaluated: where its data begins, however it was cut.
+
+    A clause that is new to a running pipeline starts where the pipeline is.  A sample far older than the rest
+    (a clock that starts in 1970) does not decide.
+    """
+    stood = min((before[t] for t in topics if t in before), default=None)
+    telemetry = [e for e in catalog.types if not e.retained]
+    own = [e for e in telemetry if e.topic in topics] or telemetry
+    if not own:
+        return stood
+    since = max((after[t] for t in topics if t in after), default=0) - _DAY
+    windows = " UNION ALL ".join(f"SELECT window_start FROM partials_{e.view}_10s" for e in own)
+    row = con.execute(
+        f"SELECT epoch(min(window_start))::BIGINT FROM ({windows}) WHERE window_start >= ?", [utc(since)]
+    ).fetchall()
+    known = [at for at in (stood, row[0][0]) if at is not None]
+    return max(known, default=None)
 
 
 def utc(t: float) -> datetime:
@@ -215,7 +248,8 @@ def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingR
 def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:
     """The share of duplicate and of quarantined events of each topic's last ten minutes."""
     rows = con.execute(
-        "SELECT topic, sum(n) FILTER (fate = 'duplicate') / sum(n), sum(n) FILTER (fate = 'quarantined') / sum(n) "
+        "SELECT topic, sum(n) FILTER (fate = 'duplicate') / sum(n) FILTER (fate = 'in'), "
+        "sum(n) FILTER (fate = 'quarantined') / sum(n) FILTER (fate = 'in') "
         "FROM fates JOIN (SELECT topic, max(minute) AS newest FROM fates GROUP BY topic) USING (topic) "
         "WHERE minute > newest - INTERVAL 10 MINUTE GROUP BY topic"
     ).fetchall()

@@ -63,7 +63,6 @@ def _by_topic(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
     for topic, fate, reason, n in con.execute(query).fetchall():
         counts = found[topic]
         counts[fate] += n
-        counts["in"] += n
         if reason:
             counts["reasons"][reason] = counts["reasons"].get(reason, 0) + n
     return found

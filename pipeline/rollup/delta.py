@@ -21,9 +21,16 @@ class Segment:
     max_time: datetime
 
 
+ARRIVED = "in"
+"""The count that the fates aggregated, duplicate, quarantined and dead_lettered must add up to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """How `n` events of a partition ended; `minute` is that of their Kafka timestamp, naive UTC."""
+    """How `n` events of a partition ended; `minute` is that of their Kafka timestamp, naive UTC.
+
+    `fate` is `ARRIVED` for those that came in, counted independently of what became of them.
+    """
 
     topic: str
     part: int
@@ -50,4 +57,5 @@ class Delta:
 
     @property
     def events(self) -> int:
-        return sum(f.n for f in self.fates)
+        """How many events came in."""
+        return sum(f.n for f in self.fates if f.fate == ARRIVED)

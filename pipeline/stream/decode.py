@@ -5,6 +5,7 @@ The work of one batch stands in temporary tables of the connection, replaced by 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -46,6 +47,8 @@ class Decoded:
     event: EventType
     records: Records
     refusals: list[Refusal] = field(default_factory=list)
+    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
+    """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
 
 
 class Decoder:
@@ -66,13 +69,17 @@ class Decoder:
         """Decode the records of one topic into `delta_samples_{view}`."""
         found = Decoded(self._event, topic.all)
         self._parse(topic)
+        found.arrived.update(self._arrived("true"))
         self._meet_series(topic.all)
         doubtful = self._doubtful(len(topic.all))
         if not doubtful:
             return found
+        found.arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
         rows: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
-            for outcome in self._inspect(topic.all[position]):
+            outcomes = list(self._inspect(topic.all[position]))
+            found.arrived[place_of(topic.all[position])] += len(outcomes)
+            for outcome in outcomes:
                 if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
@@ -98,6 +105,14 @@ class Decoder:
             f"FROM ({' UNION ALL '.join(parts) or self._nothing()}) parsed "
             f"LEFT JOIN series_map_{view} USING (quoted)"
         )
+
+    def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
+        rows = self._con.execute(
+            "SELECT part, date_trunc('minute', record_time) AS minute, count(*) "
+            f"FROM delta_samples_{self._event.view} WHERE {where} GROUP BY ALL",
+            params or {},
+        ).fetchall()
+        return {(part, minute): n for part, minute, n in rows}
 
     def _nothing(self) -> str:
         """The decoder over no record, for a batch in which no value is even text."""
@@ -220,3 +235,8 @@ def _texts(names: Iterable[str]) -> list[tuple[str, pa.DataType]]:
 def record_time(record: ConsumerRecord) -> datetime:
     """The Kafka timestamp of a record as naive UTC."""
     return _EPOCH + timedelta(milliseconds=record.timestamp)
+
+
+def place_of(record: ConsumerRecord) -> tuple[int, datetime]:
+    """Partition and minute, by which fates are counted."""
+    return record.partition, record_time(record).replace(second=0, microsecond=0)

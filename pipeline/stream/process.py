@@ -25,10 +25,10 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
-from pipeline.rollup.delta import Delta, Fate, Place, Segment
+from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
 from pipeline.rollup.windows import GRID_SECONDS, floor_sql
 from pipeline.stream.batch import Batch, Records, topic_records
-from pipeline.stream.decode import Decoder, Refusal, record_time
+from pipeline.stream.decode import Decoder, Refusal, place_of, record_time
 from pipeline.stream.duplicates import Seen
 
 QUARANTINE = "quarantine"
@@ -70,6 +70,7 @@ class Work:
     before: dict[int, datetime]
     records: Records = ()
     refusals: list[Refusal] = field(default_factory=list)
+    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
     duplicates: list[tuple[int, int]] = field(default_factory=list)
     rows: int = 0
     segments: list[Segment] = field(default_factory=list)
@@ -117,7 +118,7 @@ class Processor:
 
     def _decode(self, work: Work) -> None:
         decoded = self._decoders[work.event.topic].decode(topic_records(work.parts, self._max_bytes))
-        work.records, work.refusals = decoded.records, decoded.refusals
+        work.records, work.refusals, work.arrived = decoded.records, decoded.refusals, decoded.arrived
 
     def _remove_duplicates(self, work: Work) -> None:
         seen = self.seen[work.event.topic]
@@ -176,18 +177,19 @@ class Processor:
         work.segments.append(Segment(name, QUARANTINE, len(rows), min(times), max(times)))
 
     def _count_fates(self, work: Work) -> None:
-        counts: Counter[tuple[int, datetime, str, str]] = Counter()
+        """What came in, counted when it was opened, and what became of it, counted at the end."""
+        counts = Counter({(*place, ARRIVED, ""): n for place, n in work.arrived.items()})
         view = work.event.view
         for part, minute, n in self._con.execute(
             f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} GROUP BY ALL ORDER BY ALL"
         ).fetchall():
             counts[part, minute, "aggregated", ""] += n
         for position, _ in work.duplicates:
-            counts[*_place(work, position), "duplicate", "identity_seen"] += 1
+            counts[*place_of(work.records[position]), "duplicate", "identity_seen"] += 1
         for refusal in work.refusals:
             outcome = refusal.outcome
-            counts[*_place(work, refusal.position), outcome.fate, outcome.reason] += 1
-        work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items())]
+            counts[*place_of(work.records[refusal.position]), outcome.fate, outcome.reason] += 1
+        work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n]
 
 
 STEPS = (
@@ -199,11 +201,6 @@ STEPS = (
     Processor._count_fates,
 )
 """What happens to a topic's records, in order; read this as the table of contents."""
-
-
-def _place(work: Work, position: int) -> tuple[int, datetime]:
-    record = work.records[position]
-    return record.partition, record_time(record).replace(second=0, microsecond=0)
 
 
 def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:

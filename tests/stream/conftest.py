@@ -199,7 +199,7 @@ class Pipeline:
 
     def fates(self) -> dict[tuple[str, str], int]:
         """(fate, reason) → events."""
-        rows = self.sql("SELECT fate, reason, sum(n)::BIGINT FROM fates GROUP BY ALL")
+        rows = self.sql("SELECT fate, reason, sum(n)::BIGINT FROM fates WHERE fate <> 'in' GROUP BY ALL")
         return {(fate, reason): n for fate, reason, n in rows}
 
     def close(self) -> None:

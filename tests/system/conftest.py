@@ -166,6 +166,26 @@ class Worker:
         self.await_status(f"offsets {ends}", reached, within)
         return self
 
+    def await_published(self, within: float = PATIENCE) -> Worker:
+        """All that is in the ledger is in the history: a stop publishes only what it can in its few seconds."""
+        views = {event.topic: event.view for event in load().types}
+
+        def readable(found: dict[str, Any]) -> bool:
+            good = {views[t]: counts["aggregated"] for t, counts in found["by_topic"].items()}
+            return (
+                self.one("SELECT coalesce(sum(n) FILTER (fate = 'in'), 0) FROM fates")
+                == found["events"]["in"]
+                and all(self.one(f"SELECT count(*) FROM {view}") == n for view, n in good.items())
+                and all(
+                    self.one(f"SELECT coalesce(sum(samples), 0) FROM {view}_1d") == n
+                    for view, n in good.items()
+                    if view != "billing"
+                )
+            )
+
+        self.await_status("published", readable, within)
+        return self
+
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the published history."""
         with open_views(self.data) as con:
