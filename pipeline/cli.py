@@ -138,7 +138,7 @@ def demo(
     live = not headless and sys.stdin.isatty() and sys.stdout.isatty()
     options = DemoOptions(
         scenario=scenario, data=data, duration=_seconds("--duration", duration), speed=speed, port=port,
-        report=report, stay=live,
+        report=report, stay=live, keep=keep,
     )  # fmt: skip
     raise typer.Exit(run_demo(options, Screen(live)))
 

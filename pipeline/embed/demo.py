@@ -167,7 +167,7 @@ class Demo:
             self.view.sent = sent
 
         if self.again:
-            return await self.again.go_on(self.kafka.bootstrap, progress)
+            return await self.again.go_on(self.kafka.bootstrap, progress, self.options.stay)
         return await simulate(self.kafka.bootstrap, self.play, linger=self.options.stay, progress=progress)
 
     async def _watch(
@@ -194,22 +194,24 @@ class Demo:
             self.screen.delivered(delivery, self.play)
 
     def _settled(self) -> Callable[[], bool]:
-        """Whether the play's end is evaluated and told, or nothing moves any more."""
-        moved: list[Any] = [None, time.monotonic()]
+        """Whether the play's end is evaluated, told and, if this is the end, readable; or nothing moves any more.
 
+        The pipeline would seal when it is stopped, but not for long: twenty days of charges are 480 files.
+        """
+        moved: list[Any] = [None, time.monotonic()]
         end = self.again.caught_up_at if self.again else self.play.end
 
         def settled() -> bool:
             found = self.view.status
             if found is None or self.view.event_time < end:
-                moved[1] = time.monotonic()
                 return False
             reached = status.least_watermark(found)
-            if reached != moved[0]:
-                moved[:] = reached, time.monotonic()
+            if (reached, found["segments"]) != moved[0]:
+                moved[:] = (reached, found["segments"]), time.monotonic()
             complete = reached is not None and reached >= end - SETTLED_WITHIN
             told = not any(row["destination"] == "webhook" for row in found["undelivered"])
-            return (complete and told) or time.monotonic() - moved[1] > PATIENCE
+            sealed = self.options.stay or not found["segments"]
+            return (complete and told and sealed) or time.monotonic() - moved[1] > PATIENCE
 
         return settled
 

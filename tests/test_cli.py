@@ -1,0 +1,441 @@
+"""The commands as users type them: processes with arguments, output, and an exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+
+from pipeline.embed.kafka import EmbeddedKafka, free_port
+from pipeline.embed.scenarios import load, plan
+from pipeline.ledger import status
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
+COMMANDS = (
+    *("demo", "run", "kafka", "simulate", "status", "sql", "topics create", "topics describe"),
+    *("contract check", "deadletter list", "deadletter show", "deadletter replay"),
+)
+REPORT = {
+    *("events", "by_topic", "offsets", "rate_events_per_s", "freshness_s", "decision_delay_s", "alerts"),
+    *("expected_alerts_missing", "unexpected_alerts"),
+}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+
+
+def gigawatch(
+    *arguments: str | Path, code: int = 0, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """One command, in a wide terminal's width, with its exit code checked."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
+    done = subprocess.run(
+        command(*arguments), input=stdin, capture_output=True, text=True, timeout=240,
+        env={**env, "COLUMNS": "200", **environment},
+    )  # fmt: skip
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert re.fullmatch(r"gigawatch \d+\.\d+\.\d+\n", gigawatch("--version").stdout)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    text = gigawatch(*name.split(), "--help").stdout
+    assert re.search(rf"Examples?:.*gigawatch {name}", text, re.DOTALL)
+
+
+def test_no_command_takes_a_secret_as_an_argument() -> None:
+    for name in COMMANDS:
+        options = re.findall(r"--[a-z-]+", gigawatch(*name.split(), "--help").stdout)
+        assert not [o for o in options if ("password" in o or "token" in o) and not o.endswith("-file")]
+
+
+# -- settings ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path: Path) -> None:
+    toml = tmp_path / "gigawatch.toml"
+    toml.write_text('bootstrap = "127.0.0.1:1"\n')
+    asked = ["topics", "describe", "--config", toml]
+    assert "127.0.0.1:1:" in gigawatch(*asked, code=3).stderr
+    assert "127.0.0.1:2:" in gigawatch(*asked, code=3, GIGAWATCH_BOOTSTRAP="127.0.0.1:2").stderr
+    given = gigawatch(*asked, "--bootstrap", "127.0.0.1:3", code=3, GIGAWATCH_BOOTSTRAP="127.0.0.1:2")
+    assert "127.0.0.1:3:" in given.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "said"),
+    [
+        (["run", "--bootstrap", "127.0.0.1:1"], {}, 3, "no broker there"),
+        (["run", "--bootstrap", "nonsense:port"], {}, 3, "not a port number"),
+        (["run", "--contract", "no-such.yaml"], {}, 2, "no-such.yaml"),
+        (["run", "--seal-every", "-1"], {}, 2, "seal_every"),
+        (["run"], {"GIGAWATCH_TICK": "soon"}, 2, "tick"),
+        (["run", "--config", "no-such.toml"], {}, 2, "no-such.toml"),
+        (["status", "--data", "no-such-dir"], {}, 2, "name it with --data"),
+        (["sql", "SELECT 1", "--data", "no-such-dir"], {}, 2, "no such data directory"),
+        (["simulate"], {}, 2, "neither --scenario nor --trace"),
+        (["simulate", "--scenario", "steady", "--trace", "x"], {}, 2, "both --scenario and --trace"),
+        (["simulate", "--scenario", "steady", "--mapping", "x"], {}, 2, "only with --trace"),
+        (["simulate", "--trace", "x", "--arrays"], {}, 2, "only with --scenario"),
+        (["simulate", "--trace", "x"], {}, 2, "without --mapping"),
+        (["simulate", "--scenario", "steady", "--rate", "-5"], {}, 2, "expected a number above 0"),
+        (
+            ["simulate", "--scenario", "steady", "--bootstrap", "127.0.0.1:1"],
+            {},
+            3,
+            "no Kafka broker answers",
+        ),
+        (["deadletter", "replay"], {}, 2, "--all for every one"),
+        (["deadletter", "show", "telemetry.gpu"], {}, 2, "TOPIC/PARTITION/OFFSET"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_message_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], code: int, said: str
+) -> None:
+    data = ["--data", str(tmp_path / "data")] if arguments[0] == "run" else []
+    assert said in gigawatch(*arguments, *data, code=code, **environment).stderr
+    assert not (tmp_path / "data").exists(), "nothing changed"
+
+
+# -- contracts -----------------------------------------------------------------------------------------------
+
+
+def test_a_good_contract_is_told_in_a_few_lines() -> None:
+    text = gigawatch("contract", "check", EXAMPLE).stdout
+    assert "8 clauses" in text and "MW (it)" in text
+    assert re.search(r"window fleet-replanning: (next|open until) \d{4}-", text)
+
+
+def test_every_fault_of_a_contract_is_told_at_once(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    text = EXAMPLE.read_text().replace("timezone: Europe/Berlin", "timezone: Europe/Berln", 1)
+    wrong.write_text(text.replace("queue_wait_p95", "queue_wait_p59", 1))
+    done = gigawatch("contract", "check", wrong, code=2)
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if "Europe/Berln" in line] and [
+        line for line in lines if "queue_wait_p59" in line
+    ]
+    assert all(re.match(r".*wrong\.yaml:\d+:\d+ ", line) for line in lines[:-1])
+    assert not done.stdout
+
+
+# -- beside a running pipeline -------------------------------------------------------------------------------
+
+
+@dataclass
+class Running:
+    """`gigawatch run` beside the session's broker, over events that `gigawatch simulate` has written."""
+
+    bootstrap: str
+    data: Path
+    contract: Path
+    process: subprocess.Popen[str] | None = None
+    logs: list[str] = field(default_factory=list)
+    expected: int = 0
+
+    def start(self) -> None:
+        env = {**os.environ, "GIGAWATCH_SEAL_EVERY": "2", "GIGAWATCH_PUBLISH_EVERY": "1"}
+        self.log = (self.data.parent / f"run-{time.monotonic_ns()}.log").open("w+")
+        self.process = subprocess.Popen(
+            command("run", "--bootstrap", self.bootstrap, "--contract", self.contract, "--data", self.data),
+            env=env, stderr=self.log, text=True,
+        )  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(gigawatch("status", "--json", "--data", self.data).stdout)
+        return found
+
+    def await_events(self, n: int) -> dict[str, Any]:
+        """The status of this process once `n` events are in."""
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            assert self.process and self.process.poll() is None, self.lines()
+            found = status.read(self.data)
+            if found and found["pid"] == self.process.pid and found["events"]["in"] >= n:
+                return self.status()
+            time.sleep(0.2)
+        raise AssertionError(f"not {n} events after 180 s: {self.lines()}")
+
+    def lines(self) -> list[str]:
+        return Path(self.log.name).read_text().splitlines()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of this file's own: what is counted here must be all that there is."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("cli-kafka"), heap="256m") as kafka:
+        yield kafka
+
+
+BAD = {
+    "not_utf8": b"{ nobody closed this \xff\x1b[2J",
+    "not_json": b"{ nor this",
+    "confluent_wire_format": b"\x00\x00\x00\x00\x01abc",
+}
+ODD_KEY = b"\xff\x00key"
+
+
+@pytest.fixture(scope="module")
+def running(broker: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("cli")
+    made = gigawatch("topics", "create", "--partitions", "2", "--bootstrap", broker.bootstrap).stdout
+    assert made.count(": created") == 6
+    contracts = folder / "contracts"
+    sent = gigawatch("simulate", "--scenario", "steady", "--speed", "600", "--bootstrap", broker.bootstrap,
+                     "--write-contract", contracts)  # fmt: skip
+    [count] = re.findall(r"^([\d,]+) events in", sent.stdout)
+    pipeline = Running(broker.bootstrap, folder / "data", contracts, expected=int(count.replace(",", "")))
+    write_bad(broker.bootstrap)
+    pipeline.expected += len(BAD) + 3 + 1
+    pipeline.start()
+    pipeline.await_events(pipeline.expected)
+    yield pipeline
+    if pipeline.process and pipeline.process.poll() is None:
+        pipeline.stop()
+
+
+def good_sample() -> dict[str, Any]:
+    """A sample that the pipeline takes, from the simulator."""
+    fleet = plan(load("steady"), time.time(), speed=600).fleet(arrays=True)
+    at = fleet.start_ms
+    found = (
+        json.loads(m.value) for m in fleet.events(at // 1000, at // 1000 + 30) if m.topic == "telemetry.gpu"
+    )
+    event = next(found)
+    return {**event, "source": "/test/cli", "id": "array-1", "data": event["data"][:2]}
+
+
+def write_bad(bootstrap: str) -> None:
+    """Two that cannot be read, an array of two good samples and a bad one, one that is too large."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap, max_request_size=3 * 2**20)
+    structured = [("content-type", b"application/cloudevents+json")]
+    for value in BAD.values():
+        headers = [("trace", b"\x80\x81"), *structured]
+        producer.send("telemetry.gpu", value=value, key=ODD_KEY, headers=headers, partition=0).get(30)
+    event = good_sample()
+    event["data"].append({**event["data"][0], "gpu": 17})
+    producer.send("telemetry.gpu", value=json.dumps(event).encode(), headers=structured, partition=0).get(30)
+    producer.send("telemetry.gpu", value=b"x" * (2**20 + 1), headers=structured, partition=0).get(30)
+    producer.close()
+
+
+def test_topics_that_exist_are_left_and_told(running: Running) -> None:
+    again = gigawatch("topics", "create", "--partitions", "3", "--bootstrap", running.bootstrap).stdout
+    assert "telemetry.gpu: existed; partitions is 2, not 3" in again
+    table = gigawatch("topics", "describe", "--bootstrap", running.bootstrap).stdout
+    assert re.search(r"telemetry\.gpu +2 +1 +[\d,]+ +message\.timestamp\.type=LogAppendTime", table)
+
+
+def test_status_beside_a_running_pipeline_accounts_for_every_event(running: Running) -> None:
+    found = running.await_events(running.expected)
+    assert set(found) >= REPORT
+    assert (
+        found["pipeline"]["running"] and running.process and found["pipeline"]["pid"] == running.process.pid
+    )
+    assert found["pipeline"]["kafka"]["answers"]
+    events = found["events"]
+    assert events["in"] == running.expected
+    assert events["dead_lettered"] == len(BAD) + 1 + 1
+    assert events["aggregated"] == running.expected - events["dead_lettered"]
+    assert sum(sum(parts.values()) for parts in found["lag"].values()) == 0
+    text = gigawatch("status", "--data", running.data).stdout
+    assert (
+        "running, process" in text and "eu-west-floor" in text and "Watchdog" in text and "too_large" in text
+    )
+
+
+def test_the_history_is_asked_in_sql_beside_a_running_pipeline(running: Running) -> None:
+    query = "SELECT region, sum(samples)::BIGINT AS n FROM gpu_1h GROUP BY ALL ORDER BY region"
+
+    def asked() -> list[dict[str, str]]:
+        text = gigawatch("sql", query, "--data", running.data, "--format", "csv").stdout
+        return list(csv.DictReader(io.StringIO(text)))
+
+    expected = running.status()["by_topic"]["telemetry.gpu"]["aggregated"]
+    deadline = time.monotonic() + 90
+    while sum(int(row["n"]) for row in asked()) < expected and time.monotonic() < deadline:
+        time.sleep(1)
+    rows = asked()
+    assert sum(int(row["n"]) for row in rows) == expected
+    assert [row["region"] for row in rows] == ["eu-central", "eu-north", "eu-west", "us-east"]
+    as_json = json.loads(gigawatch("sql", "--format", "json", "--data", running.data, stdin=query).stdout)
+    assert [{k: str(v) for k, v in row.items()} for row in as_json] == rows
+    table = gigawatch("sql", query, "--data", running.data).stdout
+    assert "(4 rows)" in table
+    refused = gigawatch("sql", "DROP VIEW gpu", "--data", running.data, code=2).stderr
+    assert "expected one SELECT" in refused
+
+
+def test_a_second_pipeline_on_the_same_directory_is_refused(running: Running) -> None:
+    done = gigawatch("run", "--bootstrap", running.bootstrap, "--data", running.data, code=5)
+    assert running.process and f"in use by process {running.process.pid}" in done.stderr
+
+
+def listed(running: Running, *filters: str) -> dict[str, str]:
+    """Reason → record of the dead letters that are listed."""
+    text = gigawatch("deadletter", "list", *filters, "--bootstrap", running.bootstrap).stdout
+    found = re.findall(r"^(telemetry\.\S+)\s+(\S+)", text, re.MULTILINE)
+    return {reason: record for record, reason in found}
+
+
+def test_dead_letters_are_listed_by_reason_and_topic(running: Running) -> None:
+    assert set(listed(running)) == {*BAD, "gpu_mistyped", "too_large"}
+    assert set(listed(running, "--reason", "not_json")) == {"not_json"}
+    assert listed(running, "--topic", "telemetry.queue") == {}
+
+
+def test_a_dead_letter_is_shown_with_everything_unprintable_escaped(running: Running) -> None:
+    record = listed(running)["not_utf8"]
+    text = gigawatch("deadletter", "show", record, "--bootstrap", running.bootstrap).stdout
+    assert "\x1b" not in text
+    assert (
+        r"\xff\x1b[2J" in text
+        and "header     trace: \\x80\\x81" in text
+        and r"key        \xff\x00key" in text
+    )
+    assert "read now   1 dead_lettered (not_utf8)" in text
+    missing = gigawatch(
+        "deadletter", "show", "telemetry.gpu/0/99999999", "--bootstrap", running.bootstrap, code=2
+    )
+    assert "no dead letter about telemetry.gpu/0/99999999" in missing.stderr
+
+
+def last_record(bootstrap: str, topic: str, part: int) -> Any:
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
+    place = TopicPartition(topic, part)
+    consumer.assign([place])
+    consumer.seek(place, consumer.end_offsets([place])[place] - 1)
+    record = next(iter(consumer))
+    consumer.close()
+    return record
+
+
+def ends(bootstrap: str) -> int:
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None)
+    place = TopicPartition("telemetry.gpu", 0)
+    end: int = consumer.end_offsets([place])[place]
+    consumer.close()
+    return end
+
+
+def test_a_replay_sends_the_same_bytes_key_and_headers_and_only_what_was_kept_whole(running: Running) -> None:
+    records, before = listed(running), ends(running.bootstrap)
+    dry = gigawatch(
+        "deadletter", "replay", "--all", "--dry-run", "--bootstrap", running.bootstrap, code=1
+    ).stdout
+    assert f"{records['not_utf8']}: would be sent" in dry
+    assert f"{records['too_large']}: refused: its value (1,048,577 bytes) was too large" in dry
+    assert f"{records['gpu_mistyped']}: refused: 2 samples of it were taken in already" in dry
+    assert ends(running.bootstrap) == before, "a dry run sends nothing"
+
+    done = gigawatch("deadletter", "replay", records["not_utf8"], "--bootstrap", running.bootstrap).stdout
+    assert done == f"{records['not_utf8']}: sent\n"
+    sent = last_record(running.bootstrap, "telemetry.gpu", 0)
+    assert sent.offset == before
+    assert (sent.key, sent.value) == (ODD_KEY, BAD["not_utf8"])
+    assert list(sent.headers) == [("trace", b"\x80\x81"), ("content-type", b"application/cloudevents+json")]
+
+    running.expected += 1
+    found = running.await_events(running.expected)
+    assert found["events"]["dead_lettered"] == len(BAD) + 2 + 1, "still wrong, it came back"
+    unknown = gigawatch(
+        "deadletter", "replay", "telemetry.gpu/0/99999999", "--bootstrap", running.bootstrap, code=1
+    )
+    assert "no dead letter about it" in unknown.stderr
+
+
+def test_a_pipeline_that_is_stopped_says_so_afterwards_and_logs_lines_of_json(running: Running) -> None:
+    assert running.stop() == 0
+    assert [json.loads(line) for line in running.lines()], "standard error is no terminal here"
+    text = gigawatch("status", "--data", running.data).stdout
+    assert "in good order" in text
+    count = gigawatch(
+        "sql", "SELECT count(*) AS n FROM gpu", "--data", running.data, "--format", "json"
+    ).stdout
+    assert json.loads(count)[0]["n"] == running.status()["by_topic"]["telemetry.gpu"]["aggregated"]
+
+    running.start()
+    running.await_events(running.expected)
+    assert running.stop(signal.SIGKILL) == -signal.SIGKILL
+    assert "it ended without a word" in gigawatch("status", "--data", running.data).stdout
+    assert not running.status()["pipeline"]["running"]
+
+
+def test_the_lag_grows_while_nobody_reads_and_status_asks_kafka_for_it(running: Running) -> None:
+    if running.process and running.process.poll() is None:
+        running.stop()
+    before = sum(sum(parts.values()) for parts in running.status()["lag"].values())
+    producer = KafkaProducer(bootstrap_servers=running.bootstrap)
+    for _ in range(7):
+        producer.send("telemetry.queue", value=b"waits", partition=1).get(30)
+    producer.close()
+    assert sum(sum(parts.values()) for parts in running.status()["lag"].values()) == before + 7
+    away = gigawatch("status", "--data", running.data, "--bootstrap", "127.0.0.1:1").stdout
+    assert "does not answer, lag as of then" in away
+
+
+# -- simulate, kafka -----------------------------------------------------------------------------------------
+
+
+def test_a_recorded_day_is_replayed(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    (tmp_path / "duty.csv").write_text("percent,at,pod\n50,30.0,a\n75.5,60.0,a\n100,60.0,b\n")
+    mapping = tmp_path / "day.mapping.yaml"
+    mapping.write_text(
+        "mapping: day\ntopics:\n  - topic: telemetry.gpu\n    source: /trace/{node}\n"
+        "    constants: {provider: p, region: r, site: s, cluster: c, sku: GPU}\n"
+        "    entity: {gpu: pod, node: pod}\n    files:\n"
+        "      - {file: duty.csv, time: at, fields: {utilization_ratio: {column: percent, scale: 0.01}}}\n"
+    )
+    gigawatch("topics", "create", "--partitions", "2", "--bootstrap", broker.bootstrap)
+    done = gigawatch("simulate", "--trace", tmp_path, "--mapping", mapping, "--bootstrap", broker.bootstrap)
+    assert done.stdout.startswith("3 events in ") and "3 to telemetry.gpu" in done.stdout
+
+
+def test_the_embedded_kafka_runs_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        command("kafka", "--port", str(port), "--data", tmp_path / "kafka"), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    line = next(text for text in process.stdout if "answers" in text)
+    assert f"127.0.0.1:{port}" in line
+    assert "created" in gigawatch("topics", "create", "--bootstrap", f"127.0.0.1:{port}").stdout
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert (
+        "no broker there"
+        in gigawatch("topics", "describe", "--bootstrap", f"127.0.0.1:{port}", code=3).stderr
+    )
+
+
+def test_a_port_that_is_taken_is_named(broker: EmbeddedKafka, tmp_path: Path) -> None:
+    done = gigawatch("kafka", "--port", str(broker.port), "--data", tmp_path / "kafka", code=2)
+    assert f"port {broker.port}" in done.stderr
