@@ -190,6 +190,8 @@ class Ledger:
     def apply(self, delta: Delta, watermarks: Mapping[str, datetime], now: float) -> Applied:
         """Take `delta` in and evaluate every instant that `watermarks` pass; `now` is wall clock, epoch s.
 
+        A watermark in the far past says that the topic's first records wait: so do the clauses that read it.
+
         Raises LedgerError when a range does not begin at the stored offset (a delta applied before, or a
         gap), StaleGeneration, DiskFull; nothing is changed then.
         """
@@ -258,7 +260,10 @@ class Ledger:
         before = {topic: _epoch(instant) for topic, _, instant in rows}
         stood = {topic: watermark for topic, watermark, _ in rows}
         after = dict(before)
+        waiting = {topic for topic, mark in watermarks.items() if mark <= FAR_PAST and topic not in stood}
         for topic, watermark in watermarks.items():
+            if topic in waiting:
+                continue
             moved = max(watermark, stood.get(topic, watermark))
             after[topic] = max(grid_floor(_seconds(moved)), before.get(topic, -(2**62)))
             self.con.execute("DELETE FROM frontier WHERE topic = ?", [topic])
@@ -266,7 +271,16 @@ class Ledger:
         if self.plan is None or after == before:
             return Judged({}, ())
         return evaluation.judge(
-            self.con, self._reader, self.catalog, self.plan, before, after, views, self.destinations, now
+            self.con,
+            self._reader,
+            self.catalog,
+            self.plan,
+            before,
+            after,
+            views,
+            self.destinations,
+            now,
+            waiting,
         )
 
     def record_own(

@@ -15,6 +15,8 @@ from pipeline.rollup.delta import Place
 
 ANSWER_HOLDS = 1.0
 """Seconds for which an end offset that the broker answered is believed."""
+WAITING = 0.0
+"""Watermark of a topic whose first records wait to be read: clauses that read it wait for them."""
 QUIET_FOR = 2.0
 """Seconds without news after which a partition at its end is idle."""
 HOLDS_BACK = 30.0
@@ -89,11 +91,14 @@ class Watermarks:
         return {place: p.end for place, p in self._partitions.items()}
 
     def current(self, now: float) -> dict[str, float]:
-        """Topic → watermark in epoch seconds; a topic from which nothing came yet is left out."""
+        """Topic → watermark in epoch seconds, WAITING where nothing came yet but something will.
+
+        A topic that is empty, or from which nothing good came, is left out: nobody waits for it.
+        """
         found = {
             e.topic: mark
             for e in self._catalog.types
-            if not e.retained and (mark := self._of(e, now)) is not None
+            if not e.retained and (mark := self._of_telemetry(e, now)) is not None
         }
         newest = max(found.values(), default=None)
         for event in self._catalog.types:
@@ -102,6 +107,11 @@ class Watermarks:
                 if mark is not None:
                     found[event.topic] = mark
         return found
+
+    def _of_telemetry(self, event: EventType, now: float) -> float | None:
+        mark = self._of(event, now)
+        waits = any(not p.caught_up for (topic, _), p in self._partitions.items() if topic == event.topic)
+        return WAITING if mark is None and waits else mark
 
     def _of(self, event: EventType, now: float) -> float | None:
         partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
