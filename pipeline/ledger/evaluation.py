@@ -20,6 +20,8 @@ from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
 
 _DAY = 86_400
+_WAITED = 0
+"""In place of the last instant evaluated, for a group that has waited since it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,14 @@ def judge(
     done = {
         group: _epoch(at) for group, at in con.execute('SELECT "group", instant FROM evaluated').fetchall()
     }
-    new = {group: rules[0].topics for group, rules in plan.groups.items() if group not in done}
-    starts = {group: _start(con, catalog, topics, before, after) for group, topics in new.items()}
-    done |= {group: at for group, at in starts.items() if at is not None}
-    ready = replace(plan, groups={g: r for g, r in plan.groups.items() if waiting.isdisjoint(r[0].topics)})
+    held = {group for group, rules in plan.groups.items() if not waiting.isdisjoint(rules[0].topics)}
+    _note_waiting(con, held - done.keys())
+    for group, rules in plan.groups.items():
+        if done.get(group, _WAITED) == _WAITED:
+            stood = before if group not in done else {}
+            start = _start(con, catalog, rules[0].topics, stood, after)
+            done |= {group: start} if start is not None else {}
+    ready = replace(plan, groups={g: rules for g, rules in plan.groups.items() if g not in held})
     due = ready.due(before, after, done)
     if not due:
         return Judged({}, ())
@@ -66,6 +72,12 @@ def judge(
     con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
     con.executemany("INSERT INTO evaluated VALUES (?, ?)", [[g, utc(t)] for g, t in found.done.items()])
     return Judged(due, found.changes)
+
+
+def _note_waiting(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> None:
+    """Remember that these groups waited for a topic: they will begin where the data does."""
+    if rows := [[group, utc(_WAITED)] for group in groups]:
+        con.executemany("INSERT INTO evaluated VALUES (?, ?)", rows)
 
 
 def _start(

@@ -91,7 +91,8 @@ class Watermarks:
         return {place: p.end for place, p in self._partitions.items()}
 
     def current(self, now: float) -> dict[str, float]:
-        """Topic → watermark in epoch seconds, WAITING where nothing came yet but something will.
+        """Topic → watermark in epoch seconds, WAITING where nothing came yet but something will; the ledger
+        holds on to what a topic had reached before.
 
         A topic that is empty, or from which nothing good came, is left out: nobody waits for it.
         """
@@ -100,10 +101,11 @@ class Watermarks:
             for e in self._catalog.types
             if not e.retained and (mark := self._of_telemetry(e, now)) is not None
         }
+        waits = WAITING in found.values()
         newest = max(found.values(), default=None)
         for event in self._catalog.types:
             if event.retained:
-                mark = self._of_retained(event, newest, now)
+                mark = WAITING if waits else self._of_retained(event, newest, now)
                 if mark is not None:
                     found[event.topic] = mark
         return found
