@@ -22,6 +22,10 @@ QUIET_FOR = 2.0
 HOLDS_BACK = 30.0
 """Seconds of event time that a partition at its end, but far behind the others, holds them back at most."""
 
+AFTER_OUTAGE = 15.0
+"""Seconds from the first answer after an outage in which no partition is idle: clients wait up to 10 s between
+two attempts (librdkafka's reconnect.backoff.max.ms), and only then send what they kept."""
+
 
 @dataclass(slots=True)
 class _Partition:
@@ -44,6 +48,7 @@ class Watermarks:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._partitions: dict[Place, _Partition] = {}
+        self._back_at = -AFTER_OUTAGE
 
     def assign(
         self, place: Place, position: int, progress: float | None = None, progress_at: float | None = None
@@ -53,7 +58,9 @@ class Watermarks:
 
     def answered(self, ends: Mapping[Place, int], now: float) -> None:
         """The broker said where the logs end.  After a silence no partition is idle until all caught up."""
-        silent = any(now - p.answered_at > QUIET_FOR + ANSWER_HOLDS for p in self._partitions.values())
+        silent = [p for p in self._partitions.values() if now - p.answered_at > QUIET_FOR + ANSWER_HOLDS]
+        if any(p.answered_at for p in silent):  # one that was never asked is new, and no sign of an outage
+            self._back_at = now
         for place, partition in self._partitions.items():
             if silent:
                 partition.caught_up = False
@@ -130,13 +137,18 @@ class Watermarks:
 
     def _held_at(self, partition: _Partition, newest: float, now: float) -> float | None:
         """Where an active partition holds its topic; None when nothing is known of it yet."""
-        if partition.at_end(now):
+        if partition.at_end(now) and not (partition.progress and self._recovering(now)):
             return max(partition.progress or newest - HOLDS_BACK, newest - HOLDS_BACK)
         return partition.progress
 
     def _idle(self, partition: _Partition, now: float) -> bool:
         everyone = all(p.caught_up for p in self._partitions.values())
-        return everyone and partition.at_end(now) and now - partition.news_at >= QUIET_FOR
+        quiet = now - partition.news_at >= QUIET_FOR and not self._recovering(now)
+        return everyone and partition.at_end(now) and quiet
+
+    def _recovering(self, now: float) -> bool:
+        """Whether an outage ended so recently that more of it may still come."""
+        return now - self._back_at < AFTER_OUTAGE
 
     @staticmethod
     def _by_wall_clock(partitions: list[_Partition], newest: float, now: float) -> float:
