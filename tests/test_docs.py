@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ TABLES: Mapping[str, Callable[[], Rows]] = {
     "topics": topics_table,
     "settings": settings_table,
     "retention": retention_table,
-    **{f"fields {event.topic}": lambda event=event: fields_table(event) for event in CATALOG.types},
+    **{f"fields {event.topic}": partial(fields_table, event) for event in CATALOG.types},
 }
 
 
@@ -384,7 +385,7 @@ def _texts(expression: ast.expr) -> Iterator[str]:
     if isinstance(expression, ast.Constant) and isinstance(expression.value, str) and expression.value:
         yield expression.value
     elif isinstance(expression, ast.JoinedStr) and isinstance(end := expression.values[-1], ast.Constant):
-        yield f"*{end.value}"
+        yield "*" + str(end.value)
     elif isinstance(expression, ast.IfExp):
         yield from [*_texts(expression.body), *_texts(expression.orelse)]
     elif isinstance(expression, ast.Tuple):
@@ -470,7 +471,7 @@ def test_no_file_names_a_registry_a_foreign_host_or_a_place_on_one_machine() -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["see https://py" "pi.org/simple", "in /wo" "rk/main", "/ho" "me/ann/data", "http://10.0.0.7:9092"]
+    "text", ["see https://py" "pi.org/simple", "in /wo" "rk/main", "/ho" "me/ann/data", "http://10" ".0.0.7:9092"]
 )  # fmt: skip
 def test_a_registry_a_place_or_a_foreign_host_is_found(text: str) -> None:
     assert named_elsewhere(text)

@@ -33,7 +33,9 @@ from pipeline.embed import scenarios
 from pipeline.embed.sim_mapping import load_mapping
 from pipeline.ledger import publish, seal, status
 from pipeline.ledger.query import ask, open_views, view_names
+from pipeline.ledger.retention import Keep
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.views import DAY
 from pipeline.notify.wire import wire_annotations, wire_labels
 from pipeline.rules.evaluate import plan_of
 from pipeline.rules.pipeline import WALL_CLOCK
@@ -71,7 +73,8 @@ def table(name: str) -> list[list[str]]:
 
 def shown_alert() -> Mapping[str, Any]:
     """The alert of the first screen."""
-    return yaml(block("yaml", "alertname: CapacityShortfall"))
+    found: Mapping[str, Any] = yaml(block("yaml", "alertname: CapacityShortfall"))
+    return found
 
 
 def played(data: Path, until: int) -> None:
@@ -319,6 +322,26 @@ def test_the_ten_files_are_ten_and_in_the_order_in_which_an_event_flows() -> Non
 # --------------------------------------------------------------------------------------------- history and status
 
 
+def test_the_table_of_the_history_says_how_long_it_is_kept_and_how_old_it_is() -> None:
+    keep, settings = Keep(), load_settings()
+    widths = [seconds // DAY for seconds in keep.widths.values()]
+    rolled = (
+        [str(days) for days in widths if days < 365],
+        [str(days // 365) for days in widths if days >= 365],
+    )
+    rows = {row.split(" | ")[0]: row for row in README.splitlines() if row.startswith("| `")}
+    raw, rollups = (
+        rows["| `history/<topic>/date=…/hour=…/`"],
+        rows[f"| `rollups/<topic>/<{', '.join(keep.widths)}>/date=…/`"],
+    )
+    small = rows["| `alerts/`, `standing/`, `fates/`"]
+    assert raw.endswith(f"| {settings.seal_every / 60:.0f} min (`seal_every`) | {keep.raw // DAY} days |")
+    assert rollups.endswith(
+        f"| {settings.publish_every:.0f} s (`publish_every`) | {', '.join(rolled[0])} days, {', '.join(rolled[1])} years |"
+    )
+    assert small.endswith(f"| {keep.alerts // DAY // 365} years, now, {keep.fates // DAY} days |")
+
+
 @pytest.mark.parametrize("query", blocks("sql"), ids=range(len(blocks("sql"))))
 def test_a_query_that_is_shown_has_an_answer(reader: Path, query: str) -> None:
     result = run(f"gigawatch sql --data {DEMO} --format json {shlex.quote(query)}")
@@ -371,7 +394,7 @@ def test_every_directory_of_the_history_that_is_named_is_there(demo: Path) -> No
 def test_the_status_that_is_shown_has_the_form_of_the_one_that_is_printed(reader: Path) -> None:
     shown = block("console", "gigawatch status")
     line, _, page = shown.partition("\n")
-    result = run(line.removeprefix("$ "))
+    result = run(f"{line.removeprefix('$ ')} --data {DEMO}")
     assert result.exit_code == 0
     printed = [row.split() for row in result.output.splitlines()]
     for row in page.splitlines():
