@@ -253,20 +253,24 @@ class Live:
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Callable[[str, int], Live]:
-    """`live(bootstrap, seconds)`: the fleet of `steady`, from now on, under its contract; nothing is wrong.
+def live(tmp_path: Path) -> Callable[..., Live]:
+    """`live(bootstrap, seconds, **client)`: the fleet of `steady`, from now on, under its contract; all is well.
 
     Like an agent on a node it keeps what the broker does not take, and sends it later, with its own time.
     """
 
-    def begin(bootstrap: str, seconds: int) -> Live:
-        play = scenarios.plan(scenarios.load("steady"), time.time())
-        fleet = play.fleet()
+    def begin(bootstrap: str, seconds: int, **client: Any) -> Live:
+        scenario = scenarios.load("steady")
+        # A day of past charges: the twenty of the demo would be most of what these tests publish.
+        fleet = scenario.fleet
+        billing = fleet.billing.model_copy(update={"history": 86_400})
+        scenario = scenario.model_copy(update={"fleet": fleet.model_copy(update={"billing": billing})})
+        play = scenarios.plan(scenario, time.time())
 
         async def write() -> Sent:
-            async with writer(bootstrap, {"request_timeout_ms": 300_000}) as out:
+            async with writer(bootstrap, {"request_timeout_ms": 300_000, **client}) as out:
                 pace = Pace(play.start * 1000, 1.0, float(play.start))
-                await run(fleet, out, play.start * 1000, (play.start + seconds) * 1000, pace)
+                await run(play.fleet(), out, play.start * 1000, (play.start + seconds) * 1000, pace)
                 return out.sent
 
         return Live(play.write_contract(tmp_path / "contract"), Background(write()))

@@ -19,7 +19,7 @@ from pipeline.catalog import load
 from pipeline.errors import QueryError
 from pipeline.ledger.query import ask, open_views, view_names
 
-QUESTIONS = {"fates": "SELECT sum(n)::BIGINT FROM fates"} | {
+QUESTIONS = {"fates": "SELECT sum(n)::BIGINT FROM fates WHERE fate = 'in'"} | {
     f"gpu_{width}": f"SELECT sum(samples)::BIGINT FROM gpu_{width}"
     for width in ("10s", "1m", "15m", "1h", "1d")
 }

@@ -253,7 +253,8 @@ def _compare_fates(worker: Any, truth: Truth) -> None:
             "SELECT topic, fate, sum(n)::BIGINT FROM fates WHERE fate <> 'in' GROUP BY ALL"
         )
     )
-    assert found == {key: n for key, n in truth.fates.items() if n}
+    came = {(topic, "in"): n for topic, n in truth.by_topic().items()}
+    assert found == came | {key: n for key, n in truth.fates.items() if n}
     said = worker.status()["by_topic"]
     assert all(s["in"] == sum(s[fate] for fate in FATES) for s in said.values()), said
     assert {topic: s["in"] for topic, s in said.items()} == truth.by_topic()

@@ -39,6 +39,7 @@ def ran(
         send(kafka.bootstrap, GPU, [gpu_event(i, now + i / 10) for i in range(50)])
         worker = worker_factory(kafka.bootstrap).start().await_begun().await_taken_in()
         if not running:
+            worker.await_published()
             assert worker.stop() == 0, worker.said()
         return worker
 
@@ -67,7 +68,7 @@ def test_records_of_added_partitions_are_taken_in_from_the_first_one(
             kafka.bootstrap, GPU, [gpu_event(f"{part}-{i}", now + i / 10) for i in range(30)], partition=part
         )
     send(kafka.bootstrap, GPU, [gpu_event(f"new-{i}", now + 5 + i / 10) for i in range(20)])
-    worker.await_taken_in()
+    worker.await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()
     assert worker.one("SELECT count(DISTINCT id) FROM gpu") == worker.one("SELECT count(*) FROM gpu") == 160
     parts = dict(worker.ask("SELECT part, sum(n)::BIGINT FROM fates WHERE fate = 'aggregated' GROUP BY ALL"))

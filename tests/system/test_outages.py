@@ -1,0 +1,127 @@
+"""The worker or the broker stands still, goes away and comes back: nobody is called, and no row becomes late."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+LATE = "SELECT count(*) FROM {} WHERE known_from > time_bucket(INTERVAL 10 SECOND, time) + INTERVAL 10 SECOND"
+"""A row that comes within the allowed lateness is known from the end of its window on; a late one is not."""
+FIRED = "SELECT DISTINCT alertname FROM alerts WHERE fired_at IS NOT NULL AND alertname NOT IN ('Watchdog', 'PipelineStalled')"
+
+
+def _nothing_wrong(worker: Any, sent: Any) -> None:
+    """All that was sent is there, once, and was never late; nothing fired; the log read at one go says the same."""
+    for topic, samples in sent.samples.items():
+        view = topic.partition(".")[2]
+        assert worker.one(f"SELECT count(*) FROM {view}") == samples, topic
+        if view != "billing":
+            assert worker.one(LATE.format(view)) == 0, topic
+    assert worker.ask(FIRED.format(sent.event_time_ms * 1000)) == []
+
+
+def _same_in_a_replay(worker: Any, worker_factory: Any, contract: Any, sent: Any) -> None:
+    """A fresh pipeline over the same log comes to the same rows, roll-ups and alerts, bit for bit."""
+    again = (
+        worker_factory(worker.bootstrap, contract=contract)
+        .start()
+        .await_begun()
+        .await_taken_in()
+        .await_published()
+    )
+    assert again.stop() == 0, again.said()
+    # Until the feed's end: afterwards it is silent, and how long that is listened to differs.
+    telling = (
+        "SELECT * FROM alerts WHERE alertname NOT IN ('Watchdog', 'PipelineStalled') "
+        f"AND time <= make_timestamp({sent.event_time_ms * 1000}) ORDER BY ALL"
+    )
+    for sql in (
+        *(f"SELECT * FROM {view} ORDER BY ALL" for view in ("gpu", "gpu_10s", "queue_1m", "energy_1h")),
+        telling,
+    ):
+        assert again.ask(sql) == worker.ask(sql), sql
+
+
+@pytest.mark.slow
+def test_a_worker_that_stood_still_for_a_quarter_of_a_minute_catches_up_and_calls_nobody(
+    kafka: Any, telemetry_topics: Any, worker_factory: Any, live: Any
+) -> None:
+    telemetry_topics()
+    feed = live(kafka.bootstrap, 35)
+    worker = worker_factory(kafka.bootstrap, contract=feed.contract).start().await_begun()
+    time.sleep(8)
+    worker.pause()
+    time.sleep(15)
+    worker.resume()
+    sent = feed.writing.result()
+    worker.await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    _nothing_wrong(worker, sent)
+    assert worker.one("SELECT count(*) FROM alerts WHERE alertname = 'PipelineStalled'") == 0
+    _same_in_a_replay(worker, worker_factory, feed.contract, sent)
+
+
+@pytest.mark.slow
+def test_a_broker_that_was_restarted_is_read_on_and_nobody_is_called(
+    fresh_kafka: Any, telemetry_topics: Any, worker_factory: Any, live: Any
+) -> None:
+    telemetry_topics(bootstrap=fresh_kafka.bootstrap)
+    # Clients wait between two attempts, and come back later than we do: that is no silence.
+    feed = live(fresh_kafka.bootstrap, 50, retry_backoff_ms=6_000)
+    worker = worker_factory(fresh_kafka.bootstrap, contract=feed.contract).start().await_begun()
+    time.sleep(8)
+    fresh_kafka.stop()
+    time.sleep(12)
+    fresh_kafka.start()
+    sent = feed.writing.result()
+    worker.await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    _nothing_wrong(worker, sent)
+    _same_in_a_replay(worker, worker_factory, feed.contract, sent)
+
+
+@pytest.mark.slow
+def test_a_broker_that_stood_still_for_a_minute_is_reported_as_such_and_as_nothing_else(
+    fresh_kafka: Any,
+    telemetry_topics: Any,
+    worker_factory: Any,
+    live: Any,
+    alertmanager: Any,
+    eventually: Any,
+) -> None:
+    telemetry_topics(bootstrap=fresh_kafka.bootstrap)
+    feed = live(fresh_kafka.bootstrap, 85)
+    worker = worker_factory(
+        fresh_kafka.bootstrap, contract=feed.contract, alertmanager=alertmanager.url, stalled_after=10
+    ).start().await_begun()  # fmt: skip
+    eventually("Watchdog at Alertmanager", lambda: _active(alertmanager) == {"Watchdog"})
+    time.sleep(5)
+    fresh_kafka.pause()
+    paused = time.monotonic()
+    try:
+        eventually("PipelineStalled at Alertmanager", lambda: "PipelineStalled" in _active(alertmanager))
+        assert _active(alertmanager) == {"PipelineStalled", "Watchdog"}
+        time.sleep(max(0.0, paused + 60 - time.monotonic()))
+    finally:
+        fresh_kafka.resume()
+    eventually("it is over", lambda: _active(alertmanager) == {"Watchdog"})
+    sent = feed.writing.result()
+    worker.await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    _nothing_wrong(worker, sent)
+    stalled = worker.ask(
+        "SELECT labels::JSON->>'topic', list(state ORDER BY time) FROM alerts WHERE alertname = 'PipelineStalled' GROUP BY ALL"
+    )
+    assert {topic for topic, _ in stalled} == {
+        f"telemetry.{t}" for t in ("billing", "energy", "gpu", "queue")
+    }
+    assert all(states == ["firing", "resolved"] for _, states in stalled), stalled
+    _same_in_a_replay(worker, worker_factory, feed.contract, sent)
+
+
+def _active(alertmanager: Any) -> set[str]:
+    answer = httpx.get(f"{alertmanager.url}/api/v2/alerts", params={"active": "true"}, trust_env=False)
+    return {alert["labels"]["alertname"] for alert in answer.raise_for_status().json()}
