@@ -75,11 +75,9 @@ class Again:
             await run(self.fleet, out, self.since_ms, self.until_ms, None, progress)
             return out.sent
 
-    async def go_on(self, bootstrap: str, progress: Progress, linger: bool) -> Sent:
-        """Report on in real time: with `linger` until cancelled, else to the end of the play, if that is ahead."""
-        end = None if linger else int(self.caught_up_at * 1000)
+    async def go_on(self, bootstrap: str, progress: Progress) -> Sent:
+        """Report on in real time, until cancelled."""
         pace = Pace(self.until_ms, 1.0, self.until_ms / 1000)
         async with writer(bootstrap) as out:
-            out.sent.event_time_ms = self.until_ms
-            await run(self.fleet, out, self.until_ms, end, pace, progress)
+            await run(self.fleet, out, self.until_ms, None, pace, progress)
             return out.sent

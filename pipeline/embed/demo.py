@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from pipeline import catalog
 from pipeline.embed import scenarios
@@ -49,8 +48,8 @@ SETTINGS = {
 }
 SETTLED_WITHIN = 20
 """Seconds of event time before the play's end that must be evaluated: the steady tail is longer."""
-PATIENCE = 45.0
-"""Seconds for which a pipeline that has fallen behind is waited for while its watermarks stand still."""
+PATIENCE = 60.0
+"""Seconds for which watermarks may stand still, and that telling and sealing may take after them."""
 INTERRUPTED = 130
 
 
@@ -163,12 +162,14 @@ class Demo:
                 signal.signal(number, signal.SIG_IGN)
 
     async def _simulate(self) -> Sent:
+        """Play, and report on until cancelled: a fleet that stops with the scenario would be silence."""
+
         def progress(sent: Sent) -> None:
             self.view.sent = sent
 
         if self.again:
-            return await self.again.go_on(self.kafka.bootstrap, progress, self.options.stay)
-        return await simulate(self.kafka.bootstrap, self.play, linger=self.options.stay, progress=progress)
+            return await self.again.go_on(self.kafka.bootstrap, progress)
+        return await simulate(self.kafka.bootstrap, self.play, linger=True, progress=progress)
 
     async def _watch(
         self, stop: asyncio.Event, playing: asyncio.Task[Sent], done: Callable[[], bool]
@@ -198,20 +199,23 @@ class Demo:
 
         The pipeline would seal when it is stopped, but not for long: twenty days of charges are 480 files.
         """
-        moved: list[Any] = [None, time.monotonic()]
         end = self.again.caught_up_at if self.again else self.play.end
+        sealed, segments, stood_at, since = self.options.stay, 0, 0.0, 0.0
 
         def settled() -> bool:
+            nonlocal sealed, segments, stood_at, since
             found = self.view.status
             if found is None or self.view.event_time < end:
+                since = time.monotonic()
                 return False
-            reached = status.least_watermark(found)
-            if (reached, found["segments"]) != moved[0]:
-                moved[:] = (reached, found["segments"]), time.monotonic()
-            complete = reached is not None and reached >= end - SETTLED_WITHIN
+            reached = status.least_watermark(found) or 0.0
+            complete = reached >= end - SETTLED_WITHIN
+            if reached != stood_at and not complete:
+                stood_at, since = reached, time.monotonic()
             told = not any(row["destination"] == "webhook" for row in found["undelivered"])
-            sealed = self.options.stay or not found["segments"]
-            return (complete and told and sealed) or time.monotonic() - moved[1] > PATIENCE
+            sealed = sealed or (complete and found["segments"] < segments)
+            segments = found["segments"]
+            return (complete and told and sealed) or time.monotonic() - since > PATIENCE
 
         return settled
 
@@ -228,7 +232,8 @@ class Demo:
         first = next((d.received_at for d in heard if d.alertname != "Watchdog"), None)
         after = None if first is None else first - self.started
         events = self.view.status["events"]["in"] - self.before
-        return outcome(self.play, self.view.status, heard, events / max(self.view.elapsed, 1e-3), after)
+        rate = events / max(self.view.elapsed, 1e-3)
+        return outcome(self.play, self.view.status, heard, rate, after, went_on=self.again is not None)
 
 
 def _refuse_unwritable(report: Path | None) -> None:

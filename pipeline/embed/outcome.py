@@ -40,7 +40,8 @@ class Told:
 class Outcome:
     """A play, compared with what its scenario promises.
 
-    `rate`: events per second of wall clock over the play; `first_alert_after`: seconds from the pipeline's start.
+    `rate`: events per second of wall clock over the play; `first_alert_after`: seconds from the pipeline's start;
+    `went_on`: it was interrupted, and some alerts were delivered before that.
     """
 
     play: Play
@@ -49,6 +50,7 @@ class Outcome:
     told: tuple[Told, ...]
     rate: float
     first_alert_after: float | None
+    went_on: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -75,6 +77,7 @@ def outcome(
     deliveries: Iterable[Delivery],
     rate: float,
     first_alert_after: float | None,
+    went_on: bool = False,
 ) -> Outcome:
     """Compare; `status` is one that was written after the play's last instant was evaluated."""
     alerts: Sequence[Alert] = status["alerts"]
@@ -86,7 +89,7 @@ def outcome(
         if alert is not None:
             left.remove(alert)
         told.append(_told(promised, alert, heard, found, play.start))
-    return Outcome(play, status, found, tuple(told), rate, first_alert_after)
+    return Outcome(play, status, found, tuple(told), rate, first_alert_after, went_on)
 
 
 def _nearest(promised: ExpectedAlert, alerts: Sequence[Alert], start: int) -> Alert | None:

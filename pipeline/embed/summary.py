@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pipeline.embed.outcome import Outcome
+from pipeline.embed.outcome import Outcome, Told
 from pipeline.serve.terminal import STYLES, about, add, clean, duration, equation, plain_table, quantity
 
 WIDE_SUMMARY = 104
@@ -87,7 +87,7 @@ def _told_table(result: Outcome, width: int) -> RenderableType:
             "never" if told.fired is None else duration(told.fired),
             "-" if told.took is None or not known else duration(told.took),
             "-" if told.alert is None else "still on" if told.resolved is None else duration(told.resolved),
-            *([Text("yes") if told.delivered else Text("no", STYLES["firing"])] if wide else ()),
+            *([_delivered(told, result)] if wide else ()),
         )
     reasons = [
         Text(f"missing: {told.promised.alertname} {told.promised.clause}: {told.reason}", STYLES["firing"])
@@ -97,6 +97,12 @@ def _told_table(result: Outcome, width: int) -> RenderableType:
     note = Text("Times are event time since the start of the scenario; a clause waits as long as the contract "
                 "says before it calls anybody.", "dim")  # fmt: skip
     return Group(table, *reasons, note)
+
+
+def _delivered(told: Told, result: Outcome) -> Text:
+    if told.delivered:
+        return Text("yes")
+    return Text("earlier") if told.alert and result.went_on else Text("no", STYLES["firing"])
 
 
 def _surprise(found: dict[str, Any]) -> str:
