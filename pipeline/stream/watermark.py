@@ -148,7 +148,7 @@ class Watermarks:
 
     def _recovering(self, now: float) -> bool:
         """Whether an outage ended so recently that more of it may still come."""
-        return now - self._back_at < AFTER_OUTAGE
+        return 0 <= now - self._back_at < AFTER_OUTAGE
 
     @staticmethod
     def _by_wall_clock(partitions: list[_Partition], newest: float, now: float) -> float:
