@@ -55,7 +55,7 @@ class Sizes:
 
     @staticmethod
     def quick() -> Sizes:
-        return Sizes(events=200_000, backlog=1_000_000, repeat=1, real_time=30)
+        return Sizes(events=200_000, backlog=1_000_000, repeat=1, real_time=60)
 
 
 @dataclass
@@ -225,7 +225,8 @@ def singles(bench: Bench) -> Figures:
 def arrays(bench: Bench) -> Figures:
     """The same fleet with a message for each rack of 72."""
     runs = []
-    with bench.filled("arrays", bench.sizes.events, arrays=True) as (kafka, filled):
+    # a batch holds about 100,000 samples, the first perhaps more, and a rate needs several
+    with bench.filled("arrays", max(bench.sizes.events, 800_000), arrays=True) as (kafka, filled):
         for turn in range(bench.sizes.repeat):
             with bench.data("arrays") as data:
                 runs.append(bench.catch_up(kafka.bootstrap, filled.samples, data))
