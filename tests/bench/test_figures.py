@@ -1,0 +1,91 @@
+"""The page on performance says what its own figures say, and the bench spoils records as it promises."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline import catalog
+from pipeline.embed.sim_messages import STRUCTURED
+from pipeline.stream.inspect import inspect
+
+HERE = Path(__file__).parent
+FOUND = {
+    "commit": "abc1234",
+    "taken_at": "2026-11-20T10:00:00Z",
+    "quick": False,
+    "machine": {
+        **{"cores": 2, "cpu": "a processor", "memory_gb": 25.3, "system": "Linux 6", "python": "3.11.7"},
+        **{"duckdb": "2.0.0", "aiokafka": "0.14.0", "load_before": 0.1},
+    },
+    "faust_events_per_s": 14_123.456,
+    "ingest_events_per_s": 212_345.6,
+    "ingest_to_faust": 15.0349,
+    "profile_us_per_event": {"decode": 2.25, "apply": 1.5},
+}
+
+
+def load(name: str) -> ModuleType:
+    """A file of the bench, which is no package: its files find each other beside the script that is run."""
+    sys.path.insert(0, str(HERE))
+    try:
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(HERE))
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    return load("figures")
+
+
+def test_the_tables_on_the_page_are_those_of_the_figures_on_the_page(figures: ModuleType) -> None:
+    section, found = figures.on_page(figures.PAGE.read_text("utf-8"))
+    assert found is None or section == figures.section(found)
+
+
+def test_a_run_is_put_on_the_page_and_read_back(figures: ModuleType) -> None:
+    page = f"before\n{figures.BEGIN}\nnothing yet\n{figures.END}\nafter\n"
+    once = figures.put(page, FOUND)
+    assert figures.on_page(once)[1] == FOUND
+    assert figures.put(once, FOUND) == once
+    assert once.startswith("before\n") and once.endswith("\nafter\n")
+    assert "| the pipeline, one sample a message | 212,346 | events/s |" in once
+    assert "| against the plain Faust agent | 15.03 | times | ≥ 10 |" in once
+    assert "| together | 3.750 |" in once
+
+
+def test_a_figure_changed_by_hand_is_seen(figures: ModuleType) -> None:
+    page = figures.put(f"{figures.BEGIN}\n{figures.END}", FOUND).replace("212,346", "999,999")
+    section, found = figures.on_page(page)
+    assert section != figures.section(found)
+
+
+def test_a_page_without_marks_is_refused(figures: ModuleType) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        figures.put("no marks", FOUND)
+
+
+def test_every_hundredth_record_is_bad_and_no_other() -> None:
+    bench, event = load("load"), catalog.load().by_topic("telemetry.gpu")
+    start = 1_795_000_020
+    block = bench.fleet(start).gpu_blocks(start * 1000, (start + 1) * 1000)[0]
+    spoilt = bench.spoil(block, 100)
+    assert len(spoilt.values) == len(block.values) >= 700
+    changed = [i for i, (a, b) in enumerate(zip(block.values, spoilt.values, strict=True)) if a != b]
+    assert changed == list(range(99, len(block.values), 100))
+    for i in changed:
+        when = datetime.fromtimestamp(block.times_ms[i] / 1000, UTC).replace(tzinfo=None)
+        fates = [o.fate for o in inspect(event, spoilt.values[i], STRUCTURED, when, 2**20)]
+        assert fates in (["quarantined"], ["dead_lettered"]), (fates, spoilt.values[i])
