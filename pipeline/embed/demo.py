@@ -51,6 +51,8 @@ SETTLED_WITHIN = 20
 PATIENCE = 60.0
 """Seconds for which watermarks may stand still, and that telling and sealing may take after them."""
 INTERRUPTED = 130
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a supervisor, and a terminal that is closed."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Demo:
         """Play the scenario and watch; when its end is evaluated, compare and tell; then end, or go on."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             loop.add_signal_handler(number, stop.set)
         written = Sent(event_time_ms=self.again.until_ms) if self.again else Sent()
         self.view = View(self.play, time.time(), sent=written)
@@ -157,7 +159,7 @@ class Demo:
             with suppress(asyncio.CancelledError):
                 await playing
             # asyncio gives Ctrl-C back to Python: from here on it would interrupt the stopping
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ENDING:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
 
@@ -251,14 +253,14 @@ def _refuse_unwritable(report: Path | None) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM interrupts like Ctrl-C, and only the first of either: a second would interrupt the stopping."""
+    """Each of ENDING interrupts like Ctrl-C, and only the first: a second would interrupt the stopping."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in ENDING:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ def standing(status: Status) -> list[Line]:
     loud = {_key(a["alertname"], a["clause"], a["labels"]) for a in firing(status)}
     lines = []
     for row in status["standing"]:
-        by = json.loads(row["by_values"])
+        by = {name: value for name, value in json.loads(row["by_values"]).items() if value}
         fires = any(k[:2] == (row["alertname"], row["clause"]) and set(by.items()) <= k[2] for k in loud)
         calm: Mood = {"breach": "pending", "ok": "ok"}.get(row["state"], "unknown")  # type: ignore[assignment]
         lines.append(
