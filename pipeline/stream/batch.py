@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
@@ -34,6 +34,28 @@ class Batch:
     def of_topic(self, topic: str) -> list[tuple[int, Records]]:
         """(partition, records) of one topic, by partition."""
         return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
+
+    def pieces(self, most: int) -> Iterator[Batch]:
+        """The same records, in batches of at most `most` bytes of values (or of one record).
+
+        A few megabytes of a compressed log may become thousands: then one fetch is too much for one delta.
+        """
+        records: dict[Place, Records] = {}
+        ranges: dict[Place, tuple[int, int]] = {}
+        size = 0
+        for place, found in self.records.items():
+            low, high = self.ranges[place]
+            start = 0
+            for at, record in enumerate(found):
+                if size and size + record.serialized_value_size > most:
+                    if at > start:
+                        records[place], ranges[place] = found[start:at], (low, record.offset)
+                        low = record.offset
+                    yield Batch(records, ranges)
+                    records, ranges, size, start = {}, {}, 0, at
+                size += max(0, record.serialized_value_size)
+            records[place], ranges[place] = found[start:], (low, high)
+        yield Batch(records, ranges)
 
 
 @dataclass(frozen=True, slots=True)

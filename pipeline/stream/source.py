@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from pipeline.stream.topics import describe_topics, topic_ids
 
 log = structlog.get_logger()
 
+_VALUE_SIZE = attrgetter("serialized_value_size")
 ENDS_EVERY = 0.4
 """Seconds between two questions where the logs end; an answer is believed for one second."""
 MISSING_EVERY = 10.0
@@ -109,14 +111,12 @@ class BatchSource(Service):
 
     async def _fetch(self) -> None:
         while True:
-            batch = await self._collect()
-            if batch is None:
-                await asyncio.sleep(0)
-            else:
+            for batch in await self._collect():
                 await self._put(batch)
+            await asyncio.sleep(0)
 
-    async def _collect(self) -> Batch | None:
-        """Records of one linger, or as many as a batch holds."""
+    async def _collect(self) -> Iterable[Batch]:
+        """Records of one linger, or as many as a batch holds; in several batches when they are far larger."""
         async with self._paused:
             records: dict[Place, list[ConsumerRecord[Any, Any]]] = {}
             lows: dict[Place, int] = {}
@@ -136,9 +136,10 @@ class BatchSource(Service):
                     size += self._weigh(found)
                 if until is None:
                     if not got:
-                        return None
+                        return ()
                     until = time.monotonic() + self._linger
-            return Batch(records, {place: (low, self._positions[place]) for place, low in lows.items()})
+            batch = Batch(records, {place: (low, self._positions[place]) for place, low in lows.items()})
+            return (batch,) if size <= 2 * self._max_bytes else batch.pieces(self._max_bytes)
 
     async def _getmany(
         self, wait: float, limit: int
@@ -155,11 +156,9 @@ class BatchSource(Service):
         return max(1, min(self._max_records - count, by_bytes))
 
     def _weigh(self, records: list[ConsumerRecord[Any, Any]]) -> int:
-        size = sum(len(r.value) for r in records[:: max(1, len(records) // 64)] if r.value is not None)
-        sampled = len(range(0, len(records), max(1, len(records) // 64)))
-        mean = size / sampled
-        self._record_bytes = max(64.0, 0.8 * self._record_bytes + 0.2 * mean)
-        return int(mean * len(records))
+        size: int = sum(map(_VALUE_SIZE, records))
+        self._record_bytes = max(64.0, 0.8 * self._record_bytes + 0.2 * size / len(records))
+        return size
 
     async def _ask_ends(self) -> None:
         """Only an end that the broker answered just now says that a partition has nothing more."""
