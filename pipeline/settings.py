@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,8 @@ from pydantic_settings import (
 
 from pipeline.errors import SettingsError
 
-PASSED_THROUGH = (
-    "security_protocol",
-    "sasl_mechanism",
-    "sasl_plain_username",
-    "ssl_cafile",
-    "ssl_certfile",
-    "ssl_keyfile",
-)
-"""Client settings with the names of librdkafka's and kafka-python's configuration, `_` for `.`."""
+PASSED_THROUGH = ("security_protocol", "sasl_mechanism", "sasl_plain_username")
+"""Client settings that aiokafka and kafka-python call by the same names; TLS is passed as a context."""
 
 
 class Settings(BaseSettings):
@@ -91,9 +85,24 @@ class Settings(BaseSettings):
     def kafka_client(self) -> dict[str, Any]:
         """What every Kafka client needs to connect, by aiokafka's and kafka-python's common names."""
         found = {name: getattr(self, name) for name in PASSED_THROUGH}
-        client = {name: str(value) for name, value in found.items() if value is not None}
+        client: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
+        if self.security_protocol.upper().endswith("SSL"):
+            client["ssl_context"] = self._tls()
         password = self._password()
         return client if password is None else {**client, "sasl_plain_password": password}
+
+    def _tls(self) -> ssl.SSLContext:
+        """The system's authorities unless `ssl_cafile` names others; host names are checked."""
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+            if self.ssl_certfile is not None:
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            return context
+        except OSError as error:  # ssl.SSLError is one
+            files = ", ".join(str(f) for f in (self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile) if f)
+            raise SettingsError(
+                f"TLS: {files} cannot be used ({error}); expected PEM files that can be read"
+            ) from error
 
     def _password(self) -> str | None:
         if self.sasl_password_file is not None:
