@@ -210,7 +210,7 @@ class Gigawatch:
             if self._failure is not None and not self._failure.done():
                 await self._guard(work())
 
-        guarded.__name__ = work.__name__
+        guarded.__name__, guarded.__qualname__ = work.__name__, work.__qualname__  # what Faust's log says
         return guarded
 
     def _watermarks(self) -> Watermarks:
