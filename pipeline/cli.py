@@ -238,9 +238,7 @@ def topics_describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
 
     Example: gigawatch topics describe --bootstrap kafka:9092
     """
-    from rich.console import Console
-
-    from pipeline.serve.terminal import add, plain_table
+    from pipeline.serve.terminal import add, plain_table, stdout
     from pipeline.stream.topics import describe_topics
 
     settings = load_settings(config, bootstrap=bootstrap)
@@ -256,7 +254,7 @@ def topics_describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
             continue
         config_text = " ".join(f"{key}={value}" for key, value in sorted(state.config.items()))
         add(table, name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)
-    Console(soft_wrap=True).print(table)
+    stdout().print(table)
 
 
 @app.command()
@@ -361,19 +359,17 @@ def status(
     """
     import json
 
-    from rich.console import Console
     from rich.text import Text
 
     from pipeline.serve import status as outside
-    from pipeline.serve.terminal import status_page
+    from pipeline.serve.terminal import status_page, stdout
 
     settings = load_settings(config, data=data, bootstrap=bootstrap)
     found, state = outside.status_now(settings, asked=bootstrap)
     if as_json:
         typer.echo(json.dumps(outside.as_json(found, state), indent=1, ensure_ascii=False))
         return
-    console = Console() if sys.stdout.isatty() else Console(width=130)
-    console.print(status_page(found, [Text(line) for line in outside.head(settings.data, found, state)]))
+    stdout().print(status_page(found, [Text(line) for line in outside.head(settings.data, found, state)]))
 
 
 @app.command()
@@ -426,9 +422,8 @@ def deadletter_list(
     """
     from collections import deque
 
-    from rich.console import Console
-
     from pipeline.serve.letters import letters_table
+    from pipeline.serve.terminal import stdout
     from pipeline.stream.deadletter_tools import letters
 
     settings = load_settings(config, bootstrap=bootstrap)
@@ -438,7 +433,7 @@ def deadletter_list(
     for letter in letters(settings.bootstrap, dead, client, topic=topic, reason=reason):
         newest.append(letter)
         count += 1
-    Console(soft_wrap=True).print(letters_table(newest))
+    stdout().print(letters_table(newest))
     typer.echo(f"{len(newest)} of {count}; --limit shows more" if count > len(newest) else f"{count} in all")
 
 

@@ -42,11 +42,11 @@ def command(*arguments: str | Path) -> list[str]:
 def gigawatch(
     *arguments: str | Path, code: int = 0, stdin: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """One command, in a wide terminal's width, with its exit code checked."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
+    """One command, its output to a pipe, with its exit code checked."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_") and k != "COLUMNS"}
     done = subprocess.run(
         command(*arguments), input=stdin, capture_output=True, text=True, timeout=240,
-        env={**env, "COLUMNS": "200", **environment},
+        env={**env, **environment},
     )  # fmt: skip
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr

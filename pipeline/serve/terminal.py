@@ -7,12 +7,13 @@ must not draw on somebody's terminal.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +47,11 @@ class Line:
     bound: float | None
     unit: str
     since: str
+
+
+def stdout() -> Console:
+    """Standard output: the terminal as wide as it is, and lines as long as they come for other programs."""
+    return Console() if sys.stdout.isatty() else Console(width=1000)
 
 
 def clean(text: object) -> str:
