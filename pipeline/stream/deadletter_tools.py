@@ -22,7 +22,10 @@ from pipeline.stream.deadletter import HEADER_LIMIT, PREFIX
 from pipeline.stream.inspect import inspect
 from pipeline.stream.topics import Settings, TopicState, describe_topics
 
-OWN = ("topic", "partition", "offset", "timestamp", "reason", "reasons", "value-bytes", "truncated", "key")
+OWN = (
+    *("topic", "partition", "offset", "timestamp", "reason", "reasons", "value-bytes", "truncated"),
+    *("headers-dropped", "key"),
+)
 """Our headers, each at most once, in front of the record's own."""
 WHOLE = {
     *("null_value", "too_large", "confluent_wire_format", "compressed_value", "not_utf8", "not_json"),
@@ -43,7 +46,7 @@ class Letter:
 
     `part`, `at`: its own partition and offset in the dead-letter topic; the rest is the record that it is
     about.  `size`: bytes of that record's value (None: it had none); `time_ms`: its Kafka timestamp;
-    `headers`: its own headers, as they were.
+    `headers`: its own headers, as they were, without the `dropped` last ones.
     """
 
     part: int
@@ -56,6 +59,7 @@ class Letter:
     size: int | None
     time_ms: int
     truncated: bool
+    dropped: int
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...]
@@ -70,6 +74,8 @@ class Letter:
         """What of the record was not kept, in words; empty when it is whole."""
         if self.truncated:
             return f"its value ({self.size:,} bytes) was too large to keep as a whole"
+        if self.dropped > 0:
+            return f"its last headers ({self.dropped:,}) were too large to keep"
         parts = [
             ("its key", self.key or b""),
             *((f"its header {name}", value) for name, value in self.headers),
@@ -249,6 +255,7 @@ def letter_of(record: Any) -> Letter:
         size=_number(size) if size != "null" else None,
         time_ms=_number(text.get("timestamp")),
         truncated=text.get("truncated") == "true",
+        dropped=_number(text.get("headers-dropped", "0")),
         key=own.get("key"),
         value=record.value,
         headers=tuple(headers[len(own) :]),
