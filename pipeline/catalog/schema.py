@@ -11,22 +11,17 @@ step that sums are counted in), `x-kind` (`money` for exact decimals).
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from pipeline.catalog.check import ROLES, check, check_together
 from pipeline.errors import SchemaError
 
 NUMBER_AGGREGATES = ("mean", "min", "max", "last", "sum")
 HISTOGRAM_AGGREGATES = ("p50", "p95", "p99")
-ROLES = ("dimension", "entity", "measure", "label", "time")
-_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")
-_RESERVED = {"time", "source", "id", "idx", "known_from", "window_start", "samples", "series", "gpus"}
-
-T = TypeVar("T")
 Kind = Literal["number", "text", "histogram", "money"]
 
 
@@ -158,13 +153,7 @@ def load(directory: Path | None = None) -> Catalog:
     if not paths:
         raise SchemaError(f"{directory}: no event type found; expected files like gpu.utilization.v1.json")
     types = tuple(_event_type(path) for path in paths)
-    for attribute in ("topic", "view", "type"):
-        values = [getattr(t, attribute) for t in types]
-        twice = sorted({v for v in values if values.count(v) > 1})
-        if twice:
-            raise SchemaError(
-                f"{directory}: two schema files share the {attribute} {twice[0]!r}; give each its own"
-            )
+    check_together(directory, types)
     return Catalog(types)
 
 
@@ -173,54 +162,30 @@ def _event_type(path: Path) -> EventType:
         schema = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise SchemaError(f"{path}: cannot be read as JSON ({error}); mend the file") from error
-    view = _annotation(path, schema, "x-view", str)
-    if not _NAME.match(view):
-        raise SchemaError(f"{path}: x-view {view!r} is no plain name; expected letters, digits and _")
+    check(path, schema)
     required = set(schema.get("required", ()))
-    properties = schema.get("properties", {})
-    roles: dict[str, list[str]] = {role: [] for role in ROLES}
-    for name, spec in properties.items():
-        roles[_role(path, name, spec)].append(name)
-    if len(roles["entity"]) > 1 or len(roles["time"]) > 1:
-        raise SchemaError(f"{path}: more than one property has x-role entity or time; expected one at most")
+    properties: dict[str, Any] = schema["properties"]
+    roles = {r: [n for n, spec in properties.items() if spec["x-role"] == r] for r in ROLES}
     fields = {
         n: _field(n, properties[n], n not in required) for r in ROLES if r != "measure" for n in roles[r]
     }
-    measures = tuple(_measure(path, n, properties[n], n not in required) for n in roles["measure"])
+    measures = tuple(_measure(n, properties[n], n not in required) for n in roles["measure"])
     return EventType(
         type=path.name.removesuffix(".json"),
-        topic=_annotation(path, schema, "x-topic", str),
-        view=view,
-        title=schema.get("title", view),
+        topic=schema["x-topic"],
+        view=schema["x-view"],
+        title=schema.get("title", schema["x-view"]),
         description=schema.get("description", ""),
-        interval=_annotation(path, schema, "x-interval", int),
-        lateness=_annotation(path, schema, "x-lateness", int),
+        interval=schema["x-interval"],
+        lateness=schema["x-lateness"],
         retained=schema.get("x-identity", "window") == "retained",
         dimensions=tuple(fields[n] for n in roles["dimension"]),
         entity=fields[roles["entity"][0]] if roles["entity"] else None,
         labels=tuple(fields[n] for n in properties if n in roles["label"] or n in roles["time"]),
         measures=measures,
-        marks=_marks(path, schema.get("x-marks", {}), {m.name for m in measures}),
+        marks=_marks(schema.get("x-marks", {})),
         window_time=roles["time"][0] if roles["time"] else None,
     )
-
-
-def _annotation(path: Path, schema: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    value = schema.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise SchemaError(f"{path}: {name} is {value!r}; expected a {kind.__name__}")
-    return value
-
-
-def _role(path: Path, name: str, spec: Mapping[str, Any]) -> str:
-    role = spec.get("x-role")
-    if not _NAME.match(name) or name in _RESERVED:
-        raise SchemaError(
-            f"{path}: property {name!r} cannot be a column; expected a plain name not in {sorted(_RESERVED)}"
-        )
-    if role not in ROLES:
-        raise SchemaError(f"{path}: property {name}: x-role is {role!r}; expected one of {', '.join(ROLES)}")
-    return str(role)
 
 
 def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
@@ -241,22 +206,16 @@ def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
     )
 
 
-def _measure(path: Path, name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
-    kind = _kind(path, name, spec)
+def _measure(name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
+    kind = _kind(spec)
     values = spec.get("items", {}) if kind == "histogram" else spec
-    try:
-        quantum = Decimal(str(spec.get("x-quantum", "1")))
-    except InvalidOperation as error:
-        raise SchemaError(
-            f'{path}: {name}: x-quantum {spec["x-quantum"]!r} is no number like "1e-3"'
-        ) from error
     sql_types = {"number": "DOUBLE", "text": "VARCHAR", "histogram": "DOUBLE[]", "money": "DECIMAL(38,10)"}
     integer = values.get("type") == "integer"
     return Measure(
         name=name,
         kind=kind,
         unit=spec.get("x-unit", ""),
-        quantum=quantum,
+        quantum=Decimal(str(spec.get("x-quantum", "1"))),
         minimum=values.get("minimum"),
         maximum=values.get("maximum"),
         integer=integer,
@@ -269,18 +228,9 @@ def _measure(path: Path, name: str, spec: Mapping[str, Any], optional: bool) -> 
     )
 
 
-def _kind(path: Path, name: str, spec: Mapping[str, Any]) -> Kind:
-    if spec.get("x-kind") == "money":
-        return "money"
+def _kind(spec: Mapping[str, Any]) -> Kind:
     kinds: dict[str, Kind] = {"number": "number", "integer": "number", "array": "histogram", "string": "text"}
-    kind = kinds.get(str(spec.get("type")))
-    bounded = "minimum" in spec and "maximum" in spec
-    if kind is None or (kind == "number" and not bounded) or (kind == "text" and not spec.get("enum")):
-        raise SchemaError(
-            f"{path}: measure {name}: expected a number or integer with minimum and maximum (its physical range), "
-            f"an array of such, a string with an enum, or x-kind money; found {dict(spec)!r}"
-        )
-    return kind
+    return "money" if spec.get("x-kind") == "money" else kinds[spec["type"]]
 
 
 def _aggregates(kind: Kind) -> tuple[str, ...]:
@@ -293,13 +243,8 @@ def _aggregates(kind: Kind) -> tuple[str, ...]:
     return by_kind[kind]
 
 
-def _marks(path: Path, spec: Mapping[str, Any], measures: set[str]) -> tuple[Mark, ...]:
-    marks = []
-    for name, rule in spec.items():
-        of: Sequence[str] = rule.get("of", ())
-        if not of or not set(of) <= measures or ("in" in rule) == ("above" in rule):
-            raise SchemaError(
-                f"{path}: x-marks {name}: expected `of` measures of this schema and `in` or `above`"
-            )
-        marks.append(Mark(name, tuple(of), tuple(rule.get("in", ())), rule.get("above")))
-    return tuple(marks)
+def _marks(spec: Mapping[str, Any]) -> tuple[Mark, ...]:
+    return tuple(
+        Mark(name, tuple(rule["of"]), tuple(rule.get("in", ())), rule.get("above"))
+        for name, rule in spec.items()
+    )

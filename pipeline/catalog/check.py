@@ -1,0 +1,294 @@
+"""What a schema file must be before an event type is made of it: every fault is refused where it stands.
+
+Each message has the file, the property or annotation, what was found and what was expected, so that a new
+event type fails when it is loaded, never in the middle of a stream.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import SchemaError
+
+ROLES = ("dimension", "entity", "measure", "label", "time")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+MAX_QUANTA = 2**62
+"""A value in quanta is a BIGINT; the sum of them a HUGEINT."""
+
+OWN_COLUMNS = frozenset(
+    """
+    block bucket content entity_idx gpus headers id identity idx known_from last_time measure n observed ok
+    part quoted rank record_time row samples series source time value window_start x_columns
+    """.split()  # noqa: SIM905 - a line for each word would bury the rest
+)
+"""Columns of samples, partial roll-ups and bit sets, which share a relation with the schema's."""
+OWN_VIEWS = frozenset(("alerts", "fates", "quarantine", "standing"))
+AGGREGATES = frozenset(("count", "last", "max", "mean", "min", "p50", "p95", "p99", "sum", "time"))
+KEYWORDS = frozenset(
+    """
+    all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast
+    check collate collation column columns concurrently constraint create cross default deferrable desc
+    describe distinct do else end except false fetch for foreign freeze from full generated glob group
+    having ilike in initially inner intersect into is isnull join lambda lateral leading left like limit map
+    natural not notnull null offset on only or order outer overlaps pivot pivot_longer pivot_wider placing
+    positional primary qualify references returning right select semi show similar some struct summarize
+    symmetric table tablesample then to trailing true try_cast tuple union unique unpack unpivot using
+    variadic verbose when where window with
+    """.split()  # noqa: SIM905 - a line for each word would bury the rest
+)
+"""What DuckDB does not take for a column's name without quotes: its keywords reserved, and of types and functions."""
+
+
+class Named(Protocol):
+    """What must differ between two event types."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def view(self) -> str: ...
+    @property
+    def retained(self) -> bool: ...
+
+
+def check(path: Path, schema: Any) -> None:
+    """Raises SchemaError at the first thing that is not as an event type needs it."""
+    _expect(
+        isinstance(schema, dict), path, "the file", _kind(schema), "an object: the schema of an event type"
+    )
+    topic, view = schema.get("x-topic"), schema.get("x-view")
+    _expect(_matches(TOPIC, topic), path, "x-topic", topic, "a Kafka topic's name such as 'telemetry.gpu'")
+    _expect(topic not in OWN_VIEWS, path, "x-topic", topic, f"none of {_list(OWN_VIEWS)}, which are our own")
+    _expect(_matches(NAME, view), path, "x-view", view, "a plain name of letters, digits and _")
+    _expect(
+        view.lower() not in OWN_VIEWS, path, "x-view", view, f"none of {_list(OWN_VIEWS)}, which are our own"
+    )
+    _expect(
+        _whole(schema.get("x-interval"), 1),
+        path,
+        "x-interval",
+        schema.get("x-interval"),
+        "seconds, 1 or more",
+    )
+    _expect(
+        _whole(schema.get("x-lateness"), 0),
+        path,
+        "x-lateness",
+        schema.get("x-lateness"),
+        "seconds, 0 or more",
+    )
+    identity = schema.get("x-identity", "window")
+    _expect(identity in ("window", "retained"), path, "x-identity", identity, "'window' or 'retained'")
+    properties = schema.get("properties")
+    _expect(
+        isinstance(properties, dict) and properties,
+        path,
+        "properties",
+        _kind(properties),
+        "an object of columns",
+    )
+    _check_names(path, properties)
+    for name, spec in properties.items():
+        _check_property(path, f"property {name}", spec, identity == "retained")
+    _check_roles(path, properties, identity == "retained")
+    required = schema.get("required", [])
+    _expect(isinstance(required, list), path, "required", _kind(required), "a list of properties")
+    for name in required:
+        _expect(name in properties, path, "required", name, f"one of the properties: {_list(properties)}")
+    _check_marks(path, schema.get("x-marks", {}), properties)
+
+
+def check_together(directory: Path, types: Sequence[Named]) -> None:
+    """Raises SchemaError when two event types would write the same topic, tables or views."""
+    for attribute in ("topic", "view"):
+        values = [getattr(t, attribute).lower() for t in types]
+        for value in sorted(values):
+            if values.count(value) > 1:
+                raise SchemaError(
+                    f"{directory}: two schema files share the {attribute} {value!r}; give each its own"
+                )
+    views = {t.view.lower() for t in types}
+    for view in sorted(views):
+        base, _, width = view.rpartition("_")
+        if base in views and width in ("10s", "1m", "15m", "1h", "1d"):
+            raise SchemaError(
+                f"{directory}: x-view: found {view!r}; expected another name: it is a roll-up of {base!r}"
+            )
+    retained = [t.topic for t in types if t.retained]
+    if len(retained) > 1:
+        raise SchemaError(
+            f"{directory}: x-identity: found 'retained' for {_list(retained)}; expected one such type at most, "
+            "which the ledger keeps as charges"
+        )
+
+
+def _check_names(path: Path, properties: Mapping[str, Any]) -> None:
+    seen: dict[str, str] = {}
+    for name in properties:
+        expected = "a plain name of letters, digits and _, at most 63 long"
+        _expect(_matches(NAME, name), path, "a property's name", name, expected)
+        own = name.lower() not in OWN_COLUMNS and name.lower() not in KEYWORDS
+        _expect(own, path, "a property's name", name, "another name: this one is SQL's or our own")
+        other = seen.setdefault(name.lower(), name)
+        _expect(
+            other == name, path, "a property's name", name, f"a name that is not {other!r} in another case"
+        )
+    for name in properties:
+        measured, _, aggregate = name.lower().rpartition("_")
+        clash = aggregate in AGGREGATES and measured in seen and _is_measure(properties[seen[measured]])
+        expected = "another name: roll-ups call an aggregate so"
+        _expect(not clash, path, "a property's name", name, expected)
+
+
+def _is_measure(spec: Any) -> bool:
+    return isinstance(spec, dict) and spec.get("x-role") == "measure"
+
+
+def _check_property(path: Path, where: str, spec: Any, retained: bool) -> None:
+    _expect(isinstance(spec, dict), path, where, _kind(spec), "an object with type and x-role")
+    role = spec.get("x-role")
+    _expect(role in ROLES, path, f"{where}: x-role", role, f"one of {', '.join(ROLES)}")
+    enum = spec.get("enum", [])
+    texts = isinstance(enum, list) and all(isinstance(v, str) for v in enum)
+    _expect(texts, path, f"{where}: enum", enum, "a list of texts")
+    if role == "measure":
+        _check_measure(path, where, spec, retained)
+        return
+    kind, timed = spec.get("type"), spec.get("format") == "date-time"
+    kinds = ("string", "object") if role == "label" else ("string",)
+    _expect(kind in kinds, path, f"{where}: type", kind, f"{' or '.join(map(repr, kinds))} for a {role}")
+    if role == "time":
+        _expect(
+            timed and retained, path, where, spec, "format date-time, in a type with x-identity 'retained'"
+        )
+    elif role != "label":
+        _expect(not timed, path, f"{where}: format", "date-time", f"none: a {role} is a plain text")
+    for bound in ("minLength", "maxLength"):
+        _expect(
+            _whole(spec.get(bound, 0), 0), path, f"{where}: {bound}", spec.get(bound), "0 or more characters"
+        )
+
+
+def _check_measure(path: Path, where: str, spec: Mapping[str, Any], retained: bool) -> None:
+    kind, money = spec.get("type"), spec.get("x-kind")
+    _expect(money in (None, "money"), path, f"{where}: x-kind", money, "'money', or none")
+    quantum = _decimal(spec.get("x-quantum", "1"))
+    good = quantum is not None and quantum > 0
+    _expect(good, path, f"{where}: x-quantum", spec.get("x-quantum"), 'a step above 0 like "1e-3"')
+    if money:
+        _expect(
+            retained,
+            path,
+            f"{where}: x-kind",
+            money,
+            "a number: money is for types with x-identity 'retained'",
+        )
+    elif kind == "string":
+        _expect(spec.get("enum"), path, f"{where}: enum", None, "the values that a text measure may have")
+    elif kind in ("number", "integer"):
+        assert quantum is not None
+        _check_range(path, where, spec, quantum)
+    else:
+        _expect(
+            kind == "array", path, f"{where}: type", kind, "number, integer, string or array, or x-kind money"
+        )
+        items = spec.get("items")
+        _expect(not retained, path, where, _Words("an array"), "a number: a retained type has no histograms")
+        numeric = isinstance(items, dict) and items.get("type") in ("number", "integer")
+        _expect(numeric, path, f"{where}: items", items, "number or integer with minimum and maximum")
+        _check_range(path, f"{where}: items", items or {}, Decimal("1e-6"))
+        most = spec.get("maxItems", 1)
+        _expect(_whole(most, 1), path, f"{where}: maxItems", most, "1 or more")
+
+
+def _check_range(path: Path, where: str, spec: Mapping[str, Any], quantum: Decimal) -> None:
+    low, high = (_decimal(spec.get(bound)) for bound in ("minimum", "maximum"))
+    found = {bound: spec.get(bound) for bound in ("minimum", "maximum")}
+    if low is None or high is None or isinstance(spec["minimum"], str) or isinstance(spec["maximum"], str):
+        raise SchemaError(f"{path}: {where}: found {found}; expected minimum and maximum, the physical range")
+    _expect(low <= high, path, where, found, "a minimum that is not above the maximum")
+    small = max(abs(low), abs(high)) / quantum < MAX_QUANTA
+    _expect(small, path, where, found, f"a range within {MAX_QUANTA:.1e} steps of x-quantum {quantum}")
+
+
+def _check_roles(path: Path, properties: Mapping[str, Any], retained: bool) -> None:
+    by_role = {role: [n for n, spec in properties.items() if spec["x-role"] == role] for role in ROLES}
+    for role in ("entity", "time"):
+        found = by_role[role]
+        _expect(len(found) <= 1, path, f"x-role {role}", _list(found), "one property of this role at most")
+    _expect(
+        by_role["dimension"],
+        path,
+        "x-role dimension",
+        _Words("no property"),
+        "one at least: what makes a series",
+    )
+    if retained:
+        expected = "one property: the time that decides a charge's window"
+        _expect(by_role["time"], path, "x-role time", _Words("no property"), expected)
+
+
+def _check_marks(path: Path, marks: Any, properties: Mapping[str, Any]) -> None:
+    _expect(isinstance(marks, dict), path, "x-marks", _kind(marks), "an object of marks")
+    kinds = {n: spec.get("type") for n, spec in properties.items() if spec["x-role"] == "measure"}
+    entity = any(spec["x-role"] == "entity" for spec in properties.values())
+    taken = {name.lower() for name in properties} | OWN_COLUMNS | KEYWORDS
+    for name, rule in marks.items():
+        where = f"x-marks {name}"
+        _expect(entity, path, where, _Words("no entity"), "a property with x-role entity, whose mark it is")
+        _expect(
+            _matches(NAME, name) and name.lower() not in taken, path, where, name, "a plain name of its own"
+        )
+        rule = rule if isinstance(rule, dict) else {}
+        of, values, above = rule.get("of"), rule.get("in"), rule.get("above")
+        known = isinstance(of, list) and of and all(m in kinds for m in of)
+        _expect(known, path, f"{where}: of", of, f"measures of this schema: {_list(kinds)}")
+        _expect((values is None) != (above is None), path, where, rule, "either `in` or `above`")
+        numbers = all(kinds[m] in ("number", "integer") for m in of or [])
+        texts = all(kinds[m] == "string" for m in of or [])
+        listed = isinstance(values, list) and values and all(isinstance(v, str) for v in values)
+        fits = (texts and listed) if above is None else (numbers and _decimal(above) is not None)
+        _expect(
+            fits, path, where, rule, "`in` with values of text measures, or `above` with a number and numbers"
+        )
+
+
+def _expect(good: Any, path: Path, where: str, found: object, expected: str) -> None:
+    if not good:
+        shown = found if isinstance(found, _Words) else repr(found)
+        raise SchemaError(f"{path}: {where}: found {shown}; expected {expected}")
+
+
+class _Words(str):
+    """Our own words for what was found, where the value itself says less."""
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _decimal(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() else None
+
+
+def _kind(value: object) -> _Words:
+    names = {dict: "an object", list: "an array", str: "a text", type(None): "nothing"}
+    return _Words(names.get(type(value), f"the value {value!r}"))
+
+
+def _list(names: Iterable[str]) -> _Words:
+    return _Words(", ".join(sorted(names)) or "none")
