@@ -27,7 +27,7 @@ class Housekeeper:
         self._ledger, self._seal_every = ledger, seal_every
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
-        self._sealed, self._pruned = time.time(), 0.0
+        self._sealed = self._pruned = 0.0  # the first round also seals what the last stop left
 
     async def keep(self) -> None:
         """Publish; seal, merge and forget when it is time."""
