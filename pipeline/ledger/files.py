@@ -18,11 +18,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.errors import DiskFull, LedgerError
+from pipeline.errors import DiskFull, GigawatchError, LedgerError
 
 SWEEP_AFTER = 5.0  # seconds; listing a directory takes far less
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2(2)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -43,12 +44,14 @@ def disk_errors(target: Path) -> Iterator[None]:
     """Turns what a full or failing disk raises, in Python or DuckDB, into an error that says what to do."""
     try:
         yield
+    except GigawatchError:
+        raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise _full(target, error) from error
         raise LedgerError(f"{target}: cannot be written ({error}); check the disk and its rights") from error
     except Exception as error:
-        if "No space left" in str(error):  # DuckDB's own errors carry no number.
+        if any(os.strerror(number) in str(error) for number in _FULL):  # DuckDB's own errors carry no number.
             raise _full(target, error) from error
         raise
 

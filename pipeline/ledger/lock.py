@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 from typing import IO
 
 from pipeline.errors import DataDirectoryInUse, LedgerError
+from pipeline.ledger.files import disk_errors
 
 
 class DirectoryLock:
@@ -30,9 +32,16 @@ class DirectoryLock:
             raise DataDirectoryInUse(
                 f"{data}: in use by process {holder}; stop that one, or give this one another --data"
             ) from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            with disk_errors(data):
+                self._file.truncate(0)
+                self._file.write(str(os.getpid()))
+                self._file.flush()
+        except LedgerError:
+            self.release()
+            raise
 
     def release(self) -> None:
-        self._file.close()
+        """Let another process in; what could not be written before cannot be now."""
+        with contextlib.suppress(OSError):
+            self._file.close()

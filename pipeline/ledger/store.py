@@ -71,9 +71,13 @@ class Ledger:
         self._lock = DirectoryLock(data)
         try:
             self.con = self._open(memory_limit, threads)
-            self.generation = self._begin_generation()
         except BaseException:
             self._lock.release()
+            raise
+        try:
+            self.generation = self._begin_generation()
+        except BaseException:
+            self.close()
             raise
         self.plan: Plan | None = None
         self._reader = readings.Reader(self.con, catalog)
@@ -81,7 +85,8 @@ class Ledger:
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
         path = self.data / "ledger.duckdb"
         try:
-            con = duckdb.connect(str(path))
+            with files.disk_errors(path):
+                con = duckdb.connect(str(path))
         except duckdb.Error as error:
             raise LedgerError(
                 f"{path}: cannot be opened ({str(error).splitlines()[0]}); check that no other program has it "
@@ -115,8 +120,10 @@ class Ledger:
         return generation
 
     def close(self) -> None:
-        self.con.close()
-        self._lock.release()
+        try:
+            self.con.close()
+        finally:
+            self._lock.release()
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the same ledger, for another thread."""

@@ -1,0 +1,333 @@
+"""The ledger as a whole: who may open it, what refuses to be written, and what a full disk leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipeline.catalog import Catalog
+from pipeline.errors import (
+    DataDirectoryInUse,
+    DiskFull,
+    ForeignCluster,
+    GigawatchError,
+    LedgerError,
+    StaleGeneration,
+)
+from pipeline.ledger import tables
+from pipeline.ledger.files import disk_errors
+from pipeline.ledger.lock import DirectoryLock
+from pipeline.ledger.seal import seal
+from pipeline.ledger.store import Ledger
+from pipeline.ledger.transaction import transaction
+
+ROOT = Path(__file__).parents[2]
+MIB = 1024 * 1024
+
+
+def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """A process of its own that runs `code`; its lines are read as they come."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def contents(data: Path) -> dict[str, list[Any]]:
+    """Every table of a closed ledger but the generation, read without opening it as ours."""
+    with duckdb.connect(str(data / "ledger.duckdb"), read_only=True) as con:
+        names = con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()
+        found = {name: con.execute(f'FROM "{name}" ORDER BY ALL').fetchall() for (name,) in names}
+    found["meta"] = [row for row in found["meta"] if row[0] != "generation"]
+    return found
+
+
+# Who may open it
+
+
+def test_a_ledger_remembers_its_kafka_cluster(tmp_path: Path, catalog: Catalog) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    ledger.bind_cluster("one")
+    ledger.bind_cluster("one")
+    ledger.close()
+    again = Ledger(tmp_path, catalog)
+    again.bind_cluster("one")
+    again.close()
+
+
+def test_a_ledger_of_another_cluster_is_refused_with_what_to_do(tmp_path: Path, catalog: Catalog) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    ledger.bind_cluster("one")
+    with pytest.raises(ForeignCluster) as refused:
+        ledger.bind_cluster("two")
+    ledger.close()
+    text = str(refused.value)
+    assert str(tmp_path) in text and "from Kafka cluster one, but cluster two answers" in text
+    assert "--bootstrap" in text and "empty data directory" in text
+    assert refused.value.exit_code != 0
+    assert ("cluster_id", "one") in contents(tmp_path)["meta"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.catalog import load
+from pipeline.ledger.store import Ledger
+ledger = Ledger(Path(sys.argv[1]), load())
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the data directory open."""
+    process = python(HOLD, tmp_path, stdin=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == "open\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_and_told_which_one_to_stop(
+    tmp_path: Path, catalog: Catalog, holder: subprocess.Popen[str]
+) -> None:
+    with pytest.raises(DataDirectoryInUse) as refused:
+        Ledger(tmp_path, catalog)
+    assert str(refused.value) == (
+        f"{tmp_path}: in use by process {holder.pid}; stop that one, or give this one another --data"
+    )
+    assert refused.value.exit_code != 0
+
+
+def test_a_process_that_was_killed_leaves_no_lock(
+    tmp_path: Path, catalog: Catalog, holder: subprocess.Popen[str]
+) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    ledger = Ledger(tmp_path, catalog)
+    assert ledger.generation == 2
+    ledger.close()
+
+
+def test_a_refused_process_does_not_take_the_holders_name_out_of_the_lock(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    for _ in range(2):
+        with pytest.raises(DataDirectoryInUse, match=f"process {os.getpid()};"):
+            DirectoryLock(tmp_path)
+    lock.release()
+    DirectoryLock(tmp_path).release()
+
+
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path, catalog: Catalog) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        LedgerError, match=r"file: cannot be used as a data directory .* check path and rights"
+    ):
+        Ledger(tmp_path / "file", catalog)
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_the_directory_is_free_again(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    (tmp_path / "ledger.duckdb").write_bytes(b"not a database" * 1000)
+    with pytest.raises(LedgerError, match=r"ledger.duckdb: cannot be opened .* restore it from a backup"):
+        Ledger(tmp_path, catalog)
+    DirectoryLock(tmp_path).release()
+
+
+def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path, catalog: Catalog) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    ledger.con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
+    ledger.close()
+    before = contents(tmp_path)
+    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 1\)"):
+        Ledger(tmp_path, catalog)
+    assert contents(tmp_path) == before
+    DirectoryLock(tmp_path).release()
+
+
+def test_a_ledger_whose_series_were_named_by_another_hash_is_refused(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    ledger.con.execute("UPDATE meta SET value = '1' WHERE key = 'hash'")
+    ledger.close()
+    with pytest.raises(LedgerError, match="install the version that the lock file names"):
+        Ledger(tmp_path, catalog)
+
+
+def test_an_older_ledger_is_brought_up_to_date_once(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Ledger(tmp_path, catalog).close()
+    newer = tables.SCHEMA_VERSION + 1
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", newer)
+    step = "CREATE TABLE came_later AS SELECT 1 AS one"  # would fail a second time
+    monkeypatch.setitem(tables.MIGRATIONS, newer - 1, (step,))
+    for _ in range(2):
+        ledger = Ledger(tmp_path, catalog)
+        assert ledger.con.execute("FROM came_later").fetchall() == [(1,)]
+        ledger.close()
+    assert ("schema_version", str(newer)) in contents(tmp_path)["meta"]
+
+
+def test_a_migration_that_fails_changes_nothing(
+    tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Ledger(tmp_path, catalog).close()
+    before = contents(tmp_path)
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", tables.SCHEMA_VERSION + 1)
+    steps = ("CREATE TABLE came_later(one INTEGER)", "SELECT * FROM nothing")
+    monkeypatch.setitem(tables.MIGRATIONS, tables.SCHEMA_VERSION - 1, steps)
+    with pytest.raises(duckdb.Error):
+        Ledger(tmp_path, catalog)
+    monkeypatch.undo()
+    assert contents(tmp_path) == before
+    Ledger(tmp_path, catalog).close()
+
+
+def test_every_opening_is_a_generation_and_fences_the_one_before(ledger: Any, rows: Any) -> None:
+    ledger.add("gpu", [rows.gpu(1_790_000_000)])
+    ledger.con.execute("UPDATE meta SET value = (value::INTEGER + 1)::VARCHAR WHERE key = 'generation'")
+    with pytest.raises(StaleGeneration, match="taken over by another writer"):
+        ledger.add("gpu", [rows.gpu(1_790_000_010)])
+    with pytest.raises(StaleGeneration):
+        ledger.ledger.bind_cluster("any")
+    assert ledger.con.execute("SELECT sum(samples)::INTEGER FROM partials_gpu_1d").fetchall() == [(1,)]
+
+
+def test_a_transaction_that_fails_leaves_nothing(ledger: Any) -> None:
+    with pytest.raises(ZeroDivisionError), transaction(ledger.con):
+        ledger.con.execute("INSERT INTO meta VALUES ('half', 'done')")
+        1 / 0  # noqa: B018
+    assert ledger.con.execute("SELECT count(*) FROM meta WHERE key = 'half'").fetchall() == [(0,)]
+
+
+# A disk that is full
+
+
+@pytest.mark.parametrize("text", ["No space left on device", "Disk quota exceeded", "File too large"])
+def test_what_a_full_disk_raises_says_what_to_do(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DiskFull) as full, disk_errors(tmp_path):
+        raise duckdb.IOException(f'Could not write file "x": {text}')
+    assert str(tmp_path) in str(full.value) and "free space or shorten the retention" in str(full.value)
+    assert full.value.exit_code != 0
+
+
+def test_an_error_that_says_enough_is_not_wrapped_again(tmp_path: Path) -> None:
+    with pytest.raises(GigawatchError, match=r"^own: No space left on device$"), disk_errors(tmp_path):
+        raise GigawatchError("own: No space left on device")
+    with pytest.raises(duckdb.OutOfMemoryException), disk_errors(tmp_path):
+        raise duckdb.OutOfMemoryException("could not allocate block of size 256.0 KiB")
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, "tests/ledger")
+from conftest import SmallLedger, gpu_row
+from pipeline.catalog import load
+from pipeline.errors import DiskFull
+small = SmallLedger(Path(sys.argv[1]), load())
+limit = int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+done = 0
+try:
+    while True:
+        small.add("gpu", [gpu_row(1790000000 + done, g, f"c{g}", f"{done}-{g}") for g in range(300)])
+        done += 1
+except DiskFull as full:
+    print(done, full, flush=True)
+"""
+COUNTS = "SELECT (SELECT sum(samples) FROM partials_gpu_1d), (SELECT sum(rows) FROM segments), (SELECT count(*) FROM segments)"
+
+
+def filled(data: Path, limit: int) -> int:
+    """Deltas of 300 samples that were applied before a process found the disk full, and said so."""
+    process = python(FILL, data, limit)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    count, _, text = output.strip().splitlines()[-1].partition(" ")
+    assert "no space left on the disk" in text and "free space or shorten the retention" in text
+    assert "nothing is lost" in text
+    return int(count)
+
+
+def check_nothing_lost(data: Path, catalog: Catalog, deltas: int) -> None:
+    """What was applied is there, once; what was not left no trace; and it goes on."""
+    ledger = Ledger(data, catalog)
+    try:
+        assert ledger.con.execute(COUNTS).fetchall() == [(300 * deltas, 300 * deltas, deltas)]
+        assert len(list((data / "segments").iterdir())) == deltas
+        assert seal(ledger.cursor(), data, catalog) == 300 * deltas
+        raw = f"SELECT count(*), count(DISTINCT id) FROM read_parquet('{data}/history/*/*/*/*.parquet')"
+        assert ledger.con.execute(raw).fetchall() == [(300 * deltas, 300 * deltas)]
+    finally:
+        ledger.close()
+
+
+def test_a_limit_on_the_size_of_files_is_named_and_nothing_changes(tmp_path: Path, catalog: Catalog) -> None:
+    """RLIMIT_FSIZE stops the write-ahead log in the middle of a commit, as a full disk does."""
+    deltas = filled(tmp_path / "data", 4 * MIB)
+    assert deltas > 2
+    check_nothing_lost(tmp_path / "data", catalog, deltas)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("needs root to mount a small file system; the test above does without")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_named_and_nothing_changes(small_disk: Path, catalog: Catalog) -> None:
+    data = small_disk / "data"
+    deltas = filled(data, 0)
+    assert deltas > 2
+    try:  # what the failed delta left may be just enough to start again, or not
+        Ledger(data, catalog).close()
+    except GigawatchError as refused:
+        assert "no space left on the disk" in str(refused)
+    subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
+    check_nothing_lost(data, catalog, deltas)
+
+
+# Recovery
+
+
+def test_segments_without_a_committed_record_are_deleted_at_the_start(
+    tmp_path: Path, catalog: Catalog, make_ledger: Any, rows: Any
+) -> None:
+    first = make_ledger(tmp_path, catalog)
+    first.add("gpu", [rows.gpu(1_790_000_000)], segment="gpu-kept.parquet")
+    first.close()
+    (tmp_path / "segments" / "gpu-orphan.parquet").write_bytes(b"half")
+    (tmp_path / "staging").mkdir(exist_ok=True)
+    (tmp_path / "staging" / "half").write_bytes(b"half")
+    Ledger(tmp_path, catalog).close()
+    assert [p.name for p in (tmp_path / "segments").iterdir()] == ["gpu-kept.parquet"]
+    assert list((tmp_path / "staging").iterdir()) == []
