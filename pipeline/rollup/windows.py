@@ -29,7 +29,9 @@ WIDTHS = (
 def floor_sql(time: str, seconds: int) -> str:
     """SQL for the start of the window of `seconds` that holds the TIMESTAMP expression `time`."""
     step = seconds * 1_000_000
-    return f"make_timestamp(epoch_us({time}) // {step} * {step})"
+    # `//` cuts towards zero: what lies before 1970 goes down to the start of its window too
+    before_1970 = f"CASE WHEN epoch_us({time}) < 0 THEN {step - 1} ELSE 0 END"
+    return f"make_timestamp((epoch_us({time}) - {before_1970}) // {step} * {step})"
 
 
 def grid_floor(seconds: float) -> int:
