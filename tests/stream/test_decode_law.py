@@ -279,7 +279,7 @@ def slow(event: EventType, records: list[Any], limit: int) -> Any:
 @pytest.mark.parametrize(
     "topic", ["telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing"]
 )
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(draw=st.data())
 def test_the_vectorised_decoder_and_the_careful_one_agree_on_every_message(
     make: Any, topic: str, draw: st.DataObject
