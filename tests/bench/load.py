@@ -91,7 +91,7 @@ def spoil(block: Block, every: int) -> Block:
 
 
 _WAYS: Sequence[tuple[bytes, bytes]] = (
-    (b'"utilization_ratio":0', b'"utilization_ratio":4294967295'),  # quarantined
+    (b'"utilization_ratio":', b'"utilization_ratio":4294967295,"x":'),  # quarantined
     (b'{"specversion"', b'specversion"'),  # not JSON
     (b'"gpu":"GPU-', b'"gpx":"GPU-'),  # a required field missing
     (b'"power_watts":', b'"power_watts":true,"x":'),  # mistyped
