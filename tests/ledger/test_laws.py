@@ -528,3 +528,79 @@ def test_a_watermark_never_goes_back(begun: Run) -> None:
     begun.ledger.tick({GPU: naive(START + 30)}, START)
     assert begun.ledger.watermarks() == {GPU: naive(START + 60)}
     assert begun.ledger.known_from()[GPU] == naive(START + 60 // 10 * 10 + 10)
+
+
+# Where evaluation begins
+
+
+def take(run: Run, *events: Event, **marks: float) -> Mapping[str, tuple[int, int]]:
+    """Take in a batch of these events of one topic, and move the watermarks of `gpu=…, energy=…`."""
+    watermarks = {CATALOG.by_view(view).topic: naive(at) for view, at in marks.items()}
+    place = (events[0].topic, 0)
+    lo = run.ledger.offsets().get(place, 0)
+    records = [
+        ConsumerRecord(*place, lo + n, int(START * 1000), 1, None, e.value, None, -1, 1, HEADERS)
+        for n, e in enumerate(events)
+    ]
+    batch = Batch({place: records}, {place: (lo, lo + len(records))})
+    delta = run.processor.process(batch, run.ledger.known_from(), run.ledger.progress())[0]
+    return run.ledger.apply(delta, watermarks, START).due
+
+
+def gpu_event(at: float, id: str = "1") -> Event:
+    sample = {
+        "provider": "a",
+        "region": "eu",
+        "site": "s",
+        "cluster": "c1",
+        "sku": "x",
+        "gpu": "g",
+        "node": "n",
+    }
+    return Event(GPU, at, "/n", id, sample)
+
+
+def meter_event(at: float) -> Event:
+    sample = {"provider": "a", "region": "eu", "site": "s", "feed": "f1", "facility_power_watts": 1.0}
+    return Event(ENERGY, at, "/f", "1", sample)
+
+
+def group_of(due: Mapping[str, Any], *topics: str) -> Any:
+    """The range of the group that reads exactly these topics."""
+    return next((span for group, span in due.items() if set(group.split("+")) == set(topics)), None)
+
+
+def test_evaluation_begins_where_the_data_does_however_much_comes_at_once(begun: Run) -> None:
+    due = take(begun, gpu_event(START + 3), gpu_event(START + 200, "2"), gpu=START + 195)
+    assert group_of(due, GPU) == (START, START + 190)
+
+
+def test_a_clause_waits_for_a_topic_whose_first_records_wait_and_then_begins_where_the_data_does(
+    begun: Run,
+) -> None:
+    due = take(begun, gpu_event(START + 3), gpu_event(START + 200, "2"), gpu=START + 195, energy=0)
+    assert group_of(due, GPU) == (START, START + 190)
+    assert group_of(due, GPU, ENERGY) is None
+    due = take(begun, meter_event(START + 25), gpu=START + 195, energy=START + 100)
+    assert group_of(due, GPU, ENERGY) == (START, START + 100)
+
+
+def test_a_clause_does_not_wait_for_a_topic_that_is_empty(begun: Run) -> None:
+    due = take(begun, gpu_event(START + 3), gpu=START + 95)
+    assert group_of(due, GPU, ENERGY) == (START, START + 90)
+
+
+def test_a_clause_that_is_new_to_a_running_pipeline_begins_where_the_pipeline_is(begun: Run) -> None:
+    begun.ledger.plan, full = plan_of([], CATALOG), begun.ledger.plan
+    take(begun, gpu_event(START + 3), gpu=START + 95)
+    begun.ledger.plan = full
+    due = take(begun, gpu_event(START + 103, "2"), gpu=START + 105)
+    assert group_of(due, GPU, ENERGY) == (START + 90, START + 100)
+
+
+def test_a_clock_that_starts_in_1970_does_not_make_the_first_evaluation_walk_through_decades(
+    begun: Run,
+) -> None:
+    due = take(begun, gpu_event(7), gpu_event(START + 3, "2"), gpu=START + 95)
+    assert group_of(due, GPU) == (START, START + 90)
+    assert begun.rows("SELECT sum(samples)::INTEGER FROM partials_gpu_1d") == [(2,)]
