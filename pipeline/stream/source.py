@@ -21,6 +21,7 @@ from mode import Service
 from pipeline.errors import GigawatchError, LogMoved
 from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
+from pipeline.stream.header_names import replace_undecodable
 from pipeline.stream.topics import describe_topics, topic_ids
 
 log = structlog.get_logger()
@@ -148,6 +149,11 @@ class BatchSource(Service):
             found = await self._consumer.getmany(timeout_ms=max(1, int(wait * 1000)), max_records=limit)
         except OffsetOutOfRangeError as error:
             raise _moved(error.args[0] if error.args else {}, self._positions) from error
+        except UnicodeDecodeError:
+            log.warning("a record names a header in bytes that are no UTF-8; they are replaced from now on")
+            replace_undecodable()
+            self._assign(self._consumer.assignment())
+            return {}
         return {tp: records for tp, records in found.items() if records}
 
     def _room(self, count: int, size: int) -> int:
@@ -197,6 +203,13 @@ class BatchSource(Service):
                     raise
                 log.debug("no look at the partitions", error=str(error))
 
+    def _assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch from all of these, anew from where we stand."""
+        chosen = list(partitions)
+        self._consumer.assign(chosen)
+        for tp in chosen:
+            self._consumer.seek(tp, self._positions[tp.topic, tp.partition])
+
     async def _recognise(self, found: Mapping[str, str]) -> None:
         """Check that the topics are those that the offsets are of; one that nothing was read of yet is noted."""
         read = {topic for (topic, _), position in self._positions.items() if position}
@@ -227,9 +240,7 @@ class BatchSource(Service):
             return
         async with self._paused:
             self._positions.update(new)
-            self._consumer.assign([TopicPartition(*place) for place in (*known, *new)])
-            for place in (*known, *new):
-                self._consumer.seek(TopicPartition(*place), self._positions[place])
+            self._assign([TopicPartition(*place) for place in (*known, *new)])
         for place, position in new.items():
             self._assigned(place, position)
         log.info("partitions assigned", new=len(new), all=len(known) + len(new))

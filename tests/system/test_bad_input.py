@@ -148,6 +148,31 @@ def _ours(letter: Any) -> dict[str, str]:
     return {n.removeprefix(prefix): v.decode() for n, v in letter.headers if n.startswith(prefix)}
 
 
+class _Bytes(str):
+    """A header's name that goes over the wire as bytes that are no UTF-8: not every client checks."""
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff\xfe"
+
+
+def test_a_header_name_that_is_no_text_holds_nothing_up(
+    kafka: Any, telemetry_topics: Any, worker_factory: Any, send: Any, gpu_event: Any
+) -> None:
+    telemetry_topics(partitions=2)
+    now = time.time() - 30
+    odd: list[tuple[str, bytes]] = [*STRUCTURED, (_Bytes("odd"), b"1")]
+    for part in (0, 1):
+        good = [(gpu_event(f"{part}-{i}", now), STRUCTURED) for i in range(200)]
+        records = [*good[:100], (gpu_event(f"{part}-odd", now), odd), *good[100:], (b"bad", odd)]
+        send(kafka.bootstrap, GPU, records, partition=part, compression_type="gzip")
+    worker = worker_factory(kafka.bootstrap).start().await_begun().await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    assert worker.one("SELECT count(*) FROM gpu") == worker.one("SELECT count(DISTINCT id) FROM gpu") == 402
+    letters = _letters(kafka.bootstrap)
+    assert [letter.value for letter in letters] == [b"bad", b"bad"]
+    assert all(("\ufffd\ufffd", b"1") in letter.headers for letter in letters)
+
+
 @pytest.mark.slow
 def test_a_compressed_log_that_inflates_a_thousandfold_is_taken_in_with_bounded_memory(
     kafka: Any, telemetry_topics: Any, worker_factory: Any, send: Any, gpu_event: Any
