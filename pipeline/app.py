@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
@@ -52,6 +53,9 @@ log = structlog.get_logger()
 
 BATCHES_WAITING = 2
 """Batches between source and agent: one is worked on while the next arrives, and memory stays bounded."""
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a busy thread hands the interpreter on.  Python's own 5 ms would make the ledger's thread
+wait that long for the fetching one after each of the dozens of statements of a batch."""
 CONTRACT_EVERY = 2.0
 STATUS_EVERY = 2.0
 
@@ -90,6 +94,7 @@ class Gigawatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
+        sys.setswitchinterval(SWITCH_INTERVAL)
         settings = self.settings
         cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, settings.kafka_client())
         destinations = await self._destinations()
