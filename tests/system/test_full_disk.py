@@ -1,0 +1,61 @@
+"""A disk that is full: one clear message, and nothing is lost once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.embed.fleet import Fleet
+from pipeline.embed.sim_spec import FleetSpec
+from pipeline.embed.simulator import fill
+
+MINUTES = 12
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], None]]]:
+    """A small disk of its own, and a function that gives it another size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small disk")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", place], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"needs a machine that lets us mount a small disk: {done.stderr.strip()}")
+
+    def resize(size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
+
+    yield place, resize
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost_once_there_is_room(
+    kafka: Any, telemetry_topics: Any, worker_factory: Any, background: Any, disk: Any
+) -> None:
+    place, resize = disk
+    telemetry_topics()
+    start = int(time.time()) // 60 * 60 - 60 * (MINUTES + 1)
+    fleet = Fleet(FleetSpec.uniform(8_000, clusters=8), 5, start)
+    writing = background(fill(kafka.bootstrap, fleet, start, start + 60 * MINUTES, gpus_only=True))
+    worker = worker_factory(kafka.bootstrap, data=place / "data", batch_records=20_000).start()
+    assert worker.wait() == 5, worker.said()
+    said = worker.said()
+    assert "no space left on the disk" in said and "free space" in said and str(place) in said, said
+    assert "Traceback" not in said, said
+    sent = writing.result()
+    resize("1g")
+    worker.start().await_begun().await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    rows, identities = worker.ask("SELECT count(*), count(DISTINCT (source, id, idx)) FROM gpu")[0]
+    assert (
+        rows == identities == sent.samples["telemetry.gpu"] == worker.one("SELECT sum(samples) FROM gpu_10s")
+    )
