@@ -128,6 +128,7 @@ def test_of_samples_at_the_same_time_the_greatest_source_id_and_index_is_the_las
     fill(
         con,
         [
+            (1, 5, "/a", "9", 9, 5.0, "failed"),
             (1, 5, "/b", "1", 9, 1.0, None),
             (1, 5, "/b", "2", 0, 2.0, None),
             (1, 5, "/b", "2", 1, 3.0, "ok"),
@@ -139,7 +140,7 @@ def test_of_samples_at_the_same_time_the_greatest_source_id_and_index_is_the_las
         f"SELECT power_watts_last, health_last, samples, power_watts_count FROM ({aggregate.partials_sql(GPU, 's')})"
     ).fetchall()
     identity = {"time": datetime(2026, 9, 21, 13, 0, 5), "source": "/b", "id": "2", "idx": 1}
-    assert rows == [({**identity, "value": 3.0}, {**identity, "value": "ok"}, 5, 4)]
+    assert rows == [({**identity, "value": 3.0}, {**identity, "value": "ok"}, 6, 5)]
 
 
 @settings(**HERE)  # type: ignore[arg-type]
