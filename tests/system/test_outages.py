@@ -125,3 +125,22 @@ def test_a_broker_that_stood_still_for_a_minute_is_reported_as_such_and_as_nothi
 def _active(alertmanager: Any) -> set[str]:
     answer = httpx.get(f"{alertmanager.url}/api/v2/alerts", params={"active": "true"}, trust_env=False)
     return {alert["labels"]["alertname"] for alert in answer.raise_for_status().json()}
+
+
+@pytest.mark.parametrize("outage", ["pause", "kill"])
+def test_a_stop_during_an_outage_ends_by_itself_and_what_was_taken_in_is_readable(
+    fresh_kafka: Any, telemetry_topics: Any, worker_factory: Any, send: Any, gpu_event: Any, outage: str
+) -> None:
+    telemetry_topics(bootstrap=fresh_kafka.bootstrap)
+    now = time.time() - 30
+    send(fresh_kafka.bootstrap, "telemetry.gpu", [gpu_event(i, now + i / 10) for i in range(50)])
+    worker = worker_factory(fresh_kafka.bootstrap, stalled_after=3).start().await_begun().await_taken_in()
+    getattr(fresh_kafka, outage)()
+    worker.await_status(
+        "the outage is noticed", lambda s: [a for a in s["alerts"] if a["alertname"] == "PipelineStalled"]
+    )
+    began = time.monotonic()
+    assert worker.stop() == 0, worker.said()
+    print(f"stopped in {time.monotonic() - began:.1f} s")
+    assert worker.one("SELECT count(*) FROM gpu") == 50
+    assert worker.one("SELECT count(*) FROM alerts WHERE alertname = 'PipelineStalled'") == 4
