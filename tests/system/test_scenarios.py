@@ -119,7 +119,8 @@ def test_while_all_is_well_only_the_watchdog_is_heard(
     eventually: Any,
 ) -> None:
     telemetry_topics()
-    play = scenarios.plan(scenarios.load("steady"), time.time(), speed=SPEED)
+    quarter = scenarios.load("steady").model_copy(update={"length": 900})
+    play = scenarios.plan(quarter, time.time(), speed=SPEED)
     worker = worker_factory(
         kafka.bootstrap, contract=_contract(play, worker_factory, kafka), alertmanager=alertmanager.url
     )
