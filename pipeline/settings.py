@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     )
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
 
-    security_protocol: str = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: str | None = None
     sasl_plain_username: str | None = None
     sasl_plain_password: SecretStr | None = None
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(48 * 2**20, gt=0, description="Bytes of values that a batch holds at most")
     batch_linger: float = Field(0.25, ge=0, description="How long a batch waits for more records")
     max_message_bytes: int = Field(2**20, gt=0, description="A larger value is dead-lettered")
-    memory_limit: str = Field("600MB", description="DuckDB's memory_limit")
+    memory_limit: str = Field("600MB", pattern=r"^[\d.]+ ?[KMGT]i?B$", description="DuckDB's memory_limit")
     threads: int = Field(2, gt=0, description="DuckDB's threads")
     tick: float = Field(1.0, gt=0, description="How often silence is looked for")
     publish_every: float = Field(
@@ -84,9 +84,8 @@ class Settings(BaseSettings):
 
     def kafka_client(self) -> dict[str, Any]:
         """What every Kafka client needs to connect, by aiokafka's and kafka-python's common names."""
-        found = {name: getattr(self, name) for name in PASSED_THROUGH}
-        client: dict[str, Any] = {name: value for name, value in found.items() if value is not None}
-        if self.security_protocol.upper().endswith("SSL"):
+        client = self.model_dump(include=set(PASSED_THROUGH), exclude_none=True)
+        if self.security_protocol.endswith("SSL"):
             client["ssl_context"] = self._tls()
         password = self._password()
         return client if password is None else {**client, "sasl_plain_password": password}
@@ -128,7 +127,10 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
             "sasl_plain_password: a secret on the command line; use the environment or a file"
         )
     if file is not None:
-        _check_toml(file)
+        try:
+            tomllib.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{file}: not a readable TOML file ({error})") from error
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)
@@ -136,12 +138,11 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     try:
         return FromFile(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {e['input']!r}" for e in error.errors()]
-        raise SettingsError("settings: " + "; ".join(faults)) from error
+        raise SettingsError("settings: " + "; ".join(map(_told, error.errors()))) from error
 
 
-def _check_toml(file: Path) -> None:
-    try:
-        tomllib.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"{file}: not a readable TOML file ({error})") from error
+def _told(fault: Any) -> str:
+    """One fault in words; the value of a secret, or of a name that is none of ours, is not repeated."""
+    name = ".".join(map(str, fault["loc"]))
+    shown = name in Settings.model_fields and "password" not in name
+    return f"{name}: {fault['msg']}" + (f"; found {fault['input']!r}" if shown else "")

@@ -94,6 +94,8 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
         (["run", "--seal-every", "-1"], {}, 2, "seal_every"),
         (["run"], {"GIGAWATCH_TICK": "soon"}, 2, "tick"),
         (["run", "--config", "no-such.toml"], {}, 2, "no-such.toml"),
+        (["run"], {"GIGAWATCH_MEMORY_LIMIT": "lots"}, 2, "memory_limit"),
+        (["run"], {"GIGAWATCH_SECURITY_PROTOCOL": "SASL-SSL"}, 2, "'SASL_SSL'"),
         (["status", "--data", "no-such-dir"], {}, 2, "name it with --data"),
         (["sql", "SELECT 1", "--data", "no-such-dir"], {}, 2, "no such data directory"),
         (["simulate"], {}, 2, "neither --scenario nor --trace"),
@@ -121,6 +123,14 @@ def test_what_a_user_can_cause_is_one_message_and_an_exit_code(
 
 
 # -- contracts -----------------------------------------------------------------------------------------------
+def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    toml = tmp_path / "gigawatch.toml"
+    for wrong in ('sasl_password = "hunter2"', "sasl_plain_password = ['hunter2']"):
+        toml.write_text(wrong)
+        said = gigawatch("run", "--config", toml, code=2).stderr
+        assert wrong.split()[0] in said and "hunter2" not in said
+
+
 
 
 def test_a_good_contract_is_told_in_a_few_lines() -> None:
