@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -24,7 +23,7 @@ from aiokafka import AIOKafkaProducer
 from faust.app.base import BootStrategy
 
 from pipeline import catalog
-from pipeline.contract.loader import load_all
+from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.errors import ContractError
 from pipeline.ledger import status
@@ -86,7 +85,7 @@ class Gigawatch:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.catalog = catalog.load(settings.schemas)
-        self.contracts = load_contracts(settings)
+        self.contracts = self._load_contracts()
         self.contract_error: str | None = None
         self.delays = Delays()
         self.started = time.time()
@@ -289,12 +288,15 @@ class Gigawatch:
             await self.intake.with_ledger(self.ledger.record_own, states, changes, time.time())
             self.delivery.nudge()
 
+    def _load_contracts(self) -> tuple[Contract, ...]:
+        """The contracts that the settings name; none when none is named.  Raises ContractError."""
+        where = self.settings.contract
+        return load_all(where, dimensions_of(self.catalog)) if where else ()
+
     async def _look_at_contracts(self) -> None:
         """Take over a changed contract; a wrong one is refused, and the old one goes on."""
-        if self.settings.contract is None:
-            return
         try:
-            found = await asyncio.to_thread(load_all, self.settings.contract)
+            found = await asyncio.to_thread(self._load_contracts)
         except ContractError as error:
             if str(error) != self.contract_error:
                 log.error("the new contract is refused, the old one goes on", error=str(error))
@@ -338,11 +340,6 @@ class Gigawatch:
 
 def _epoch(at: datetime | None) -> float | None:
     return None if at is None else at.replace(tzinfo=UTC).timestamp()
-
-
-def load_contracts(settings: Settings) -> tuple[Contract, ...]:
-    """The contracts that `settings` name; none when none is named.  Raises ContractError."""
-    return load_all(Path(settings.contract)) if settings.contract else ()
 
 
 def run(settings: Settings) -> None:

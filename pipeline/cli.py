@@ -324,15 +324,20 @@ def simulate(
 @contract_app.command("check")
 def contract_check(
     files: Annotated[list[Path], typer.Argument(help="Contract files, or directories of them.")],
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
 ) -> None:
     """Every fault of contracts that are to run together, each with its place; exit code 2 if there is one.
 
     Example: gigawatch contract check contracts/
     """
-    from pipeline.contract.loader import check, load_all
+    from pipeline import catalog
+    from pipeline.contract.loader import check, dimensions_of, load_all
     from pipeline.contract.summary import summary
 
-    faults = check(files)
+    dimensions = dimensions_of(catalog.load(load_settings(None, schemas=schemas).schemas))
+    faults = check(files, dimensions)
     if faults:
         for fault in faults:
             typer.echo(str(fault), err=True)
@@ -340,7 +345,7 @@ def contract_check(
         typer.echo(f"{count}: a contract is taken as a whole, so nothing of it would run", err=True)
         raise typer.Exit(2)
     now = int(time.time())
-    for contract in [one for file in files for one in load_all(file)]:
+    for contract in [one for file in files for one in load_all(file, dimensions)]:
         typer.echo("\n".join(summary(contract, now)))
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,24 @@ def test_every_fault_of_a_contract_is_told_at_once(tmp_path: Path) -> None:
     ]
     assert all(re.match(r".*wrong\.yaml:\d+:\d+ ", line) for line in lines[:-1])
     assert not done.stdout
+
+
+def test_a_contract_may_split_by_a_dimension_of_ones_own_schemas(tmp_path: Path) -> None:
+    schemas, contract = tmp_path / "schemas", tmp_path / "contract.yaml"
+    shutil.copytree(ROOT / "schemas", schemas)
+    file = schemas / "gpu.utilization.v1.json"
+    schema = json.loads(file.read_text())
+    schema["properties"]["hall"] = {"type": "string", "x-role": "dimension", "description": "Hall."}
+    file.write_text(json.dumps(schema))
+    text = EXAMPLE.read_text()
+    assert text.count("    by: [region]                #") == 1
+    contract.write_text(
+        text.replace("    by: [region]                #", "    by: [region, hall]          #")
+    )
+    assert "'hall'" in gigawatch("contract", "check", contract, code=2).stderr
+    assert "8 clauses" in gigawatch("contract", "check", contract, "--schemas", schemas).stdout
+    run = ("run", "--bootstrap", "127.0.0.1:1", "--contract", contract, "--data", tmp_path / "data")
+    assert "no broker there" in gigawatch(*run, "--schemas", schemas, code=3).stderr
 
 
 # -- beside a running pipeline -------------------------------------------------------------------------------

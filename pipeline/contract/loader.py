@@ -28,8 +28,13 @@ Dimensions = Mapping[str, Sequence[str]]
 
 @cache
 def shipped_dimensions() -> Dimensions:
-    """Short topic → the dimensions that its events carry, from the schemas that ship with Gigawatch."""
-    return {event.view: tuple(d.name for d in event.dimensions) for event in catalog.load().types}
+    """`dimensions_of` the schemas that ship with Gigawatch."""
+    return dimensions_of(catalog.load())
+
+
+def dimensions_of(types: catalog.Catalog) -> Dimensions:
+    """Short topic → the dimensions that its events carry."""
+    return {event.view: tuple(d.name for d in event.dimensions) for event in types.types}
 
 
 def load(path: Path, dimensions: Dimensions | None = None) -> Contract:
