@@ -96,8 +96,8 @@ class Gigawatch:
         sys.setswitchinterval(SWITCH_INTERVAL)
         settings = self.settings
         cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, settings.kafka_client())
-        destinations = await self._destinations()
         try:
+            destinations = await self._destinations()
             await self._with_ledger(cluster, destinations, stop)
         finally:
             await self._close_clients()
@@ -239,7 +239,6 @@ class Gigawatch:
             bootstrap_servers=settings.bootstrap, enable_idempotence=True, compression_type="lz4",
             max_request_size=2 * 2**20, linger_ms=5, **settings.kafka_client(),
         )  # fmt: skip
-        await self.producer.start()
         found: list[Destination] = []
         if settings.alertmanager:
             found.append(Alertmanager(settings.alertmanager, self.http))
@@ -248,6 +247,7 @@ class Gigawatch:
             found.append(Webhook(settings.webhook, self.http, headers=authorization(token)))
         if settings.alerts_topic:
             found.append(AlertTopic(self.producer, topic=settings.alerts_topic))
+        await self.producer.start()
         return found
 
     async def _close_clients(self) -> None:

@@ -94,9 +94,9 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
         (["run", "--contract", "no-such.yaml"], {}, 2, "no-such.yaml"),
         (["run", "--seal-every", "-1"], {}, 2, "seal_every"),
         (["run"], {"GIGAWATCH_TICK": "soon"}, 2, "tick"),
-        (["run", "--config", "no-such.toml"], {}, 2, "no-such.toml"),
         (["run"], {"GIGAWATCH_MEMORY_LIMIT": "lots"}, 2, "memory_limit"),
         (["run"], {"GIGAWATCH_SECURITY_PROTOCOL": "SASL-SSL"}, 2, "'SASL_SSL'"),
+        (["run", "--config", "no-such.toml"], {}, 2, "no-such.toml"),
         (["status", "--data", "no-such-dir"], {}, 2, "name it with --data"),
         (["sql", "SELECT 1", "--data", "no-such-dir"], {}, 2, "no such data directory"),
         (["simulate"], {}, 2, "neither --scenario nor --trace"),
@@ -123,7 +123,6 @@ def test_what_a_user_can_cause_is_one_message_and_an_exit_code(
     assert not (tmp_path / "data").exists(), "nothing changed"
 
 
-# -- contracts -----------------------------------------------------------------------------------------------
 def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
     toml = tmp_path / "gigawatch.toml"
     for wrong in ('sasl_password = "hunter2"', "sasl_plain_password = ['hunter2']"):
@@ -132,6 +131,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
         assert wrong.split()[0] in said and "hunter2" not in said
 
 
+# -- contracts -----------------------------------------------------------------------------------------------
 
 
 def test_a_good_contract_is_told_in_a_few_lines() -> None:
@@ -326,6 +326,22 @@ def test_the_history_is_asked_in_sql_beside_a_running_pipeline(running: Running)
 def test_a_second_pipeline_on_the_same_directory_is_refused(running: Running) -> None:
     done = gigawatch("run", "--bootstrap", running.bootstrap, "--data", running.data, code=5)
     assert running.process and f"in use by process {running.process.pid}" in done.stderr
+
+
+def test_a_destination_that_cannot_be_used_is_named_before_anything_is_made(
+    running: Running, tmp_path: Path
+) -> None:
+    run = ("run", "--bootstrap", running.bootstrap, "--data", tmp_path / "data")
+    for wrong, said in (
+        (
+            ("--webhook", "http://127.0.0.1:1", "--webhook-token-file", tmp_path / "token"),
+            "token: the secret",
+        ),
+        (("--alertmanager", "alertmanager:9093"), "an address such as http://127.0.0.1:9093"),
+    ):
+        found = gigawatch(*run, *wrong, code=2).stderr
+        assert said in found and "Unclosed" not in found
+        assert not (tmp_path / "data").exists()
 
 
 def listed(running: Running, *filters: str) -> dict[str, str]:
