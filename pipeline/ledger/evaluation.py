@@ -219,7 +219,7 @@ def _body(change: AlertChange, now: float, appended_at: float | None = None) -> 
             "previous_labels": dict(change.old_labels) if change.old_labels and change.relabelled else None,
             "changed_at": now,
             "appended_at": appended_at,
-            "due_at": s.fired_at if change.kind == "firing" else None,
+            "due_at": s.active_at + s.hold if change.kind == "firing" else None,
         },
         ensure_ascii=False,
     )

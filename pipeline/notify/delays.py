@@ -31,12 +31,12 @@ class Delays:
 
 
 def quantiles(values: Iterable[float]) -> dict[str, float | None]:
-    """The median and the 99th percentile, None where nothing was measured."""
+    """The values at rank ⌈q·n⌉ for the median and the 99th percentile, None where nothing was measured."""
     ordered = sorted(values)
     if not ordered:
         return {"p50": None, "p99": None}
-    at = {"p50": int(0.5 * len(ordered)), "p99": min(len(ordered) - 1, int(0.99 * len(ordered)))}
-    return {name: round(ordered[rank], 3) for name, rank in at.items()}
+    rank = {"p50": -(-50 * len(ordered) // 100), "p99": -(-99 * len(ordered) // 100)}
+    return {name: round(ordered[at - 1], 3) for name, at in rank.items()}
 
 
 class MeasuredOutbox(LedgerOutbox):

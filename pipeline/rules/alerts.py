@@ -23,6 +23,7 @@ Kind = Literal["pending", "firing", "updated", "stale", "fresh", "resolved", "in
 class AlertState:
     """One alert that is not inactive.  Instants are epoch seconds; `labels` is the full label set, sorted.
 
+    `hold`: the clause's `for` when it became active, in seconds.
     `good_since`: the first instant of the good run that a firing alert is in.  `unknown_since`: since when
     readings have been unknown.  `stale`: it fires, but the last reading could not vouch for it.
     `annotations` are those of the last change.
@@ -48,6 +49,7 @@ class AlertState:
     samples: int = 0
     trusted: bool = True
     annotations: Mapping[str, str] = field(default_factory=dict)
+    hold: int = 0
 
     @property
     def key(self) -> tuple[str, str, str, tuple[str, ...]]:
@@ -123,6 +125,7 @@ def _begin(verdict: Verdict, t: int) -> Step:
             severity=verdict.terms.severity,
             bound=verdict.terms.bound,
             unit=verdict.terms.unit,
+            hold=verdict.terms.hold,
         ),
         verdict,
     )

@@ -604,3 +604,36 @@ def test_a_clock_that_starts_in_1970_does_not_make_the_first_evaluation_walk_thr
     due = take(begun, gpu_event(7), gpu_event(START + 3, "2"), gpu=START + 95)
     assert group_of(due, GPU) == (START, START + 90)
     assert begun.rows("SELECT sum(samples)::INTEGER FROM partials_gpu_1d") == [(2,)]
+
+
+def test_delays_count_from_the_record_that_moved_the_watermark_and_from_active_at_plus_for(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The log is read in one go or in many; what a delay is measured from does not change."""
+    path = tmp_path_factory.mktemp("contract") / "acme.yaml"
+    path.write_text(
+        CONTRACT[: CONTRACT.index("capacity:")] + "capacity: [{id: none, ceiling_gpus: 0, for: 25s}]"
+    )
+    dims = {
+        "provider": "acme",
+        "region": "eu",
+        "site": "s",
+        "cluster": "c",
+        "sku": "gb300",
+        "gpu": "g",
+        "node": "n",
+    }
+    events = [Event(GPU, START + 3 * n, "/c", str(n), dims, 0.25 + n % 3) for n in range(60)]
+    with runs(
+        tmp_path_factory, plan_of([load_contract(path)], CATALOG), events, Way(), Way(pieces=9)
+    ) as done:
+        for one in done:
+            [body] = [
+                found
+                for (text,) in one.rows("SELECT body FROM outbox")
+                if (found := json.loads(text))["kind"] == "firing" and found["alertname"] != "TelemetrySilent"
+            ]
+            assert body["fired_at"] == body["active_at"] + 30, "the first instant of the grid after 25 s"
+            assert body["due_at"] == body["active_at"] + 25
+            moved = next(e for e in events if e.at >= body["fired_at"] + LATENESS)
+            assert body["appended_at"] == moved.at + moved.delay
