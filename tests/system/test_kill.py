@@ -211,7 +211,7 @@ def test_twenty_kills_lose_nothing_and_count_nothing_twice(
     try:
         for number in range(KILLS):
             worker.start()
-            _kill(worker, MOMENTS[number % len(MOMENTS)], rng)
+            met += _kill(worker, MOMENTS[number % len(MOMENTS)], rng)
             kills[0] = number + 1
         worker.start()
         writing.result()
