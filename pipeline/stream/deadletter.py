@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import structlog
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
 
 from pipeline.stream.process import DeadLetter
+
+log = structlog.get_logger()
 
 VALUE_LIMIT = 900_000
 """Bytes of the original value that are kept: a dead letter must itself fit into a message."""
@@ -15,10 +19,12 @@ HEADER_LIMIT = 16_384
 HEADERS_LIMIT = 400_000
 """Bytes of all its headers that are kept: they come on top of the value, and may be most of a record."""
 PREFIX = "gigawatch-"
+AGAIN_AFTER = 1.0
+"""Seconds until what the broker did not take is sent again."""
 
 
 class DeadLetters:
-    """Writes dead letters to `topic`, and returns only when the broker has them all.
+    """Writes dead letters to `topic`, and returns only when the broker has them all, however long that takes.
 
     The caller commits the delta afterwards: a crash in between writes them twice, never not at all; a reader
     knows them by `gigawatch-topic`, `-partition` and `-offset`.
@@ -29,16 +35,41 @@ class DeadLetters:
         self._topic = topic
 
     async def write(self, letters: Iterable[DeadLetter]) -> None:
-        sends = [
-            await self._producer.send(
-                self._topic,
-                key=f"{letter.topic}/{letter.record.partition}/{letter.record.offset}".encode(),
-                value=_value(letter),
-                headers=headers_of(letter),
+        waiting = list(letters)
+        while waiting and (waiting := await self._attempt(waiting)):
+            await asyncio.sleep(AGAIN_AFTER)
+
+    async def _attempt(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Those that the broker did not take: it is away, or the topic is missing, closed to us or too narrow."""
+        acks: list[asyncio.Future[object]] = []
+        faults: list[KafkaError] = []
+        try:
+            for letter in letters:
+                acks.append(await self._send(letter))
+        except KafkaError as error:
+            faults.append(error)
+        found = await asyncio.gather(*acks, return_exceptions=True)
+        for fault in (each for each in found if isinstance(each, BaseException)):
+            if not isinstance(fault, KafkaError):
+                raise fault
+            faults.append(fault)
+        if faults:
+            log.error(
+                "dead letters are not taken and nothing goes on without them; is the topic there, and open to us?",
+                topic=self._topic,
+                error=repr(faults[0]),
             )
-            for letter in letters
-        ]
-        await asyncio.gather(*sends)
+        refused = [letter for letter, ack in zip(letters, found, strict=False) if isinstance(ack, KafkaError)]
+        return [*refused, *letters[len(acks) :]]
+
+    async def _send(self, letter: DeadLetter) -> asyncio.Future[object]:
+        sent: asyncio.Future[object] = await self._producer.send(
+            self._topic,
+            key=f"{letter.topic}/{letter.record.partition}/{letter.record.offset}".encode(),
+            value=_value(letter),
+            headers=headers_of(letter),
+        )
+        return sent
 
 
 def _value(letter: DeadLetter) -> bytes | None:

@@ -2,7 +2,9 @@
 
     batch → Processor.process → DeadLetters.write → Watermarks.applied → Ledger.apply → told
 
-Everything that touches the ledger's connection runs on one thread, one thing at a time.
+Everything that touches the ledger's connection runs on one thread, one thing at a time.  While a batch is taken
+in no tick moves the frontier, but what goes by the wall clock is written: dead letters may have to wait for the
+broker, and somebody must hear of that.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +22,11 @@ from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
-from pipeline.stream.process import Processor
+from pipeline.stream.process import DeadLetter, Processor
 from pipeline.stream.watermark import Watermarks
+
+LETTERS_WITHIN = 2.0
+"""Seconds that a stop waits for dead letters to be taken: the whole stop has ten."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,21 +59,24 @@ class Intake:
         self._ledger, self._processor, self._watermarks = ledger, processor, watermarks
         self._dead_letters, self._told = dead_letters, told
         self._thread = ThreadPoolExecutor(1, "ledger")
-        self._one_at_a_time = asyncio.Lock()
+        self._taking, self._one_at_a_time = asyncio.Lock(), asyncio.Lock()
         self._stopped = False
+        self._stopping = asyncio.Event()
         self.tally = Tally()
 
     async def take(self, batch: Batch) -> None:
         """Take one batch in; returns when it is committed."""
-        async with self._one_at_a_time:
+        async with self._taking:
             if self._stopped:
                 return  # fetched, but not taken in: it is fetched again at the next start
-            delta, letters = await self._on_thread(self._process, batch)
-            await self._dead_letters.write(letters)
+            delta, letters = await self.with_ledger(self._process, batch)
+            if letters and not await self._written(letters):
+                self._stopped = True
+                return
             now = time.time()
             progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
             self._watermarks.applied(delta.ranges, progress, now)
-            applied = await self._on_thread(self._ledger.apply, delta, self._marks(now), now)
+            applied = await self.with_ledger(self._ledger.apply, delta, self._marks(now), now)
             self.tally.batches += 1
             self.tally.recent.append((now, delta.events))
             for fate in delta.fates:
@@ -77,11 +85,11 @@ class Intake:
 
     async def tick(self) -> None:
         """Let the watermark move without rows, unless a batch is just being taken in."""
-        if self._stopped or self._one_at_a_time.locked():
+        if self._stopped or self._taking.locked():
             return
-        async with self._one_at_a_time:
+        async with self._taking:
             now = time.time()
-            applied = await self._on_thread(self._ledger.tick, self._marks(now), now)
+            applied = await self.with_ledger(self._ledger.tick, self._marks(now), now)
         if applied.due:
             self._told(applied)
 
@@ -92,9 +100,27 @@ class Intake:
 
     async def stop(self) -> None:
         """Wait for the batch under way; whatever waits behind it is not taken in any more."""
-        async with self._one_at_a_time:
+        self._stopping.set()
+        async with self._taking, self._one_at_a_time:
             self._stopped = True
             self._thread.shutdown(wait=False)
+
+    async def _written(self, letters: Sequence[DeadLetter]) -> bool:
+        """Whether the broker has them; False when it does not take them and we are stopping.
+
+        Then the batch is not taken in either: it is fetched again at the next start.
+        """
+        writing = asyncio.ensure_future(self._dead_letters.write(letters))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({writing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({writing}, timeout=LETTERS_WITHIN)
+            if writing.done():
+                writing.result()
+            return writing.done()
+        finally:
+            writing.cancel()
+            stopping.cancel()
 
     def _process(self, batch: Batch):  # type: ignore[no-untyped-def]
         return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from pipeline.stream.topics import DEADLETTER, TopicSpec, admin, create_topics, describe_topics
+
 LATE = "SELECT count(*) FROM {} WHERE known_from > time_bucket(INTERVAL 10 SECOND, time) + INTERVAL 10 SECOND"
 """A row that comes within the allowed lateness is known from the end of its window on; a late one is not."""
 FIRED = "SELECT DISTINCT alertname FROM alerts WHERE fired_at IS NOT NULL AND alertname NOT IN ('Watchdog', 'PipelineStalled')"
@@ -144,3 +146,33 @@ def test_a_stop_during_an_outage_ends_by_itself_and_what_was_taken_in_is_readabl
     print(f"stopped in {time.monotonic() - began:.1f} s")
     assert worker.one("SELECT count(*) FROM gpu") == 50
     assert worker.one("SELECT count(*) FROM alerts WHERE alertname = 'PipelineStalled'") == 4
+
+
+def test_dead_letters_that_nobody_takes_hold_their_batch_and_somebody_is_told(
+    kafka: Any, telemetry_topics: Any, worker_factory: Any, send: Any, gpu_event: Any, eventually: Any
+) -> None:
+    telemetry_topics(partitions=1)
+    with admin(kafka.bootstrap) as client:
+        client.delete_topics([DEADLETTER])
+    eventually("the topic is gone", lambda: not describe_topics(kafka.bootstrap, [DEADLETTER]))
+    now = time.time() - 30
+    events = [gpu_event(i, now + i / 10) for i in range(50)]
+    send(kafka.bootstrap, "telemetry.gpu", [*events[:25], b"nothing to understand", *events[25:]])
+    worker = worker_factory(kafka.bootstrap, stalled_after=2, give_up_after=6).start()
+    assert worker.wait() == 6, worker.said()
+    assert "nothing was taken in" in worker.said() and "Traceback" not in worker.said(), worker.said()
+    stalled = [a for a in worker.status()["alerts"] if a["alertname"] == "PipelineStalled"]
+    assert [a["labels"]["topic"] for a in stalled] == ["telemetry.gpu"]
+    assert worker.status()["events"]["in"] == 0
+    worker.settings["GIGAWATCH_GIVE_UP_AFTER"] = "180"
+    began = time.monotonic()
+    worker.start().await_begun()
+    assert worker.stop() == 0, worker.said()
+    print(f"started and stopped in {time.monotonic() - began:.1f} s")
+    worker.start().await_begun()
+    create_topics(kafka.bootstrap, [TopicSpec(DEADLETTER)])
+    worker.await_taken_in().await_published()
+    assert worker.stop() == 0, worker.said()
+    assert worker.one("SELECT count(*) FROM gpu") == worker.one("SELECT count(DISTINCT id) FROM gpu") == 50
+    [letters] = describe_topics(kafka.bootstrap, [DEADLETTER])
+    assert letters.records == 1
