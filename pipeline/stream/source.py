@@ -70,6 +70,7 @@ class BatchSource(Service):
         self._put, self._guard = put, guard
         self._assigned, self._met, self._answered = assigned, met, answered
         self._answered_at = 0.0
+        self._absent: set[str] = set()
         self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
         self._record_bytes = 512.0
         self._paused = asyncio.Lock()
@@ -203,6 +204,16 @@ class BatchSource(Service):
                     raise
                 log.debug("no look at the partitions", error=str(error))
 
+    def _say_what_is_absent(self, there: set[str]) -> None:
+        """Once for each topic: a pipeline that waits for topics nobody has made looks as if all were well."""
+        absent = set(self._topics) - there
+        if absent - self._absent:
+            log.warning(
+                "topics are not there; they are looked for again and again. `gigawatch topics create` makes them",
+                topics=sorted(absent - self._absent),
+            )
+        self._absent = absent
+
     def _assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch from all of these, anew from where we stand."""
         chosen = list(partitions)
@@ -229,6 +240,7 @@ class BatchSource(Service):
         """Assign every partition that exists; one that the ledger does not know begins at its first record."""
         states = await asyncio.to_thread(describe_topics, self._bootstrap, self._topics, self._client)
         await self._recognise({state.name: state.id for state in states})
+        self._say_what_is_absent({state.name for state in states})
         logs = {(state.name, part): ends for state in states for part, ends in state.offsets.items()}
         known = {(tp.topic, tp.partition) for tp in self._consumer.assignment()}
         new = {
