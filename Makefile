@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test check bench demo clean lock
@@ -40,6 +40,22 @@ lock: setup ## resolve pyproject.toml into the lock files again
 # One lock for every platform and Python, and nothing in it about where the packages came from.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
+# with_bar COMMAND,PACKAGES: pip's command; on a terminal with one bar in place of its hundreds of lines.
+define with_bar
+if [ -t 1 ]; then { $(1) || echo FAILED; } | { \
+  total=$(2) n=0 bar=; \
+  while read -r word name rest; do \
+    case $$word in \
+      Collecting|Requirement|Ignoring) n=$$((n + 1)); [ $$((n % 4)) != 0 ] || bar="$$bar#" ;; \
+      Installing) name="installing all of them" ;; \
+      FAILED) exit 1 ;; \
+      *) continue ;; \
+    esac; \
+    printf '\r  [%-24s] %d of %d  %.40s\033[K' "$$bar" "$$n" "$$total" "$$name"; \
+  done; printf '\n'; }; \
+else $(1) --quiet; fi
+endef
+
 $(STAMPS)/venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Gigawatch needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo absent)."; \
@@ -51,15 +67,15 @@ $(STAMPS)/venv:
 
 $(STAMPS)/lock: $(STAMPS)/venv requirements-dev.lock
 	@echo "setup 2/4  Python packages, exactly as locked (about 300 MB, a minute or two)"
-	@$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
+	@$(call with_bar,$(PIP) install --require-hashes --no-deps -r $(lastword $^),$$(grep -c == $(lastword $^)))
 	@touch $@
 
 $(STAMPS)/package: $(STAMPS)/lock pyproject.toml
 	@echo "setup 3/4  the gigawatch command"
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(STAMPS)/kafka: $(STAMPS)/package pipeline/embed/kafka.jars
 	@echo "setup 4/4  Apache Kafka"
-	@$(BIN)/python -m pipeline.embed.kafka --prefetch
+	@$(BIN)/gigawatch kafka --prefetch
 	@touch $@

@@ -10,7 +10,6 @@ however we end.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import os
 import random
@@ -312,24 +311,3 @@ def _popen(command: list[str], output: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
     )
-
-
-def _report(what: str, done: int, total: int) -> None:
-    """Progress as lines: the first and the last of a step."""
-    if done in (0, total):
-        print(f"{what}{f': {done} of {total}' if total else ''}", flush=True)
-
-
-def main() -> None:
-    """`python -m pipeline.embed.kafka --prefetch`: what `make setup` does before there is a command line."""
-    parser = argparse.ArgumentParser(description="the embedded Apache Kafka")
-    parser.add_argument("--prefetch", action="store_true", required=True, help="fetch the jars and stop")
-    parser.parse_args()
-    try:
-        prefetch(_report)
-    except GigawatchError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()
