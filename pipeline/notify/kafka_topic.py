@@ -61,7 +61,10 @@ class AlertTopic:
         except MessageSizeTooLargeError as fault:
             raise Refused(f"topic {self._topic}: {fault}") from fault
         except TimeoutError:
-            raise NotAccepted(f"topic {self._topic}: no acknowledgement within {self._timeout:g} s") from None
+            raise NotAccepted(
+                f"topic {self._topic}: no acknowledgement within {self._timeout:g} s; is the broker well, and the "
+                "topic there?"
+            ) from None
 
     async def _hand_over(self, change: AlertChange) -> Awaitable[object]:
         return await self._producer.send(

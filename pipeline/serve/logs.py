@@ -9,6 +9,8 @@ from typing import Any
 import structlog
 
 CHATTY = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio")
+SILENT = ("aiokafka.cluster",)
+"""Ten lines a second for each topic that is not there; the source, the dead letters and the delivery say it."""
 
 
 def log_to_stderr(level: str) -> None:
@@ -50,3 +52,5 @@ def log_to_stderr(level: str) -> None:
     if level != "debug":
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+        for name in SILENT:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
