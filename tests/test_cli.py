@@ -23,6 +23,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pipeline.embed.kafka import EmbeddedKafka, free_port
 from pipeline.embed.scenarios import load, plan
 from pipeline.ledger import status
+from pipeline.serve.status import head
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
@@ -432,6 +433,14 @@ def test_a_pipeline_that_is_stopped_says_so_afterwards_and_logs_lines_of_json(ru
     assert running.stop(signal.SIGKILL) == -signal.SIGKILL
     assert "it ended without a word" in gigawatch("status", "--data", running.data).stdout
     assert not running.status()["pipeline"]["running"]
+
+
+@pytest.mark.parametrize("segments", [0, 3])
+def test_raw_rows_that_a_stop_had_no_time_to_publish_are_said(segments: int) -> None:
+    found = {"state": "stopped", "segments": segments, "contracts": [], "contract_error": None}
+    state = {"running": False, "age_s": 4.0, "kafka": {"bootstrap": "kafka:9092", "answers": True}}
+    said = "\n".join(head(Path("data"), found, state))
+    assert ("not readable yet" in said) == (segments > 0)
 
 
 def test_the_lag_grows_while_nobody_reads_and_status_asks_kafka_for_it(running: Running) -> None:

@@ -60,6 +60,8 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
         yield f"{data}: stopped {age} ago, in good order"
     else:
         yield f"{data}: not running; it ended without a word, its last status is {age} old"
+    if not state["running"] and found["segments"]:
+        yield "Its newest raw rows are safe and not readable yet: the next start publishes them"
     kafka = state["kafka"]
     lag = "answers, lag as of now" if kafka["answers"] else "does not answer, lag as of then"
     yield f"Kafka {kafka['bootstrap']}: {lag}"
