@@ -51,7 +51,7 @@ if [ -t 1 ]; then { $(1) || echo FAILED; } | { \
       FAILED) exit 1 ;; \
       *) continue ;; \
     esac; \
-    printf '\r  [%-24s] %d of %d  %.40s\033[K' "$$bar" "$$n" "$$total" "$$name"; \
+    printf '\r  [%-24s] %d of %d  %.40s\033[K' "$$bar" "$$n" "$$total" "$${name%:}"; \
   done; printf '\n'; }; \
 else $(1) --quiet; fi
 endef
