@@ -16,11 +16,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
+import duckdb
+
+from pipeline.errors import LedgerError
 from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Applied, Ledger
+from pipeline.rollup.delta import Delta
 from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
-from pipeline.stream.process import Processor
+from pipeline.stream.process import DeadLetter, Processor
 from pipeline.stream.watermark import Watermarks
 
 P = ParamSpec("P")
@@ -96,8 +100,16 @@ class Intake:
             self._stopped = True
             self._thread.shutdown(wait=False)
 
-    def _process(self, batch: Batch):  # type: ignore[no-untyped-def]
-        return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
+    def _process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
+        """Raises LedgerError when DuckDB's memory does not suffice for the batch."""
+        try:
+            return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
+        except duckdb.OutOfMemoryException as error:
+            raise LedgerError(
+                f"a batch of {len(batch):,} records needs more memory than DuckDB may use "
+                f"({str(error).splitlines()[0]}); raise memory_limit or lower batch_bytes, then start again: nothing "
+                "is lost"
+            ) from error
 
     def _marks(self, now: float) -> dict[str, datetime]:
         return {topic: utc(mark) for topic, mark in self._watermarks.current(now).items()}
