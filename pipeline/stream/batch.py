@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 
@@ -15,6 +15,9 @@ from pipeline.rollup.delta import Place
 from pipeline.stream.inspect import ENVELOPE, declares_structured
 
 Records = Sequence[ConsumerRecord]
+CHUNK_BYTES = 4 * 2**20
+"""Bytes of values in one chunk of a table.  DuckDB gives each of its threads a chunk at a time, so a table of one
+chunk is decoded by one thread; and it opens all arrays of a chunk at once, so large ones would fill its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Batch:
 
     records: Mapping[Place, Records]
     ranges: Mapping[Place, tuple[int, int]]
+    _columns: dict[str, TopicRecords] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return sum(len(r) for r in self.records.values())
@@ -34,6 +38,17 @@ class Batch:
     def of_topic(self, topic: str) -> list[tuple[int, Records]]:
         """(partition, records) of one topic, by partition."""
         return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
+
+    def columns(self, topic: str, max_bytes: int) -> TopicRecords:
+        """The records of one topic as columns, made once."""
+        if topic not in self._columns:
+            self._columns[topic] = topic_records(self.of_topic(topic), max_bytes)
+        return self._columns[topic]
+
+    def open(self, max_bytes: int) -> None:
+        """Make the columns of every topic now: while the batch before this one is still being taken in."""
+        for topic in {topic for (topic, _), found in self.records.items() if found}:
+            self.columns(topic, max_bytes)
 
     def pieces(self, most: int) -> Iterator[Batch]:
         """The same records, in batches of at most `most` bytes of values (or of one record).
@@ -125,11 +140,17 @@ def _text(table: pa.Table) -> pa.Table | None:
         return None
     at = table.schema.get_field_index("value")
     try:
-        return table.set_column(at, "value", table["value"].cast(pa.large_string()))
+        texts = table["value"].cast(pa.large_string())
     except pa.ArrowInvalid:
-        texts = [_utf8(v) for v in table["value"].to_pylist()]
-        table = table.set_column(at, "value", pa.array(texts, pa.large_string()))
-        return table.filter(table["value"].is_valid())
+        texts = pa.array([_utf8(v) for v in table["value"].to_pylist()], pa.large_string())
+    table = table.set_column(at, "value", texts)
+    return _chunked(table.filter(texts.is_valid()) if texts.null_count else table)
+
+
+def _chunked(table: pa.Table) -> pa.Table:
+    """The same rows in chunks of about CHUNK_BYTES."""
+    rows = table.num_rows * CHUNK_BYTES // max(1, table["value"].nbytes)
+    return pa.Table.from_batches(table.to_batches(max_chunksize=max(1, rows)), table.schema)
 
 
 def _utf8(value: bytes) -> str | None:

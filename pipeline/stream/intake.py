@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
+import duckdb
+
+from pipeline.errors import LedgerError
 from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Applied, Ledger
+from pipeline.rollup.delta import Delta
 from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
 from pipeline.stream.process import DeadLetter, Processor
@@ -122,8 +126,16 @@ class Intake:
             writing.cancel()
             stopping.cancel()
 
-    def _process(self, batch: Batch):  # type: ignore[no-untyped-def]
-        return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
+    def _process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
+        """Raises LedgerError when DuckDB's memory does not suffice for the batch."""
+        try:
+            return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
+        except duckdb.OutOfMemoryException as error:
+            raise LedgerError(
+                f"a batch of {len(batch):,} records needs more memory than DuckDB may use "
+                f"({str(error).splitlines()[0]}); raise memory_limit or lower batch_bytes, then start again: nothing "
+                "is lost"
+            ) from error
 
     def _marks(self, now: float) -> dict[str, datetime]:
         return {topic: utc(mark) for topic, mark in self._watermarks.current(now).items()}

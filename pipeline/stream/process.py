@@ -27,7 +27,7 @@ from pipeline.ledger import files
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
 from pipeline.rollup.windows import GRID_SECONDS, floor_sql
-from pipeline.stream.batch import Batch, Records, topic_records
+from pipeline.stream.batch import Batch, Records, TopicRecords
 from pipeline.stream.decode import Decoder, Refusal, place_of, record_time
 from pipeline.stream.duplicates import Seen
 
@@ -65,7 +65,7 @@ class Work:
     """What the steps hand on for one topic."""
 
     event: EventType
-    parts: list[tuple[int, Records]]
+    topic: TopicRecords
     known_from: datetime
     before: dict[int, datetime]
     records: Records = ()
@@ -100,10 +100,10 @@ class Processor:
         """
         done: list[Work] = []
         for event in self._catalog.types:
-            parts = batch.of_topic(event.topic)
-            if parts:
+            if batch.of_topic(event.topic):
                 before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
-                work = Work(event, parts, known_from[event.topic], before)
+                columns = batch.columns(event.topic, self._max_bytes)
+                work = Work(event, columns, known_from[event.topic], before)
                 for step in STEPS:
                     step(self, work)
                 done.append(work)
@@ -117,7 +117,7 @@ class Processor:
         return delta, [letter for w in done for letter in _dead_letters(w)]
 
     def _decode(self, work: Work) -> None:
-        decoded = self._decoders[work.event.topic].decode(topic_records(work.parts, self._max_bytes))
+        decoded = self._decoders[work.event.topic].decode(work.topic)
         work.records, work.refusals, work.arrived = decoded.records, decoded.refusals, decoded.arrived
 
     def _remove_duplicates(self, work: Work) -> None:

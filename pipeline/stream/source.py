@@ -27,6 +27,9 @@ from pipeline.stream.topics import describe_topics, topic_ids
 log = structlog.get_logger()
 
 _VALUE_SIZE = attrgetter("serialized_value_size")
+NOT_YET = 0.02
+"""Seconds between two looks whether a batch is wanted now.  While the one before it is worked on it grows: what a
+batch costs, whatever its size, is then shared by more records just when there are many."""
 ENDS_EVERY = 0.4
 """Seconds between two questions where the logs end; an answer is believed for one second."""
 MISSING_EVERY = 10.0
@@ -38,7 +41,7 @@ ANSWERS_WITHIN = 2.0
 
 
 class BatchSource(Service):
-    """Feeds `put` with batches of the records of `topics`.
+    """Feeds `put` with batches of the records of `topics`; `wanted` says whether it would take one at once.
 
     `positions` holds the ledger's next offsets and is moved on by what was handed over, `ids` the ids of the
     topics that they are of; `assigned`, `met` and `answered` tell of new partitions (place, position), of new
@@ -55,6 +58,7 @@ class BatchSource(Service):
         ids: Mapping[str, str],
         *,
         put: Callable[[Batch], Awaitable[None]],
+        wanted: Callable[[], bool],
         guard: Callable[[Awaitable[None]], Awaitable[None]],
         assigned: Callable[[Place, int], None],
         met: Callable[[Mapping[str, str]], Awaitable[None]],
@@ -67,7 +71,7 @@ class BatchSource(Service):
         self._topics = tuple(topics)
         self._positions, self._ids = dict(positions), dict(ids)
         super().__init__()
-        self._put, self._guard = put, guard
+        self._put, self._wanted, self._guard = put, wanted, guard
         self._assigned, self._met, self._answered = assigned, met, answered
         self._answered_at = 0.0
         self._absent: set[str] = set()
@@ -118,7 +122,10 @@ class BatchSource(Service):
             await asyncio.sleep(0)
 
     async def _collect(self) -> Iterable[Batch]:
-        """Records of one linger, or as many as a batch holds; in several batches when they are far larger."""
+        """Records of one linger, or of as long as nobody wants them, or as many as a batch holds.
+
+        In several batches when they are far larger.
+        """
         async with self._paused:
             records: dict[Place, list[ConsumerRecord[Any, Any]]] = {}
             lows: dict[Place, int] = {}
@@ -127,7 +134,9 @@ class BatchSource(Service):
             while count < self._max_records and size < self._max_bytes:
                 wait = self._linger if until is None else until - time.monotonic()
                 if wait <= 0:
-                    break
+                    if self._wanted():
+                        break
+                    wait = NOT_YET
                 got = await self._getmany(wait, self._room(count, size))
                 for tp, found in got.items():
                     place = (tp.topic, tp.partition)

@@ -30,6 +30,7 @@ from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
+from pipeline.stream import batch as batch_columns
 from pipeline.stream import process
 from pipeline.stream.batch import Batch
 
@@ -155,12 +156,12 @@ def take_in(data: Path, events: int, *, by_statement: bool) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _records_measured(spent: Spent) -> Iterator[None]:
-    plain = vars(process)["topic_records"]
-    setattr(process, "topic_records", spent.wrap("records to Arrow", plain))  # noqa: B010  # mypy sees no export
+    plain = batch_columns.topic_records
+    batch_columns.topic_records = spent.wrap("records to Arrow", plain)
     try:
         yield
     finally:
-        setattr(process, "topic_records", plain)  # noqa: B010
+        batch_columns.topic_records = plain
 
 
 def _take(ledger: Ledger, processor: process.Processor, batch: Batch, spent: Spent) -> None:
