@@ -194,6 +194,7 @@ class Gigawatch:
                 )
             else:
                 self.housekeeper.close()
+                status.write_failure(settings.data, str(self._failure.exception()))
             self.delivery.stop()
             await asyncio.gather(delivering, return_exceptions=True)
 

@@ -435,6 +435,23 @@ def test_a_pipeline_that_is_stopped_says_so_afterwards_and_logs_lines_of_json(ru
     assert not running.status()["pipeline"]["running"]
 
 
+def test_a_pipeline_that_ended_with_an_error_says_which(tmp_path: Path) -> None:
+    ended = {"state": "running", "segments": 0, "contracts": [], "contract_error": None}
+    status.write(tmp_path, ended)
+    status.write_failure(tmp_path, "the broker's log was cut\x1b[2J")
+    found = status.read(tmp_path)
+    assert found == {**ended, "state": "failed", "error": "the broker's log was cut\x1b[2J"}
+    state = {"running": False, "age_s": 5, "kafka": {"bootstrap": "k:9092", "answers": True}}
+    text = list(head(tmp_path, found, state))
+    assert "it ended with an error" in text[0]
+    assert text[1] == "It said: the broker's log was cut\\x1b[2J"
+
+
+def test_a_pipeline_that_never_wrote_a_status_has_no_failure_to_tell(tmp_path: Path) -> None:
+    status.write_failure(tmp_path / "gone", "the disk is full")
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize("segments", [0, 3])
 def test_raw_rows_that_a_stop_had_no_time_to_publish_are_said(segments: int) -> None:
     found = {"state": "stopped", "segments": segments, "contracts": [], "contract_error": None}

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -136,6 +137,13 @@ def write(data: Path, status: Mapping[str, Any]) -> None:
     staged = data / f".{FILE}.tmp"
     staged.write_text(json.dumps(status, indent=1, ensure_ascii=False), "utf-8")
     os.replace(staged, path)
+
+
+def write_failure(data: Path, error: str) -> None:
+    """Say in the last status that the pipeline ended, and why; where even that cannot be written, the log has it."""
+    with contextlib.suppress(OSError, LedgerError):
+        if (last := read(data)) is not None:
+            write(data, {**last, "state": "failed", "error": error})
 
 
 def read(data: Path) -> dict[str, Any] | None:

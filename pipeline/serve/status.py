@@ -58,6 +58,9 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
         yield f"{data}: running, process {state['pid']}; this was written {age} ago"
     elif found["state"] == "stopped":
         yield f"{data}: stopped {age} ago, in good order"
+    elif found["state"] == "failed":
+        yield f"{data}: not running; it ended with an error, its last status is {age} old"
+        yield f"It said: {clean(found['error'])}"
     else:
         yield f"{data}: not running; it ended without a word, its last status is {age} old"
     if not state["running"] and found["segments"]:

@@ -168,26 +168,27 @@ def _newest(root: Path) -> int:
     return max(found)
 
 
+AIMED_WITHIN = 15.0
 MOMENTS = ("any", "staged", "any", "segment", "any", "renamed", "any", "sealed", "any", "published")
 
 
 def _kill(worker: Any, moment: str, rng: random.Random) -> bool:
-    """Kill it at the moment, or after 8 s when that does not come; a moment later still, now and then.
+    """Kill it at the moment, or some time after it began when that does not come; now and then a little later.
 
-    Whether the moment came.
+    Whether the moment came.  One that may be any may also be in the middle of the start.
     """
-    began = time.monotonic()
+    came = False
     if moment == "any":
         time.sleep(rng.uniform(0.5, 5.0))
     else:
-        time.sleep(rng.uniform(1.5, 3.0))
-        seen = _seen_on_disk(worker.data, moment)
-        while not seen() and time.monotonic() - began < 8:
+        worker.await_begun()
+        seen, until = _seen_on_disk(worker.data, moment), time.monotonic() + AIMED_WITHIN
+        while not (came := seen()) and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(rng.choice([0.0, 0.0, rng.uniform(0, 0.02)]))
     assert worker.running, worker.said()
     worker.kill()
-    return moment != "any" and time.monotonic() - began < 8
+    return came
 
 
 @pytest.mark.slow
@@ -232,6 +233,7 @@ def test_twenty_kills_lose_nothing_and_count_nothing_twice(
     print(
         f"{met} of {KILLS} kills right after a step on disk; reader: {found['rounds']} rounds; {found['highest']}"
     )
+    assert met >= KILLS // 4, "the kills hardly ever met a step on disk: this has not shown what it should"
     assert not found["faults"], found["faults"][:20]
     assert found["rounds"] > 10
 
