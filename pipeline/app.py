@@ -29,6 +29,7 @@ from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.errors import ContractError
 from pipeline.ledger import status
 from pipeline.ledger.evaluation import load_states
+from pipeline.ledger.health import Pulse
 from pipeline.ledger.housekeeping import Housekeeper
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.notify.alertmanager import Alertmanager
@@ -113,10 +114,10 @@ class Gigawatch:
             Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
             destinations=[d.name for d in destinations],
         )  # fmt: skip
-        self.housekeeper = Housekeeper(self.ledger, settings.seal_every)
+        self.housekeeper = Housekeeper(self.ledger, settings.seal_every, self._pulse)
         try:
             self.ledger.bind_cluster(cluster)
-            self.ledger.plan = plan_of(self.contracts, self.catalog)
+            self.ledger.use(self.contracts, plan_of(self.contracts, self.catalog), time.time())
             await self._run(destinations, stop)
         finally:
             await asyncio.to_thread(self.ledger.close)
@@ -323,7 +324,8 @@ class Gigawatch:
             log.info("contract taken over", contracts=[f"{c.id} {c.version}" for c in found])
 
     def _use(self, contracts: tuple[Contract, ...], plan: Plan) -> None:
-        self.contracts, self.ledger.plan = contracts, plan
+        self.ledger.use(contracts, plan, time.time())
+        self.contracts = contracts
 
     async def _write_status(self) -> None:
         await asyncio.to_thread(self._status_file)
@@ -331,6 +333,13 @@ class Gigawatch:
     def _status_file(self) -> None:
         with self.ledger.cursor() as con:
             status.write(self.settings.data, self._status(con, "running"))
+
+    def _pulse(self) -> Pulse:
+        lag: dict[str, int] = {}
+        for (topic, _), n in self.watermarks.lag().items():
+            lag[topic] = lag.get(topic, 0) + n
+        fresh, decided = quantiles(self.delays.freshness), quantiles(self.delays.decision)
+        return Pulse(lag, self.intake.tally.rate(time.time()), fresh["p99"], decided["p99"])
 
     def _status(self, con: Any, state: str) -> dict[str, Any]:
         now = time.time()

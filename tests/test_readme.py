@@ -340,6 +340,8 @@ def test_the_table_of_the_history_says_how_long_it_is_kept_and_how_old_it_is() -
         f"| {settings.publish_every:.0f} s (`publish_every`) | {', '.join(rolled[0])} days, {', '.join(rolled[1])} years |"
     )
     assert small.endswith(f"| {keep.alerts // DAY // 365} years, now, {keep.fates // DAY} days |")
+    history = rows["| `readings/`, `health/`"]
+    assert history.endswith(f"| {keep.readings // DAY}, {keep.health // DAY} days |")
 
 
 @pytest.mark.parametrize("query", blocks("sql"), ids=range(len(blocks("sql"))))

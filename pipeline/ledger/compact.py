@@ -35,8 +35,10 @@ from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transact
 from pipeline.ledger.views import (
     DAY,
     FATES_TABLE,
+    HEALTH_TABLE,
     HOUR,
     QUARANTINE,
+    READINGS_TABLE,
     WIDTHS,
     PublishedTable,
     literal,
@@ -186,7 +188,7 @@ def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: 
     tables = [rollup_table(t, w) for t in catalog.types for w in WIDTHS if w.slice != w.directory]
     chosen = [
         (table, directory)
-        for table in (*tables, FATES_TABLE)
+        for table in (*tables, FATES_TABLE, READINGS_TABLE, HEALTH_TABLE)
         for directory, start in directories(data, table)
         if settled(start + (table.directory or DAY), newest) and not (directory / WHOLE).exists()
     ]

@@ -15,6 +15,7 @@ import duckdb
 
 from pipeline.catalog import Catalog
 from pipeline.ledger.readings import Reader
+from pipeline.ledger.views import READINGS_COLUMNS
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
@@ -67,6 +68,7 @@ def judge(
     found = evaluate(plan, due, answers, load_states(con), _standing(con), _trust(con, catalog))
     write_states(con, found.states)
     _write_standing(con, found.standing)
+    _write_history(con, found.history)
     appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in found.changes}}
     write_changes(con, found.changes, destinations, now, appended)
     con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
@@ -233,11 +235,14 @@ def firing_bodies(con: duckdb.DuckDBPyConnection, now: float) -> list[str]:
 
 def _standing(con: duckdb.DuckDBPyConnection) -> list[StandingRow]:
     rows = con.execute(
-        "SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, time FROM standing"
+        "SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, time, "
+        "\"window\", coalesce(samples, 0), coalesce(facts, '{}') FROM standing"
     ).fetchall()
     return [
-        StandingRow(c, k, a, tuple(json.loads(by).items()), st, o, b, u, _epoch(since), _epoch(t))
-        for c, k, a, by, st, o, b, u, since, t in rows
+        StandingRow(
+            c, k, a, tuple(json.loads(by).items()), st, o, b, u, _epoch(since), _epoch(t), w, n, facts
+        )
+        for c, k, a, by, st, o, b, u, since, t, w, n, facts in rows
     ]
 
 
@@ -245,16 +250,46 @@ def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingR
     con.execute("DELETE FROM standing")
     if standing:
         con.executemany(
-            f"INSERT INTO standing VALUES ({', '.join('?' * 10)})",
+            f"INSERT INTO standing VALUES ({', '.join('?' * 13)})",
             [
                 [
-                    row.contract, row.clause, row.alertname, json.dumps(dict(row.by), ensure_ascii=False), row.state,
-                    _float(row.observed), _float(row.bound), row.unit, utc(row.since), utc(row.t),
+                    row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed), _float(row.bound),
+                    row.unit, utc(row.since), utc(row.t), row.window, row.samples, row.facts,
                 ]
                 for row in standing
             ],
         )  # fmt: skip
     con.execute("INSERT INTO dirty VALUES ('standing', NULL)")
+
+
+def _by(row: StandingRow) -> str:
+    return json.dumps(dict(row.by), ensure_ascii=False)
+
+
+def _write_history(con: duckdb.DuckDBPyConnection, history: Sequence[StandingRow]) -> None:
+    """All rows in one statement: a catch-up of a day has hundreds of thousands."""
+    if not history:
+        return
+    rows = [
+        (
+            utc(row.t), row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed),
+            _float(row.bound), row.unit, row.window, row.samples, _scalars(row.facts),
+        )
+        for row in history
+    ]  # fmt: skip
+    types = [kind for _, kind in READINGS_COLUMNS]
+    lists = ", ".join(f"unnest(${i}::{kind}[])" for i, kind in enumerate(types, 1))
+    con.execute(f"INSERT INTO readings SELECT {lists}", [list(column) for column in zip(*rows, strict=True)])
+    con.execute(
+        "INSERT INTO dirty SELECT DISTINCT 'readings', date_trunc('minute', unnest($1::TIMESTAMP[]))",
+        [sorted({row[0] for row in rows})],
+    )
+
+
+def _scalars(facts: str) -> str:
+    """Facts without those that are lists, such as every day of a tranche: of these the standing has the newest."""
+    kept = {k: v for k, v in json.loads(facts).items() if not isinstance(v, list | dict)}
+    return json.dumps(kept, ensure_ascii=False)
 
 
 def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import structlog
 
-from pipeline.ledger import compact, publish, readings, retention, seal
+from pipeline.ledger import compact, health, publish, readings, retention, seal
+from pipeline.ledger.health import Pulse
 from pipeline.ledger.store import Ledger
 
 log = structlog.get_logger()
@@ -21,10 +22,13 @@ FINISH_WITHIN = 5.0
 
 
 class Housekeeper:
-    """Keeps `ledger`'s published files and tables in order; `seal_every` in seconds."""
+    """Keeps `ledger`'s published files and tables in order; `seal_every` in seconds.
 
-    def __init__(self, ledger: Ledger, seal_every: float) -> None:
-        self._ledger, self._seal_every = ledger, seal_every
+    `pulse`: asked before each publishing for what only the running process knows of itself.
+    """
+
+    def __init__(self, ledger: Ledger, seal_every: float, pulse: Callable[[], Pulse] = Pulse) -> None:
+        self._ledger, self._seal_every, self._pulse = ledger, seal_every, pulse
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         self._sealed = self._pruned = 0.0  # the first round also seals what the last stop left
@@ -59,6 +63,7 @@ class Housekeeper:
 
     def _keep(self) -> None:
         con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.time()
+        health.note(con, self._pulse(), now, ledger.fence)
         publish.publish(con, ledger.data, catalog, fence=ledger.fence)
         compact.compact_partials(con, catalog, ledger.fence)
         if now - self._sealed >= self._seal_every:

@@ -26,11 +26,10 @@ from pipeline.ledger.retention import Keep, cut, newest_watermark
 from pipeline.ledger.rollup_select import charges_select, partials_select
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
 from pipeline.ledger.views import (
-    ALERTS_TABLE,
     DAY,
-    FATES_TABLE,
     HOUR,
-    STANDING_TABLE,
+    MOMENT,
+    PLAIN_TABLES,
     WIDTHS,
     PublishedTable,
     literal,
@@ -45,6 +44,7 @@ DIRTY_DDL = (
 """`dirty`: minutes whose published files are out of date.  `ragged`: slices of partial tables to which
 `deltas` deltas were appended since they were last merged (compact.py)."""
 
+PLAIN = {table.view: table for table in PLAIN_TABLES}
 WHOLE = "all.parquet"
 SETTLED_AFTER = 600
 """A directory of roll-ups gets one file when the newest watermark is so many seconds past it."""
@@ -54,7 +54,8 @@ def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
     """An INSERT that marks what `rows` touch; to be run in the transaction that appends them.
 
     `view` is an event type's (then `rows` has the delta's window starts of any width up to a minute),
-    `fates` (column `minute`), `alerts` (column `time`) or `standing` (any timestamp column).
+    `fates` (column `minute`), `alerts`, `readings`, `health` (column `time`), or a table of one file, such as
+    `standing` (any timestamp column).
     """
     minute = f"time_bucket(INTERVAL 1 MINUTE, {quoted(column)})"
     return f"INSERT INTO dirty SELECT DISTINCT '{view}', {minute} FROM {rows}"
@@ -132,11 +133,10 @@ def _files(
                 table = rollup_table(views[view], width)
                 if newest is None or minute >= cut(newest, keep.widths[width.name], table.directory or DAY):
                     yield _rollup_file(data, views[view], table, minute, newest)
-        elif view == "standing":
-            yield PublishedFile("standing/standing.parquet", _plain_select("standing", STANDING_TABLE, ""))
+        elif (table := PLAIN[view]).directory is None:
+            yield PublishedFile(f"{table.root}/{view}.parquet", _plain_select(view, table, ""))
         else:
-            table, column = {"alerts": (ALERTS_TABLE, "time"), "fates": (FATES_TABLE, "minute")}[view]
-            yield _plain_file(data, table, column, minute, newest)
+            yield _plain_file(data, table, MOMENT[view], minute, newest)
 
 
 def _rollup_file(

@@ -24,7 +24,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, load
 from pipeline.errors import QueryError
-from pipeline.ledger.views import published_tables, views_sql
+from pipeline.ledger.all_views import names, views_sql
 
 Row = tuple[Any, ...]
 Format = Literal["table", "csv", "json"]
@@ -130,7 +130,7 @@ def _nearest(con: DuckDBPyConnection, name: str) -> list[str]:
 
 def view_names(catalog: Catalog) -> tuple[str, ...]:
     """Names of all views, in the order of the tables."""
-    return tuple(t.view for t in published_tables(catalog))
+    return names(catalog)
 
 
 def render(result: Result, form: Format) -> Iterator[str]:

@@ -21,8 +21,11 @@ from pipeline.ledger.views import (
     ALERTS_TABLE,
     DAY,
     FATES_TABLE,
+    HEALTH_TABLE,
     HOUR,
+    MOMENT,
     QUARANTINE_TABLE,
+    READINGS_TABLE,
     WIDTHS,
     PublishedTable,
     raw_table,
@@ -43,6 +46,8 @@ class Keep:
     raw: int = 90 * DAY
     widths: Mapping[str, int] = field(default_factory=_widths)
     fates: int = 90 * DAY
+    health: int = 90 * DAY
+    readings: int = 180 * DAY
     alerts: int = 10 * YEAR
 
 
@@ -64,8 +69,15 @@ def kept_tables(catalog: Catalog, keep: Keep) -> Iterator[tuple[PublishedTable, 
         for width in WIDTHS:
             yield rollup_table(event_type, width), keep.widths[width.name]
     yield QUARANTINE_TABLE, keep.raw
-    yield FATES_TABLE, keep.fates
-    yield ALERTS_TABLE, keep.alerts
+    yield from _plain(keep)
+
+
+def _plain(keep: Keep) -> tuple[tuple[PublishedTable, int], ...]:
+    """The dated tables that are the same in ledger and files, each with the seconds that it is kept."""
+    return (
+        (FATES_TABLE, keep.fates), (HEALTH_TABLE, keep.health), (READINGS_TABLE, keep.readings),
+        (ALERTS_TABLE, keep.alerts),
+    )  # fmt: skip
 
 
 def prune(
@@ -87,7 +99,8 @@ def prune(
         _forget_files(con, data, table, oldest, fence)
     for event_type in catalog.types:
         _prune_ledger(con, event_type, keep, newest, fence)
-    _prune_fates(con, keep, newest, fence)
+    for table, seconds in _plain(keep):
+        _delete(con, table.view, MOMENT[table.view], cut(newest, seconds, DAY), fence)
     return gone
 
 
@@ -134,11 +147,6 @@ def _prune_ledger(
         oldest = cut(newest, keep.widths[width.name], width.directory)
         for table in partial_tables(event_type, width.name):
             _delete(con, table, "window_start", oldest, fence)
-
-
-def _prune_fates(con: DuckDBPyConnection, keep: Keep, newest: int, fence: Fence) -> None:
-    _delete(con, "fates", "minute", cut(newest, keep.fates, DAY), fence)
-    _delete(con, "alerts", "time", cut(newest, keep.alerts, DAY), fence)
 
 
 def partial_tables(event_type: EventType, width: str) -> list[str]:

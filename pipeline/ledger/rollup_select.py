@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.views import Width, measure_aggregates, quoted
+from pipeline.ledger.views import Width, distinct_columns, measure_aggregates, quoted
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import upper_bound_sql
 
@@ -32,9 +32,12 @@ def partials_select(event_type: EventType, width: Width, start: int, end: int) -
     ]
     joins = [f"JOIN series_{t} USING (series)"]
     if event_type.entity:
+        distinct = distinct_columns(event_type)
+        counts = ", ".join(f"sum(bit_count({bits}))::BIGINT AS {quoted(name)}" for name, bits in distinct)
+        ored = ", ".join(f"bit_or({bits}) AS {bits}" for _, bits in distinct)
         steps.append(
-            "distinct_entities AS (SELECT series, window_start, sum(bit_count(observed))::BIGINT AS gpus "
-            f"FROM (SELECT series, window_start, block, bit_or(observed) AS observed FROM bits_{t}_{w} "
+            f"distinct_entities AS (SELECT series, window_start, {counts} "
+            f"FROM (SELECT series, window_start, block, {ored} FROM bits_{t}_{w} "
             f"WHERE {inside} GROUP BY ALL) GROUP BY ALL)"
         )
         joins.append("LEFT JOIN distinct_entities USING (series, window_start)")
@@ -44,8 +47,7 @@ def partials_select(event_type: EventType, width: Width, start: int, end: int) -
         joins.append(f"LEFT JOIN {quoted(m.name + ' quantiles')} USING (series, window_start)")
     dimensions = [quoted(d.name) for d in event_type.dimensions]
     columns = ["window_start", *dimensions, "samples::BIGINT AS samples"]
-    if event_type.entity:
-        columns.append("coalesce(gpus, 0) AS gpus")
+    columns += [f"coalesce({quoted(name)}, 0) AS {quoted(name)}" for name, _ in distinct_columns(event_type)]
     columns += [c for m in event_type.measures for c in _finish(m)]
     return (
         f"WITH {', '.join(steps)} SELECT {', '.join(columns)} FROM rolled {' '.join(joins)} "

@@ -41,16 +41,29 @@ def _quantum(spec: SeriesSpec, event_type: EventType) -> Decimal:
     return Decimal(1) if isinstance(spec, EntityCount) else _measure(event_type, spec.measure).quantum
 
 
-def _bit_columns(spec: SeriesSpec, event_type: EventType) -> tuple[tuple[str, ...], str] | None:
-    """The bit sets to merge, and the entities that they amount to; None where none are needed."""
+COUNTS = ("observed", "healthy", "in_use")
+
+
+def _counted(event_type: EventType) -> dict[str, str]:
+    """How entities are counted from their bit sets, in each of the ways of COUNTS that the type's marks allow.
+
+    Without a mark that says so all that is observed is healthy.
+    """
+    marks = {mark.name for mark in event_type.marks}
+    healthy = "bit_count(observed & ~unhealthy)" if "unhealthy" in marks else "bit_count(observed)"
+    found = {"observed": "bit_count(observed)", "healthy": healthy}
+    return {**found, "in_use": "bit_count(in_use)"} if "in_use" in marks else found
+
+
+def _bit_columns(spec: SeriesSpec, event_type: EventType) -> tuple[tuple[str, ...], dict[str, str]] | None:
+    """The bit sets to merge, and what to count in them, the entities first; None where none are needed."""
     if isinstance(spec, (MeterMean, LastSum)):
         return None
-    counts = spec.counts if isinstance(spec, EntityCount) else "observed"
-    if counts == "in_use":
-        return ("in_use",), "bit_count(in_use)"
-    if counts == "healthy" and any(mark.name == "unhealthy" for mark in event_type.marks):
-        return ("observed", "unhealthy"), "bit_count(observed & ~unhealthy)"
-    return ("observed",), "bit_count(observed)"
+    counted = _counted(event_type)
+    if isinstance(spec, FleetPower):
+        return ("observed",), {"entities": counted["observed"]}
+    marks = tuple(mark.name for mark in event_type.marks if mark.name in ("unhealthy", "in_use"))
+    return ("observed", *marks), {"entities": counted[spec.counts], **counted}
 
 
 def _partial_columns(spec: SeriesSpec) -> tuple[tuple[str, str], ...]:
@@ -85,20 +98,25 @@ def _settled(spec: SeriesSpec, event_type: EventType) -> str:
 
 
 def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str) -> str:
-    """SELECT t, series, value (HUGEINT, quanta), samples, settled; the sources have `t`, `series`, columns."""
+    """SELECT t, series, value (HUGEINT, quanta), samples, settled, counts; the sources have `t`, `series`, columns.
+
+    `counts`: entities in each of the ways of COUNTS, for an EntityCount.
+    """
     merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
     value, samples, there = _value(spec, event_type)
     source = f"(SELECT t, series, {merged} FROM ({partials}) GROUP BY t, series)"
     found = _bit_columns(spec, event_type)
     if found:
         ored = ", ".join(f"bit_or({c}) AS {c}" for c in found[0])
+        sums = ", ".join(f"sum({count})::HUGEINT AS {name}" for name, count in found[1].items())
         source += f"""
-        JOIN (SELECT t, series, sum({found[1]})::HUGEINT AS entities FROM (
+        JOIN (SELECT t, series, {sums} FROM (
                 SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block) GROUP BY t, series)
         USING (t, series)"""
+    counts = [name if found and name in found[1] else f"0 AS {name}" for name in COUNTS]
     return (
         f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
-        f"{_settled(spec, event_type)} AS settled FROM {source} WHERE {there}"
+        f"{_settled(spec, event_type)} AS settled, {', '.join(counts)} FROM {source} WHERE {there}"
     )
 
 
@@ -126,7 +144,7 @@ def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str
 def _delivered(
     con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
 ) -> Iterable[tuple[Any, ...]]:
-    """Rows (t, group…, value in quanta, samples, series, settled) of the series that are not silent."""
+    """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent."""
     for part in span.parts(con, event_type):
         yield from _delivered_within(con, spec, event_type, part.near(gaps), part)
 
@@ -141,9 +159,10 @@ def _delivered_within(
         params |= gap_params(gaps)
         heard = f"WHERE NOT EXISTS ({IN_GAP})"
     columns = group_columns(spec.by)
+    counts = ", ".join(f"sum({name})::BIGINT" for name in COUNTS)
     return con.execute(
         f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}
-        SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled)
+        SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled), [{counts}]
         FROM ({per_series}) s JOIN chosen USING (series) {heard} GROUP BY t{columns}""",
         params,
     ).fetchall()
@@ -160,7 +179,7 @@ def _carried(
             _per_series(spec, event_type, *_asked_rows(spec, event_type, some)),
             {"ask_series": [series for _, series in some], "ask_t": [until for until, _ in some]},
         ).fetchall()
-        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples, _ in rows})
+        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples, *_ in rows})
     return found
 
 
@@ -210,32 +229,28 @@ def series_sums(
         value, _ = carried.get((gap.series, gap.until or 0), (0, 0))
         tally.add(groups[gap.series], gap, value)
     silences = {(grid, by): sums for grid, by, sums in tally.sums()}
+    nothing = (0, 0, 0, True, [0, 0, 0])
     found = []
     for row in _delivered(con, spec, event_type, gaps, span):
-        key = (row[0], row[1:-4])
-        found.append(_reading(key, row[-4:], silences.pop(key, None), silent, spec.loss_after, quantum))
-    found += [
-        _reading(k, (0, 0, 0, True), sums, silent, spec.loss_after, quantum) for k, sums in silences.items()
-    ]
+        key = (row[0], row[1:-5])
+        found.append(_reading(key, row[-5:], silences.pop(key, None), silent, spec, quantum))
+    found += [_reading(key, nothing, sums, silent, spec, quantum) for key, sums in silences.items()]
     return found
 
 
 def _reading(
     key: tuple[int, By],
-    delivered: tuple[int, int, int, bool],
+    delivered: tuple[int, int, int, bool, list[int]],
     silences: list[int] | None,
     silent: Silence,
-    loss_after: int,
+    spec: SeriesSpec,
     quantum: Decimal,
 ) -> Reading:
     grid, by = key
-    value, samples, series, settled = delivered
-    if silences is None:
-        return Reading(
-            grid * GRID, by, float(value * quantum), samples=samples, series=series, settled=settled
-        )
-    whole, silent_series, old, _ = silences
-    lost = old if old and silent.lost_at(grid, loss_after) else 0
+    value, samples, series, settled, (observed, healthy, in_use) = delivered
+    counts = (observed, healthy, in_use) if isinstance(spec, EntityCount) else None
+    whole, silent_series, old, _ = silences or (0, 0, 0, 0)
+    lost = old if old and silent.lost_at(grid, spec.loss_after) else 0
     return Reading(
         t=grid * GRID,
         by=by,
@@ -246,4 +261,5 @@ def _reading(
         silent_series=silent_series,
         series=series + silent_series,
         settled=settled,
+        counts=counts,
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import duckdb
 
 from pipeline.catalog import Catalog
+from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import evaluation, files, readings
 from pipeline.ledger.append import append_fates, append_rows, append_segments
@@ -30,6 +31,7 @@ from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql
 from pipeline.ledger.recover import recover
 from pipeline.ledger.seal import FILES_DDL
 from pipeline.ledger.tables import create, get_meta, set_meta
+from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
 from pipeline.rollup.delta import Delta, Place
 from pipeline.rollup.windows import GRID_SECONDS, grid_floor
@@ -193,6 +195,12 @@ class Ledger:
         rows = con.execute('SELECT "group", instant FROM evaluated').fetchall()
         done = [_epoch(at) for group, at in rows if topic in group.split("+")]
         return min(done, default=0)
+
+    def use(self, contracts: Sequence[Contract], plan: Plan, now: float) -> None:
+        """Evaluate by `plan`, which is that of `contracts`, from now on; readers see what they promise."""
+        with files.disk_errors(self.data), transaction(self.con, self.fence):
+            write_contracts(self.con, contracts, now)
+        self.plan = plan
 
     def apply(self, delta: Delta, watermarks: Mapping[str, datetime], now: float) -> Applied:
         """Take `delta` in and evaluate every instant that `watermarks` pass; `now` is wall clock, epoch s.

@@ -12,25 +12,19 @@ import duckdb
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import LedgerError
+from pipeline.ledger.views import PLAIN_TABLES
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _FIXED = (
     "meta(key VARCHAR, value VARCHAR)",
     "offsets(topic VARCHAR, part INTEGER, next_offset BIGINT, progress TIMESTAMP, progress_at TIMESTAMP)",
     "frontier(topic VARCHAR, watermark TIMESTAMP, instant TIMESTAMP)",
     'evaluated("group" VARCHAR, instant TIMESTAMP)',
-    "fates(topic VARCHAR, part INTEGER, minute TIMESTAMP, fate VARCHAR, reason VARCHAR, n BIGINT)",
     "segments(segment VARCHAR, topic VARCHAR, rows BIGINT, min_time TIMESTAMP, max_time TIMESTAMP)",
     "alert_state(identity VARCHAR, state VARCHAR)",
-    'alerts("time" TIMESTAMP, alertname VARCHAR, contract VARCHAR, clause VARCHAR, labels VARCHAR, state VARCHAR, '
-    "active_at TIMESTAMP, fired_at TIMESTAMP, resolved_at TIMESTAMP, severity VARCHAR, observed DOUBLE, "
-    'bound DOUBLE, unit VARCHAR, "window" VARCHAR, samples BIGINT, annotations VARCHAR, trusted BOOLEAN, '
-    "known_from TIMESTAMP)",
-    "standing(contract VARCHAR, clause VARCHAR, alertname VARCHAR, by_values VARCHAR, state VARCHAR, "
-    'observed DOUBLE, bound DOUBLE, unit VARCHAR, since TIMESTAMP, "time" TIMESTAMP)',
     "outbox(seq BIGINT, created TIMESTAMP, destination VARCHAR, body VARCHAR, attempts INTEGER, "
     "next_try TIMESTAMP, delivered TIMESTAMP, last_error VARCHAR)",
 )
@@ -61,6 +55,8 @@ def set_meta(con: duckdb.DuckDBPyConnection, key: str, value: str) -> None:
 
 def _tables(catalog: Catalog) -> Iterator[str]:
     yield from _FIXED
+    for table in PLAIN_TABLES:
+        yield f"{table.view}({_columns(table.columns)})"
     for event in catalog.types:
         yield f"series_{event.view}(series UBIGINT, {_columns((d.name, 'VARCHAR') for d in event.dimensions)})"
         if event.retained:
@@ -111,7 +107,13 @@ def _check_version(con: duckdb.DuckDBPyConnection) -> None:
         set_meta(con, "schema_version", str(SCHEMA_VERSION))
 
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        'ALTER TABLE standing ADD COLUMN "window" VARCHAR',
+        "ALTER TABLE standing ADD COLUMN samples BIGINT",
+        "ALTER TABLE standing ADD COLUMN facts VARCHAR",
+    )
+}
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 
 

@@ -62,6 +62,61 @@ STANDING_COLUMNS: Columns = (
     ("unit", "VARCHAR"),
     ("since", "TIMESTAMP"),
     ("time", "TIMESTAMP"),
+    ("window", "VARCHAR"),
+    ("samples", "BIGINT"),
+    ("facts", "VARCHAR"),
+)
+READINGS_COLUMNS: Columns = (
+    ("time", "TIMESTAMP"),
+    ("contract", "VARCHAR"),
+    ("clause", "VARCHAR"),
+    ("alertname", "VARCHAR"),
+    ("by_values", "VARCHAR"),
+    ("state", "VARCHAR"),
+    ("observed", "DOUBLE"),
+    ("bound", "DOUBLE"),
+    ("unit", "VARCHAR"),
+    ("window", "VARCHAR"),
+    ("samples", "BIGINT"),
+    ("facts", "VARCHAR"),
+)
+CLAUSES_COLUMNS: Columns = (
+    ("contract", "VARCHAR"),
+    ("version", "VARCHAR"),
+    ("supplier", "VARCHAR"),
+    ("customer", "VARCHAR"),
+    ("currency", "VARCHAR"),
+    ("term_start", "TIMESTAMP"),
+    ("term_end", "TIMESTAMP"),
+    ("clause", "VARCHAR"),
+    ("kind", "VARCHAR"),
+    ("by_dimensions", "VARCHAR"),
+    ("match", "VARCHAR"),
+    ("severity", "VARCHAR"),
+    ("text", "VARCHAR"),
+    ("runbook", "VARCHAR"),
+    ("contact", "VARCHAR"),
+    ("route", "VARCHAR"),
+    ("risk_per_hour", "DECIMAL(38,10)"),
+    ("terms", "VARCHAR"),
+)
+WINDOWS_COLUMNS: Columns = (
+    ("contract", "VARCHAR"),
+    ("window", "VARCHAR"),
+    ("text", "VARCHAR"),
+    ("starts", "TIMESTAMP"),
+    ("ends", "TIMESTAMP"),
+)
+HEALTH_COLUMNS: Columns = (
+    ("time", "TIMESTAMP"),
+    ("topic", "VARCHAR"),
+    ("next_offset", "BIGINT"),
+    ("lag", "BIGINT"),
+    ("watermark", "TIMESTAMP"),
+    ("events_per_second", "DOUBLE"),
+    ("freshness_p99_seconds", "DOUBLE"),
+    ("decision_delay_p99_seconds", "DOUBLE"),
+    ("undelivered", "BIGINT"),
 )
 FATES_COLUMNS: Columns = (
     ("topic", "VARCHAR"),
@@ -119,9 +174,20 @@ def raw_columns(event_type: EventType) -> Columns:
 def rollup_columns(event_type: EventType) -> Columns:
     """(name, SQL type) of an event type's roll-ups, whatever their width."""
     dimensions = tuple((d.name, d.sql_type) for d in event_type.dimensions)
-    distinct = (("gpus", "BIGINT"),) if event_type.entity else ()
+    distinct = tuple((name, "BIGINT") for name, _ in distinct_columns(event_type))
     measures = tuple(column for m in event_type.measures for column in _measure_columns(m))
     return (("window_start", "TIMESTAMP"), *dimensions, ("samples", "BIGINT"), *distinct, *measures)
+
+
+def distinct_columns(event_type: EventType) -> tuple[tuple[str, str], ...]:
+    """(column, bit set) of the distinct entities of a roll-up's window: all, and those with each of the marks.
+
+    Charges have no marks that are kept, so only the first.
+    """
+    if not event_type.entity:
+        return ()
+    marks = () if event_type.retained else event_type.marks
+    return (("gpus", "observed"), *((f"gpus_{mark.name}", mark.name) for mark in marks))
 
 
 def measure_aggregates(measure: Measure) -> tuple[str, ...]:
@@ -154,13 +220,23 @@ QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTIN
 ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
 STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
+READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
+CLAUSES_TABLE = PublishedTable("clauses", "clauses", CLAUSES_COLUMNS, None, None)
+WINDOWS_TABLE = PublishedTable("windows", "windows", WINDOWS_COLUMNS, None, None)
+HEALTH_TABLE = PublishedTable("health", "health", HEALTH_COLUMNS, DAY, HOUR)
+PLAIN_TABLES = (
+    ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, HEALTH_TABLE,
+)  # fmt: skip
+"""The tables that are the same in the ledger and in the files; those without dates are one file each."""
+MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time"}
+"""The column by which the rows of a dated one of them are put into files."""
 
 
 def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     """Every table that readers see, raw history first."""
     raw = tuple(raw_table(t) for t in catalog.types)
     rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
-    return (*raw, QUARANTINE_TABLE, *rolled, ALERTS_TABLE, STANDING_TABLE, FATES_TABLE)
+    return (*raw, QUARANTINE_TABLE, *rolled, *PLAIN_TABLES)
 
 
 def quoted(name: str) -> str:
@@ -196,8 +272,8 @@ def view_select(data: Path, table: PublishedTable) -> str:
     return f"SELECT {names} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"
 
 
-def views_sql(data: Path, catalog: Catalog) -> str:
-    """All views as `CREATE VIEW` text, for a DuckDB of one's own (1.4 or later)."""
+def published_sql(data: Path, catalog: Catalog) -> str:
+    """The views of all published tables, as `CREATE VIEW` text (DuckDB 1.4 or later)."""
     return "\n".join(
         f"CREATE OR REPLACE VIEW {quoted(t.view)} AS {view_select(data, t)};"
         for t in published_tables(catalog)

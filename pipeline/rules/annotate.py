@@ -27,6 +27,10 @@ SUMMARY_LIMIT = 120
 WORTH_SAYING = 0.001
 
 
+#: Details that say by themselves why a number is not to be trusted.
+DOUBTS = ("silent", "lost", "never_seen", "basis")
+
+
 class Trust(NamedTuple):
     """How much of a topic's recent events was duplicate or quarantined, as shares of all."""
 
@@ -155,7 +159,7 @@ def _doubts(
         yield "The last reading is unknown."
     for topic in rule.topics:
         yield from _quality(topic, trust.get(topic))
-    if not verdict.trusted and not details:
+    if not verdict.trusted and not any(details.get(doubt) for doubt in DOUBTS):
         yield "Part of the telemetry is silent."
 
 

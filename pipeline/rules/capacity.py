@@ -87,6 +87,9 @@ def _starts(promise: Promise) -> Mapping[str, Any]:
 
 
 def _verdict(terms: Any, row: Reading, state: State, details: Mapping[str, Any] | None = None) -> Verdict:
+    if row.counts is not None:
+        observed, healthy, in_use = row.counts
+        details = {**(details or {}), "seen": observed, "healthy": healthy, "in_use": in_use}
     if row.silent or row.lost:
         details = {**(details or {}), "silent": row.silent, "lost": row.lost}
     trusted = row.settled and not row.silent

@@ -33,6 +33,9 @@ from pipeline.rules.pipeline import WALL_CLOCK
 from pipeline.rules.readings import GRID, Readings, ReadingSpec
 from pipeline.rules.verdicts import Answers, Labels, Rule, State, Terms, Verdict
 
+HISTORY = 60
+"""Seconds between two instants whose readings are kept whatever they say."""
+
 Range = tuple[int, int]
 Key = tuple[str, str, str, tuple[str, ...]]
 
@@ -50,6 +53,10 @@ class StandingRow(NamedTuple):
     unit: str
     since: int
     t: int
+    window: str | None = None
+    samples: int = 0
+    facts: str = "{}"
+    """What else the reading says, as a JSON object."""
 
     @property
     def key(self) -> Key:
@@ -59,12 +66,15 @@ class StandingRow(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """`states`: every live alert, by identity.  `changes`: ordered by instant, then identity.
-    `standing`: as a whole, ordered by key; `done`: the last instant evaluated, by group of topics."""
+    `standing`: as a whole, ordered by key; `done`: the last instant evaluated, by group of topics.
+    `history`: how each group stood at every full minute, and at every instant at which its state became another.
+    """
 
     states: Mapping[str, AlertState]
     changes: tuple[AlertChange, ...]
     standing: tuple[StandingRow, ...]
     done: Mapping[str, int]
+    history: tuple[StandingRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +210,9 @@ def evaluate(
     changes = sorted(run.changes, key=lambda change: (change.t, change.state.key))
     live = {state.identity: state for state in sorted(run.states.values(), key=lambda s: s.key)}
     rows = tuple(run.standing[key] for key in sorted(run.standing))
-    return Evaluation(live, tuple(changes), rows, {group: t1 for group, (_, t1) in due.items()})
+    history = sorted(run.history, key=lambda row: (row.t, row.key))
+    done = {group: t1 for group, (_, t1) in due.items()}
+    return Evaluation(live, tuple(changes), rows, done, tuple(history))
 
 
 class _Run:
@@ -221,6 +233,7 @@ class _Run:
         for key in self.standing:
             self.rows_of.setdefault(key[:3], []).append(key)
         self.changes: list[AlertChange] = []
+        self.history: list[StandingRow] = []
         # A rule's live alerts: none, nearly always, and then its healthy verdicts cost one look-up each.
         self.live: dict[tuple[str, ...], set[Key]] = {}
         for key in self.states:
@@ -239,6 +252,9 @@ class _Run:
             found = rule.verdicts(t, self.answers)
             last = found or ()
             since = self._since(last, since, t)
+            for verdict in last:
+                if t % HISTORY == 0 or since[verdict.key][1] == t:
+                    self.history.append(_row(verdict, since[verdict.key][1]))
             absent = self._absent(rule, found, live, own, t) if live else ()
             for verdict in (*last, *absent):
                 if live or verdict.state != "ok":
@@ -346,4 +362,7 @@ def _row(verdict: Verdict, since: int) -> StandingRow:
         terms.unit,
         since,
         verdict.t,
+        terms.window,
+        verdict.samples,
+        verdict.facts,
     )

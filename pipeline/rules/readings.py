@@ -152,6 +152,7 @@ class Reading(NamedTuple):
     `settled` False: none of its series has been heard for a whole reporting interval yet (a start, a return),
     so that entities may be there that have not had their turn.
     `basis` says in words what the value rests on when that is not the obvious.
+    `counts`: every way of counting entities, of an EntityCount: (observed, healthy, in use).
     """
 
     t: int
@@ -166,6 +167,7 @@ class Reading(NamedTuple):
     basis: str = ""
     amount: Decimal | None = None
     days: tuple[DaySpend, ...] = ()
+    counts: tuple[float, float, float] | None = None
 
 
 class Readings:

@@ -95,7 +95,8 @@ class TrancheExhausted(_Tranche):
         if row.amount is None:
             return Verdict(terms, row.by, t, "unknown", None, row.samples, False, {"basis": row.basis})
         state: State = "breach" if row.amount > self.clause_of_contract.ceiling else "ok"
-        return Verdict(terms, row.by, t, state, float(row.amount), row.samples)
+        facts = {"spent": row.amount, "days": row.days}
+        return Verdict(terms, row.by, t, state, float(row.amount), row.samples, True, facts)
 
 
 class TrancheOverrunForecast(_Tranche):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.rules.readings import Readings, ReadingSpec
@@ -51,6 +53,11 @@ class Verdict(NamedTuple):
         return (self.terms.alertname, self.terms.contract, self.terms.clause, self.by)
 
     @property
+    def facts(self) -> str:
+        """The details as a JSON object: what a reader of the history sees beside the number; exact decimals as text."""
+        return json.dumps(_plain(dict(self.details or {})), ensure_ascii=False)
+
+    @property
     def labels(self) -> Labels:
         """The full label set, sorted.  A label with an empty value is no label."""
         terms = self.terms
@@ -60,6 +67,19 @@ class Verdict(NamedTuple):
             alertname=terms.alertname, contract=terms.contract, clause=terms.clause, severity=terms.severity
         )
         return tuple(sorted((name, value) for name, value in found.items() if value))
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can say it: named tuples become objects."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value
 
 
 class Rule(Protocol):

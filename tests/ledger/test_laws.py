@@ -23,7 +23,7 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalog import EventType, Measure, load
+from pipeline.catalog import EventType, Mark, Measure, load
 from pipeline.contract.loader import load as load_contract
 from pipeline.errors import LedgerError, StaleGeneration
 from pipeline.ledger.rollup_select import merge_select, partials_select
@@ -277,13 +277,14 @@ class Run:
         return {**found, "charges": self.rows(charges)}
 
     def judgements(self) -> dict[str, list[Any]]:
-        """Alert history, live alerts, standing, and what was to be delivered."""
+        """Alert history, live alerts, standing and its history, and what was to be delivered."""
         outbox = [json.loads(body) for (body,) in self.rows("SELECT body FROM outbox ORDER BY seq")]
         told = [{k: v for k, v in body.items() if k != "appended_at"} for body in outbox]
         return {
             "alerts": self.rows("SELECT * FROM alerts ORDER BY ALL"),
             "states": self.rows("FROM alert_state ORDER BY ALL"),
             "standing": self.rows("FROM standing ORDER BY ALL"),
+            "readings": self.rows("FROM readings ORDER BY ALL"),
             "outbox": sorted(told, key=lambda body: json.dumps(body, sort_keys=True)),
         }
 
@@ -391,7 +392,7 @@ def test_roll_ups_are_those_of_plain_python(
 
 
 def by_hand(event: EventType, events: Iterable[Event], seconds: int) -> Iterator[tuple[Any, ...]]:
-    """Rows as published: window_start, dimensions, samples, gpus, then each measure's aggregates."""
+    """Rows as published: window_start, dimensions, samples, distinct entities, then each measure's aggregates."""
     groups: dict[tuple[Any, ...], list[Event]] = defaultdict(list)
     for e in events:
         dims = tuple(e.sample.get(d.name) for d in event.dimensions)
@@ -399,8 +400,24 @@ def by_hand(event: EventType, events: Iterable[Event], seconds: int) -> Iterator
     absent_last = lambda key: [key[0], *((v is None, v or "") for v in key[1:])]  # noqa: E731
     for key in sorted(groups, key=absent_last):
         own = groups[key]
-        distinct = [len({e.sample[event.entity.name] for e in own})] if event.entity else []
+        distinct = list(distinct_by_hand(event, own))
         yield (*key, len(own), *distinct, *(v for m in event.measures for v in aggregates(m, own)))
+
+
+def distinct_by_hand(event: EventType, events: Sequence[Event]) -> Iterator[int]:
+    """Entities seen; and for each mark those that any of their samples gives it."""
+    if event.entity:
+        name = event.entity.name
+        yield len({e.sample[name] for e in events})
+        for mark in event.marks:
+            yield len({e.sample[name] for e in events if marked(mark, e.sample)})
+
+
+def marked(mark: Mark, sample: Mapping[str, Any]) -> bool:
+    value = next((sample[name] for name in mark.of if name in sample), None)
+    if value is None:
+        return False
+    return value > mark.above if mark.above is not None else value in mark.values
 
 
 def aggregates(measure: Measure, events: Sequence[Event]) -> list[Any]:

@@ -299,6 +299,11 @@ def test_gpus_are_counted_exactly_with_the_silent_carried_and_the_lost_told(
         assert len(rows) <= 1
         got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
         assert got == expected, t
+        for way, n in zip(
+            ("observed", "healthy", "in_use"), rows[0].counts or () if rows else (), strict=False
+        ):
+            said, _, _ = oracle(events, t, lambda s, u, way=way: count(events, s, u, span, way))  # type: ignore[misc]
+            assert n == said, (t, way)
         counted = [e for s in (1, 2, 3) if live(events, s, t) for e in within(events, s, t, span)]
         if counted:
             turn = any(e.window <= t - 40 for e in counted)

@@ -154,7 +154,7 @@ def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path, 
     ledger.con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
     ledger.close()
     before = contents(tmp_path)
-    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 1\)"):
+    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 2\)"):
         Ledger(tmp_path, catalog)
     assert contents(tmp_path) == before
     DirectoryLock(tmp_path).release()
@@ -183,6 +183,27 @@ def test_an_older_ledger_is_brought_up_to_date_once(
         assert ledger.con.execute("FROM came_later").fetchall() == [(1,)]
         ledger.close()
     assert ("schema_version", str(newer)) in contents(tmp_path)["meta"]
+
+
+def test_a_ledger_of_the_first_version_gets_the_columns_that_standing_lacked(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    for column in ("window", "samples", "facts"):
+        ledger.con.execute(f'ALTER TABLE standing DROP COLUMN "{column}"')
+    ledger.con.execute("DROP TABLE readings")
+    ledger.con.execute(
+        "INSERT INTO standing BY NAME SELECT 'k' AS contract, 'floor' AS clause, 'CapacityShortfall' AS alertname, "
+        "'{}' AS by_values, 'ok' AS state, 1.0 AS observed, 1.0 AS bound, 'GPUs' AS unit, "
+        "TIMESTAMP '2026-01-01' AS since, TIMESTAMP '2026-01-01' AS \"time\""
+    )
+    ledger.con.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    ledger.close()
+    ledger = Ledger(tmp_path, catalog)
+    row = ledger.con.execute('SELECT clause, "window", samples, facts FROM standing').fetchall()
+    assert row == [("floor", None, None, None)]
+    assert ledger.con.execute("SELECT count(*) FROM readings").fetchone() == (0,)
+    ledger.close()
 
 
 def test_a_migration_that_fails_changes_nothing(

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.catalog import Catalog, load, schema_directory
 from pipeline.errors import QueryError
-from pipeline.ledger import query, views
+from pipeline.ledger import all_views, query, views
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 
@@ -59,7 +59,9 @@ def test_every_view_is_typed_and_empty_before_the_pipeline_ever_ran(tmp_path: Pa
 def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
     raw = {"gpu", "queue", "energy", "billing"}
     rolled = {f"{v}_{w}" for v in raw for w in ("10s", "1m", "15m", "1h", "1d")}
-    assert set(query.view_names(catalog)) == raw | rolled | {"quarantine", "alerts", "standing", "fates"}
+    own = {"quarantine", "alerts", "standing", "fates", "readings", "clauses", "windows", "health"}
+    ready = {"capacity", "power", "queue_wait", "spend", "gpu_hours", "energy_mix", "alerts_open", "data_age"}
+    assert set(query.view_names(catalog)) == raw | rolled | own | ready
 
 
 def test_a_view_made_before_the_first_file_shows_the_rows_that_come_later(
@@ -128,7 +130,7 @@ def test_the_text_of_the_views_works_in_any_duckdb(ledger: Any, catalog: Catalog
     ledger.add("gpu", [rows.gpu(T), rows.gpu(T + 1)])
     ledger.seal()
     con = duckdb.connect()
-    con.execute(views.views_sql(ledger.data, catalog))
+    con.execute(all_views.views_sql(ledger.data, catalog))
     assert con.execute("SELECT count(*) FROM gpu").fetchone() == (2,)
 
 

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import httpx
 import pytest
 
+from pipeline.catalog import load
 from pipeline.embed import scenarios
 from pipeline.embed.scenarios import Play
 from pipeline.embed.simulator import simulate
+from pipeline.ledger.ready_views import ready_views
 
 SPEED = 20.0
 """As the demo plays them: much faster, and an answer of the broker's is older in event time than it may be."""
@@ -196,6 +198,25 @@ def test_the_peak_season_is_told_exactly_through_restarts_and_outages_of_its_rec
     assert found.agrees, found
     assert receiver.turned_away
     _heard_of_all(receiver, status)
+    _answered_ready_made(worker)
+
+
+def _answered_ready_made(worker: Any) -> None:
+    """Each ready view has something to say of the season, and it agrees with what was alerted."""
+    for view in ready_views(load()):
+        assert worker.one(f'SELECT count(*) FROM "{view.name}"') > 0, view.name
+    firing = {(a["alertname"], a["clause"]) for a in worker.status()["alerts"] if a["state"] == "firing"}
+    assert set(worker.ask("SELECT alertname, clause FROM alerts_open WHERE state = 'firing'")) == firing
+    fired, observed = worker.ask(
+        "SELECT fired_at, observed FROM alerts WHERE alertname = 'CapacityShortfall' AND state = 'firing' ORDER BY ALL"
+    )[0]
+    rows = worker.ask(
+        f"SELECT delivered, state, healthy <= observed FROM capacity WHERE \"time\" = TIMESTAMP '{fired}' "
+        "AND clause = 'eu-west-floor'"
+    )
+    # The history has every full minute and every change of state; this alert fires on a full minute or between two.
+    assert rows in ([], [(observed, "breach", True)])
+    assert worker.one("SELECT count(*) FROM capacity WHERE clause = 'eu-west-floor' AND headroom < 0") > 0
 
 
 def _heard_of_all(receiver: Receiver, status: dict[str, Any]) -> None:

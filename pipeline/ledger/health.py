@@ -1,0 +1,48 @@
+"""How the pipeline itself does, by the wall clock: a row for each topic and minute in the table `health`.
+
+The row of the current minute is replaced until the minute is over, so the newest is as old as the last publishing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import duckdb
+
+from pipeline.ledger.transaction import Fence, no_fence, transaction
+
+MINUTE = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What only the running process knows: records that wait by topic, its rate, its measured delays (p99, s)."""
+
+    lag: Mapping[str, int] = field(default_factory=dict)
+    events_per_second: float = 0.0
+    freshness_p99: float | None = None
+    decision_delay_p99: float | None = None
+
+
+def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence = no_fence) -> None:
+    """Write the rows of this minute; `con` is a cursor of its own, `now` epoch seconds."""
+    at = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+    minute = datetime.fromtimestamp(now // MINUTE * MINUTE, UTC).replace(tzinfo=None)
+    with transaction(con, fence):
+        offsets = dict(
+            con.execute("SELECT topic, sum(next_offset)::BIGINT FROM offsets GROUP BY topic").fetchall()
+        )
+        marks = dict(con.execute("SELECT topic, watermark FROM frontier").fetchall())
+        waiting = con.execute("SELECT count(*) FROM outbox WHERE delivered IS NULL").fetchone()
+        con.execute('DELETE FROM health WHERE "time" >= ?', [minute])
+        for topic in sorted({*offsets, *pulse.lag}):
+            con.execute(
+                "INSERT INTO health VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
+                    pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0,
+                ],
+            )  # fmt: skip
+        con.execute("INSERT INTO dirty VALUES ('health', ?)", [minute])

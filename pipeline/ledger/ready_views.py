@@ -1,0 +1,270 @@
+"""Views that answer the questions people come with, over the published ones: no table of their own.
+
+Each is a SELECT over the views of `views.py` and has a comment for itself and for every column, as those have.
+Clauses of any kind stand in `readings`, `standing`, `alerts_open` and `clauses`; what is here for one kind only adds
+names for its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipeline.catalog import Catalog
+
+DIMENSIONS = ("provider", "region", "site", "cluster", "sku", "queue", "workload_class")
+"""Those that clauses are split by; each a column, NULL where a clause is not split by it."""
+_OF_CLAUSE: Mapping[str, str] = {
+    "contract": "Contract, by its id",
+    "clause": "Clause, by its id",
+    **{
+        name: f"The {name.replace('_', ' ')} that the reading is of; NULL: the clause is not split by it"
+        for name in DIMENSIONS
+    },
+}
+_SPLIT = ", ".join(f"by_values ->> '$.{name}' AS {name}" for name in DIMENSIONS)
+_NOW = "make_timestamp(epoch_us(now()))"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyView:
+    """`columns`: name → what it says, in the order of `select`; `needs`: the event types that it reads, by view."""
+
+    name: str
+    comment: str
+    columns: Mapping[str, str]
+    select: str
+    needs: frozenset[str] = frozenset()
+
+
+CAPACITY = ReadyView(
+    "capacity",
+    "GPUs delivered against what was promised, for each capacity clause: a row a minute, and one at each change",
+    {
+        "time": "Instant of the reading, UTC",
+        **_OF_CLAUSE,
+        "committed": "GPUs promised at least (the floor in force then)",
+        "ceiling": "GPUs allowed at most",
+        "delivered": "GPUs counted as the clause says: observed, healthy or in use",
+        "observed": "GPUs seen in the span before",
+        "healthy": "GPUs seen, and never degraded or failed",
+        "in_use": "GPUs seen at work",
+        "silent": "GPUs whose source has stopped, carried from their last report",
+        "lost": "GPUs silent for so long that they count as lost",
+        "headroom": "delivered less committed: below zero is a shortfall",
+        "window": "Business-critical window that the floor comes from",
+        "state": "ok, breach or unknown, of the floor where there is one",
+    },
+    f"""SELECT "time", contract, clause, {_SPLIT},
+        max(bound) FILTER (alertname = 'CapacityShortfall') AS committed,
+        max(bound) FILTER (alertname = 'CapacityCeilingExceeded') AS ceiling,
+        max(observed) AS delivered,
+        max((facts ->> '$.seen')::DOUBLE) AS observed,
+        max((facts ->> '$.healthy')::DOUBLE) AS healthy,
+        max((facts ->> '$.in_use')::DOUBLE) AS in_use,
+        coalesce(max((facts ->> '$.silent')::DOUBLE), 0) AS silent,
+        coalesce(max((facts ->> '$.lost')::DOUBLE), 0) AS lost,
+        max(observed) - max(bound) FILTER (alertname = 'CapacityShortfall') AS headroom,
+        max("window") FILTER (alertname = 'CapacityShortfall') AS "window",
+        coalesce(max(state) FILTER (alertname = 'CapacityShortfall'), max(state)) AS state
+    FROM readings WHERE alertname IN ('CapacityShortfall', 'CapacityCeilingExceeded')
+    GROUP BY "time", contract, clause, by_values""",
+)
+
+POWER = ReadyView(
+    "power",
+    "Megawatts drawn against what was contracted at that date, for each power clause: a row a minute",
+    {
+        "time": "Instant of the reading, UTC",
+        **_OF_CLAUSE,
+        "at": "it: the IT load; facility: the whole site, cooling included",
+        "contracted_megawatts": "Ceiling in force at that date",
+        "drawn_megawatts": "Mean power drawn over the span of the clause",
+        "headroom_megawatts": "contracted less drawn: below zero is an excess",
+        "basis": "Whether it was metered or derived from GPU power",
+        "state": "ok, breach or unknown",
+    },
+    f"""SELECT "time", contract, clause, {_SPLIT}, terms ->> '$.at' AS "at", bound AS contracted_megawatts,
+        observed AS drawn_megawatts, bound - observed AS headroom_megawatts, facts ->> '$.basis' AS basis, state
+    FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
+    WHERE alertname = 'PowerCeilingExceeded'""",
+)
+
+QUEUE_WAIT = ReadyView(
+    "queue_wait",
+    "Queue waits and depths against the bound in force, for each service level: a row a minute",
+    {
+        "time": "Instant of the reading, UTC",
+        **_OF_CLAUSE,
+        "indicator": "queue_wait_p95, queue_wait_p99 or pending_jobs",
+        "observed": "Seconds waited at that quantile, or jobs pending",
+        "bound": "Most that is allowed; tighter inside a window",
+        "unit": "s or jobs",
+        "window": "Business-critical window that the bound comes from",
+        "basis": "What the value rests on, where that is not the waits of admitted jobs",
+        "state": "ok, breach or unknown",
+    },
+    f"""SELECT "time", contract, clause, {_SPLIT}, terms ->> '$.indicator' AS indicator, observed, bound, unit, "window",
+        facts ->> '$.basis' AS basis, state
+    FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
+    WHERE alertname IN ('QueueWaitBreach', 'QueueBacklog')""",
+)
+
+SPEND = ReadyView(
+    "spend",
+    "Burn-down of each tranche: what its charges came to by the end of each day, and what it is on course to",
+    {
+        "day": "Day (UTC) that the charges are for",
+        "contract": "Contract, by its id",
+        "clause": "Tranche, by its id",
+        "currency": "Currency of all amounts: the contract's",
+        "starts": "First instant of the tranche",
+        "ends": "Instant at which the tranche is over",
+        "charged": "Charges of that day that count for the tranche",
+        "spent": "Charges from the tranche's start to the end of that day",
+        "commit": "What must be reached by the tranche's end",
+        "ceiling": "What must not be passed",
+        "remaining": "ceiling less spent",
+        "forecast": "What the tranche will come to by its complete days; NULL before the first",
+    },
+    """SELECT make_timestamp(day * 1000000)::DATE AS day, contract, clause, currency,
+        make_timestamp((terms ->> '$.from_t')::BIGINT * 1000000) AS starts,
+        make_timestamp((terms ->> '$.to_t')::BIGINT * 1000000) AS ends,
+        charged, sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS spent,
+        (terms ->> '$.commit')::DECIMAL(38, 2) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 2) AS ceiling,
+        (terms ->> '$.ceiling')::DECIMAL(38, 2)
+            - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
+        forecast
+    FROM (
+        SELECT contract, clause, by_values, (each ->> '$.day')::BIGINT AS day,
+            (each ->> '$.usage')::DECIMAL(38, 6) + (each ->> '$.other')::DECIMAL(38, 6) AS charged
+        FROM (SELECT contract, clause, by_values, unnest((facts -> '$.days')::JSON[]) AS each
+              FROM standing WHERE alertname = 'TrancheExhausted'))
+    JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
+    LEFT JOIN (SELECT contract, clause, by_values, observed AS forecast
+               FROM standing WHERE alertname = 'TrancheOverrunForecast') USING (contract, clause, by_values)""",
+)
+
+GPU_HOURS = ReadyView(
+    "gpu_hours",
+    "GPU-hours of each day, delivered, healthy and used, beside what was billed; from quarter-hours: a GPU seen in "
+    "one counts for all of it",
+    {
+        "day": "Day, UTC",
+        "provider": "Supplier, as telemetry names it",
+        "region": "Region, as telemetry names it",
+        "sku": "SKU, as telemetry names it",
+        "delivered": "GPU-hours of GPUs that reported",
+        "healthy": "GPU-hours of those that were never degraded or failed in their quarter of an hour",
+        "used": "GPU-hours of those that were at work in it",
+        "billed_quantity": "ConsumedQuantity of that day's usage charges of the same names",
+        "billed_cost": "BilledCost of them",
+        "currency": "BillingCurrency of them",
+    },
+    """SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, currency
+    FROM (SELECT window_start::DATE AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
+              sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
+          FROM gpu_15m GROUP BY ALL)
+    FULL JOIN (SELECT window_start::DATE AS day, ServiceProviderName AS provider, RegionId AS region, SkuId AS sku,
+              sum(ConsumedQuantity_sum) AS billed_quantity, sum(BilledCost_sum) AS billed_cost,
+              BillingCurrency AS currency
+          FROM billing_1d WHERE ChargeCategory = 'Usage' GROUP BY ALL) USING (day, provider, region, sku)""",
+    frozenset(("gpu", "billing")),
+)
+
+ENERGY_MIX = ReadyView(
+    "energy_mix",
+    "Power, PUE, carbon and renewable share of each site as metered: a row for each quarter of an hour",
+    {
+        "time": "Start of the quarter of an hour, UTC",
+        "provider": "Supplier",
+        "region": "Region",
+        "site": "Site",
+        "it_megawatts": "Mean IT power of its feeds, summed",
+        "facility_megawatts": "Mean power of the whole site",
+        "pue": "facility ÷ IT",
+        "megawatt_hours": "Energy of the whole site in that quarter of an hour",
+        "renewable_ratio": "Share of it from renewable sources",
+        "carbon_gco2e_per_kwh": "Carbon intensity, weighted by power",
+        "carbon_kg": "Carbon of that energy",
+    },
+    """SELECT window_start AS "time", provider, region, site, sum(it_power_watts_mean) / 1e6 AS it_megawatts,
+        sum(facility_power_watts_mean) / 1e6 AS facility_megawatts,
+        sum(facility_power_watts_mean) / nullif(sum(it_power_watts_mean), 0) AS pue,
+        sum(facility_power_watts_mean) / 1e6 / 4 AS megawatt_hours,
+        sum(renewable_ratio_mean * facility_power_watts_mean)
+            / nullif(sum(facility_power_watts_mean) FILTER (renewable_ratio_mean IS NOT NULL), 0) AS renewable_ratio,
+        sum(carbon_gco2e_per_kwh_mean * facility_power_watts_mean)
+            / nullif(sum(facility_power_watts_mean) FILTER (carbon_gco2e_per_kwh_mean IS NOT NULL), 0)
+            AS carbon_gco2e_per_kwh,
+        sum(carbon_gco2e_per_kwh_mean * facility_power_watts_mean) / 4e6 AS carbon_kg
+    FROM energy_15m GROUP BY ALL""",
+    frozenset(("energy",)),
+)
+
+ALERTS_OPEN = ReadyView(
+    "alerts_open",
+    "Every alert that is pending or fires now, whatever its clause",
+    {
+        "severity": "critical, warning, ticket or info",
+        "urgency": "The severity as a number to sort by: 0 is critical",
+        "state": "firing or pending",
+        "alertname": "What is wrong",
+        "contract": "Contract, by its id",
+        "clause": "Clause, by its id",
+        "labels": "All labels, as a JSON object",
+        "about": "The values that it is split by, in words",
+        "active_at": "First instant of the unbroken run of breaches, UTC",
+        "fired_at": "When it fired; NULL while pending",
+        "observed": "What was read",
+        "bound": "What is allowed or promised",
+        "unit": "Unit of both",
+        "window": "Business-critical window that the bound comes from",
+        "summary": "In one line",
+        "text": "The clause in words",
+        "at_risk": "Money, GPUs or megawatts at risk, in words",
+        "risk_per_hour": "What an hour of breach is said to cost, in the contract's currency",
+        "stale": "It fires, but its last reading could not vouch for it",
+        "runbook": "What to do",
+        "contact": "Whom to call",
+        "sql": "The query that gives the number",
+    },
+    """SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
+        CASE WHEN a.fired_at IS NULL THEN 'pending' ELSE 'firing' END AS state, a.alertname, a.contract, a.clause,
+        a.labels, array_to_string([v for v in json_extract_string(a.labels, ['$.topic', '$.provider', '$.region',
+            '$.site', '$.cluster', '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ') AS about,
+        a.active_at, a.fired_at, a.observed, a.bound, a.unit, a."window", a.annotations ->> '$.summary' AS summary,
+        a.annotations ->> '$.text' AS "text", a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour,
+        a.state = 'stale' AS stale, a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
+        a.annotations ->> '$.sql' AS "sql"
+    FROM (SELECT * FROM alerts QUALIFY row_number() OVER (
+              PARTITION BY alertname, contract, clause, json_merge_patch(labels, '{"severity": null}')
+              ORDER BY "time" DESC, fired_at DESC NULLS LAST, resolved_at DESC NULLS LAST) = 1) a
+    LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause
+    WHERE a.state NOT IN ('resolved', 'inactive')""",
+)
+
+DATA_AGE = ReadyView(
+    "data_age",
+    "How old what you see is: the newest of each topic, and when the pipeline last published",
+    {
+        "topic": "Topic",
+        "watermark": "Event time up to which everything is taken in, UTC",
+        "age_seconds": "Seconds from then until now",
+        "published_at": "When the pipeline last said so, UTC",
+        "silent_seconds": "Seconds since it did: above a minute the pipeline is down, or does not publish",
+        "lag": "Records that wait in Kafka",
+    },
+    f"""SELECT topic, arg_max(watermark, "time") AS watermark,
+        epoch({_NOW}) - epoch(arg_max(watermark, "time")) AS age_seconds, max("time") AS published_at,
+        epoch({_NOW}) - epoch(max("time")) AS silent_seconds, arg_max(lag, "time") AS lag
+    FROM health GROUP BY topic""",
+)
+
+ALL = (CAPACITY, POWER, QUEUE_WAIT, SPEND, GPU_HOURS, ENERGY_MIX, ALERTS_OPEN, DATA_AGE)
+
+
+def ready_views(catalog: Catalog) -> Iterator[ReadyView]:
+    """Those whose event types the catalog has."""
+    known = {event.view for event in catalog.types}
+    return (view for view in ALL if view.needs <= known)
