@@ -256,7 +256,7 @@ def answer(at: float) -> httpx.Response:
 
 @pytest.mark.parametrize(
     ("off", "verdict"),
-    [(0.0, "ok"), (0.9, "ok"), (-0.9, "ok"), (30.0, "warn"), (-30.0, "warn"), (300.0, "fail")],
+    [(0.0, "ok"), (0.9, "ok"), (-0.9, "ok"), (-2.9, "ok"), (30.0, "warn"), (-30.0, "warn"), (300.0, "fail")],
 )
 def test_a_date_of_whole_seconds_is_compared_as_such(off: float, verdict: str) -> None:
     [found] = doctor_receivers.date_of("Alertmanager", answer(NOW + off), NOW)
