@@ -88,9 +88,8 @@ def broker(engine: docker.DockerClient) -> Iterator[Broker]:
 
     with Network() as network:
         kafka = DockerContainer(os.environ.get("CONTAINERS_KAFKA", service["image"]), env=environment)
-        kafka.with_network(network).with_network_aliases("kafka").with_bind_ports(
-            "9092/tcp", ("127.0.0.1", port)
-        )  # type: ignore[arg-type]
+        kafka.with_network(network).with_network_aliases("kafka")
+        kafka.ports["9092/tcp"] = ("127.0.0.1", port)  # with_bind_ports would open it to every network
         kafka.with_kwargs(mem_limit=service["mem_limit"], cap_drop=service["cap_drop"], init=True)
         with kafka:
             eventually("Kafka in its container answers", answers)
@@ -122,9 +121,11 @@ def ours(image: str, broker: Broker) -> Iterator[Ours]:
         container = DockerContainer(image, command=list(command), network=broker.network)
         container.with_envs(GIGAWATCH_BOOTSTRAP=broker.inside)
         container.with_kwargs(
-            read_only=service["read_only"], tmpfs={"/tmp": "size=256m,mode=1777"}, cap_drop=service["cap_drop"],
+            read_only=service["read_only"], cap_drop=service["cap_drop"],
             security_opt=service["security_opt"], mem_limit=service["mem_limit"], init=service["init"],
         )  # fmt: skip
+        for place in service["tmpfs"]:
+            container.with_tmpfs_mount(*place.split(":"))
         if contract:
             target = service["environment"]["GIGAWATCH_CONTRACT"]
             container.with_envs(GIGAWATCH_CONTRACT=target)

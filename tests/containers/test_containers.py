@@ -122,8 +122,8 @@ for place in ("/var/lib/gigawatch", "/tmp", "/", "/opt/gigawatch", "/etc", "/usr
 
 
 def test_our_image_is_not_root_and_can_write_to_its_data_and_nowhere_else(image: str) -> None:
-    limits = {"read_only": True, "tmpfs": {"/tmp": "size=16m,mode=1777"}, "cap_drop": ["ALL"]}
-    asked = DockerContainer(image, command=["-c", WRITES]).with_kwargs(entrypoint=["python3"], **limits)
+    asked = DockerContainer(image, command=["-c", WRITES]).with_tmpfs_mount("/tmp", "size=16m,mode=1777")
+    asked.with_kwargs(entrypoint=["python3"], read_only=True, cap_drop=["ALL"])
     with asked:
         assert ended(asked).split() == ["10001", "10001", "/var/lib/gigawatch", "/tmp"]
 
