@@ -356,6 +356,9 @@ def status(
         str | None, typer.Option(help="Kafka to ask for the ends.  [default: the pipeline's own]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="One line, and exit code 1 unless it runs and is well.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """How a pipeline stands: offsets, lag, fates, standing, firing alerts; beside it, or after it has ended.
@@ -370,11 +373,58 @@ def status(
     from pipeline.serve.terminal import status_page, stdout
 
     settings = load_settings(config, data=data, bootstrap=bootstrap)
+    if check:
+        well, line = outside.well(settings.data, time.time())
+        typer.echo(line, err=not well)
+        raise typer.Exit(0 if well else 1)
     found, state = outside.status_now(settings, asked=bootstrap)
     if as_json:
         typer.echo(json.dumps(outside.as_json(found, state), indent=1, ensure_ascii=False))
         return
     stdout().print(status_page(found, [Text(line) for line in outside.head(settings.data, found, state)]))
+
+
+@app.command()
+def doctor(
+    bootstrap: Bootstrap = None,
+    contract: Annotated[
+        Path | None, typer.Option(help="The contract file or directory that is to run.")
+    ] = None,
+    data: Data = None,
+    alertmanager: Annotated[str | None, typer.Option(help="Base URL of an Alertmanager.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="URL that is to get the alerts; it is not called.")
+    ] = None,
+    webhook_token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token for the webhook.")
+    ] = None,
+    grafana: Annotated[str | None, typer.Option(help="Base URL of a Grafana.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")] = False,
+    config: Config = None,
+) -> None:
+    """Is everything there that `run` needs?  Looks, changes nothing; exit code 1 if anything fails.
+
+    Versions, ports, disk, contract, data directory, broker, topics, clock, and those who are called.  It takes
+    the settings of `run`, so that it looks at what will run.
+
+    Example: gigawatch doctor --bootstrap kafka:9092 --contract contracts/ --alertmanager http://127.0.0.1:9093
+    """
+    import json
+
+    from pipeline.serve.doctor import checks, examine
+    from pipeline.serve.findings import as_document, page, worst
+    from pipeline.serve.terminal import stdout
+
+    settings = load_settings(
+        config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
+        webhook_token_file=webhook_token_file,
+    )  # fmt: skip
+    findings = list(examine(checks(settings, grafana)))
+    if as_json:
+        typer.echo(json.dumps(as_document(findings), indent=1, ensure_ascii=False))
+    else:
+        stdout().print(page(findings))
+    raise typer.Exit(1 if worst(findings) == "fail" else 0)
 
 
 @app.command()

@@ -28,7 +28,7 @@ from pipeline.serve.status import head
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
 COMMANDS = (
-    *("demo", "run", "kafka", "simulate", "status", "sql", "topics create", "topics describe"),
+    *("demo", "run", "kafka", "simulate", "status", "doctor", "sql", "topics create", "topics describe"),
     *("contract check", "deadletter list", "deadletter show", "deadletter replay"),
 )
 REPORT = {

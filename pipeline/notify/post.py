@@ -23,8 +23,12 @@ REFUSALS = frozenset({400, 413, 414, 415, 422, 431})
 
 def checked_url(url: str, setting: str) -> str:
     """The URL without a trailing slash.  Raises SettingsError unless it is an absolute http(s) URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port above 65535
+        good = False
+    if not good:
         raise SettingsError(f"{setting}: found {url!r}, expected an address such as http://127.0.0.1:9093")
     return url.rstrip("/")
 

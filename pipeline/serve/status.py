@@ -15,6 +15,8 @@ from pipeline.stream.topics import describe_topics
 
 EXTRA = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
 """What `status --json` says beyond a report."""
+QUIET_AFTER = 30.0
+"""Seconds after which a living pipeline's status, written every two, is too old."""
 
 
 def status_now(settings: Settings, asked: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,6 +46,20 @@ def status_now(settings: Settings, asked: str | None = None) -> tuple[dict[str, 
         "written_at": found["written_at"],
     }
     return found, {**state, "age_s": age, "kafka": kafka}
+
+
+def well(data: Path, now: float) -> tuple[bool, str]:
+    """Whether a pipeline lives on `data` and has said so lately, in a line; for supervisors, so Kafka is not asked.
+
+    `now`: wall clock, epoch seconds.
+    """
+    found, pid = status.read(data), status.writer_of(data)
+    if pid is None:
+        return False, f"{data}: no pipeline runs on it"
+    if found is None or found["pid"] != pid:
+        return True, f"{data}: process {pid} is starting"
+    age = status.age(found, now)
+    return age <= QUIET_AFTER, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
 
 
 def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
