@@ -98,7 +98,6 @@ class Gigawatch:
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
         sys.setswitchinterval(SWITCH_INTERVAL)
-        gc.freeze()
         gc.set_threshold(YOUNG_OBJECTS, 20, 50)
         settings = self.settings
         cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, settings.kafka_client())
