@@ -60,12 +60,15 @@ def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "
     return con
 
 
-def ask(con: DuckDBPyConnection, sql: str) -> Result:
-    """Runs one SELECT.  QueryError says what is wrong with it and which names come nearest."""
+def ask(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Result:
+    """Runs one SELECT.  QueryError says what is wrong with it and which names come nearest.
+
+    `parameters` are bound to its placeholders.
+    """
     _only_a_select(con, sql)
     for attempt in itertools.count(1):
         try:
-            con.execute(sql)
+            con.execute(sql, parameters)
             columns = tuple(str(column[0]) for column in con.description or ())
             ahead = con.fetchmany(ROWS_AHEAD)
             return Result(columns, _rows(con, ahead))

@@ -1,0 +1,134 @@
+"""Who may come in: a file of users with hashed passwords, and a stop for those who guess.
+
+A line is `name:hash`, as MySQL stores a native password: `*` and SHA1(SHA1(password)) in 40 hexadecimal digits.  It
+has no salt, so a short password can be found from its hash: `gigawatch door --new-user` makes a long one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+from pipeline.errors import SettingsError
+
+NONCE = 20
+FAILURES, WITHIN = 5, 60.0
+"""So many failed logins from one address within so many seconds, and it is not listened to until they are over."""
+ADDRESSES = 10_000
+
+
+def read_users(file: Path) -> Mapping[str, bytes]:
+    """Names and hashes.  Raises SettingsError that names the line."""
+    try:
+        if file.stat().st_mode & stat.S_IWOTH:
+            raise SettingsError(f"{file}: anybody may write to it; expected rights such as 600")
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: the users cannot be read ({error}); check path and rights") from error
+    users: dict[str, bytes] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = re.fullmatch(r"([^:\s]{1,32}):\*([0-9A-Fa-f]{40})", line.strip())
+        if found is None:
+            raise SettingsError(
+                f"{file}:{number}: found no user; expected name:*HASH, as `gigawatch door --new-user NAME` prints it"
+            )
+        if found[1] in users:
+            raise SettingsError(
+                f"{file}:{number}: found {found[1]!r} a second time; expected one line for each"
+            )
+        users[found[1]] = bytes.fromhex(found[2])
+    if not users:
+        raise SettingsError(
+            f"{file}: found no user; make one with `gigawatch door --new-user NAME >> {file}`"
+        )
+    return users
+
+
+def new_password() -> str:
+    """A password that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+def entry(name: str, password: str) -> str:
+    """The line of the users file.  Raises SettingsError for a name that cannot be one."""
+    if re.fullmatch(r"[^:\s]{1,32}", name) is None:
+        raise SettingsError(f"--new-user: found {name!r}, expected 1 to 32 characters without colon or space")
+    return f"{name}:*{_stored(password).hex().upper()}"
+
+
+def _stored(password: str) -> bytes:
+    return hashlib.sha1(hashlib.sha1(password.encode()).digest()).digest()
+
+
+def nonce() -> bytes:
+    """What the client mixes into its answer; letters only, for some clients take it for text."""
+    return "".join(
+        secrets.choice("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789") for _ in range(NONCE)
+    ).encode()
+
+
+def proves(answer: bytes, challenge: bytes, stored: bytes) -> bool:
+    """Whether `answer` is SHA1(password) XOR SHA1(challenge + stored): MySQL's native password."""
+    mask = hashlib.sha1(challenge + stored).digest()
+    if len(answer) != len(mask):
+        return False
+    candidate = bytes(a ^ b for a, b in zip(answer, mask, strict=True))
+    return hmac.compare_digest(hashlib.sha1(candidate).digest(), stored)
+
+
+class Doorkeeper:
+    """Lets users in.  Without a file everybody comes in, by any name: that is for the loopback."""
+
+    def __init__(
+        self, users: Mapping[str, bytes] | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._users = users
+        self._clock = clock
+        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+
+    def blocked(self, address: str) -> bool:
+        """Whether too many logins from there have failed of late."""
+        recent = [at for at in self._failures.get(_origin(address), []) if self._clock() - at < WITHIN]
+        return len(recent) >= FAILURES
+
+    def admits(self, name: str, answer: bytes, challenge: bytes, address: str) -> bool:
+        """Whether that is the user's password; an unknown name takes as long as a wrong password."""
+        if self._users is None:
+            return True
+        stored = self._users.get(name)
+        proven = proves(answer, challenge, stored or bytes(20))
+        if stored is not None and proven:
+            return True
+        self._failed(_origin(address))
+        return False
+
+    def _failed(self, origin: str) -> None:
+        times = self._failures.setdefault(origin, [])
+        times.append(self._clock())
+        del times[:-FAILURES]
+        self._failures.move_to_end(origin)
+        if len(self._failures) > ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+def _origin(address: str) -> str:
+    """An address; of IPv6 the 64 bits that one household or machine has for itself."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return (
+        str(IPv6Address(int(ip) >> 64 << 64))
+        if isinstance(ip, IPv6Address) and not ip.ipv4_mapped
+        else address
+    )
