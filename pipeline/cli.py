@@ -421,6 +421,7 @@ def door(
         int, typer.Option(min=1, help="Rows of an answer; one with more is an error.")
     ] = 100_000,
     memory_limit: Annotated[str, typer.Option(help="DuckDB's memory_limit, for all questions.")] = "512MB",
+    temp_limit: Annotated[str, typer.Option(help="Disk that questions may use beyond it.")] = "1GB",
     new_user: Annotated[
         str | None, typer.Option("--new-user", help="Print a line for --users with a new password, and stop.")
     ] = None,
@@ -445,7 +446,7 @@ def door(
     settings = load_settings(config, data=data)
     options = DoorOptions(
         data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
-        users=users, memory_limit=memory_limit, limits=Limits(timeout=timeout, rows=row_limit),
+        users=users, memory_limit=memory_limit, temp_limit=temp_limit, limits=Limits(timeout=timeout, rows=row_limit),
     )  # fmt: skip
     run_door(options, child)
 

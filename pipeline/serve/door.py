@@ -26,7 +26,7 @@ from pipeline import catalog
 from pipeline.errors import SettingsError
 from pipeline.serve.door_asking import LOST, Desk, Limits
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
-from pipeline.serve.door_engine import Engine, limit_memory
+from pipeline.serve.door_engine import Engine, limit_memory, size_of
 from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
 from pipeline.serve.door_login import CAPABILITIES, Entrance
 from pipeline.serve.door_translator import Translator
@@ -60,13 +60,15 @@ class DoorOptions:
 def run_door(options: DoorOptions, child: bool = False) -> None:
     """Serves until SIGINT or SIGTERM, and as a `child` until its standard input ends.  Raises SettingsError, QueryError."""
     entrance = _entrance(options)
+    size_of("--memory-limit", options.memory_limit)
+    size_of("--temp-limit", options.temp_limit)
     with tempfile.TemporaryDirectory(prefix="gigawatch-door-") as folder:
         engine = Engine(
             options.data, catalog.load(options.schemas), Path(folder), memory_limit=options.memory_limit,
             temp_limit=options.temp_limit, threads=options.threads,
         )  # fmt: skip
         try:
-            asyncio.run(_Door(options, entrance, engine).serve(Path(folder), child))
+            asyncio.run(_Door(options, entrance, engine).serve(child))
         finally:
             engine.close()
 
@@ -79,7 +81,7 @@ class _Door:
         self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)
 
-    async def serve(self, folder: Path, child: bool) -> None:
+    async def serve(self, child: bool) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -89,7 +91,7 @@ class _Door:
         server = await self._listen()
         try:
             await self._translator.start()
-            limit_memory(self._options.memory_limit, folder)
+            limit_memory(self._options.memory_limit)
             print(f"{READY}{_address(server)}", flush=True)
             await stop.wait()
         finally:

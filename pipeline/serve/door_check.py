@@ -8,6 +8,7 @@ only what is listed here passes: what a later DuckDB adds is refused until someb
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,8 @@ TABLE_FUNCTIONS = {
 }  # fmt: skip
 """The others read files, settings or secrets, run SQL from a string (`query`), or take raw pointers
 (`arrow_scan`, `pandas_scan`)."""
+_FILE = re.compile(r"[/\\.*?\[:]")
+_OF_ENGINE = re.compile(r"(?i)duckdb_|pragma_|sqlite_|pg_")
 NOT_CALLED = {
     "combine", "create_sort_key", "current_setting", "finalize", "getenv", "getvariable", "pg_sleep", "setseed",
     "sleep_ms", "write_log",
@@ -39,12 +42,12 @@ def check(con: DuckDBPyConnection, sql: str) -> frozenset[str]:
     if len(sql.encode()) > MAX_LENGTH:
         raise QueryError(f"a question of {len(sql.encode()):,} bytes; expected {MAX_LENGTH:,} at most")
     statements = con.extract_statements(sql)
-    kinds = [str(s.type).rpartition(".")[2] for s in statements]
+    kinds = [_kind(s) for s in statements]
     if kinds == ["MULTI"]:
         raise QueryError(
             "a PIVOT without its values needs a type of its own; name them: PIVOT … ON x IN ('a', 'b')"
         )
-    if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
+    if kinds != ["SELECT"]:
         raise QueryError(
             f"found {', '.join(kinds) or 'nothing'}; expected one SELECT: the published history is read-only"
         )
@@ -54,6 +57,13 @@ def check(con: DuckDBPyConnection, sql: str) -> frozenset[str]:
             raise QueryError(f"{fault}; expected one SELECT that reads the views: SHOW TABLES lists them")
         schemas.add(str(node.get("schema_name") or "").lower())
     return frozenset(schemas)
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type).rpartition(".")[2]
+    except ValueError:  # a type that DuckDB has no name for in Python
+        return "a statement without a name"
 
 
 def _parsed(con: DuckDBPyConnection, sql: str) -> Any:
@@ -89,10 +99,23 @@ def _fault(node: dict[str, Any]) -> str | None:
         return f"found {node['info_type']} inside the statement"
     if kind == "SHOW_REF" and node.get("show_type") not in SHOWN:
         return f"found {str(node.get('show_type')).replace('_', ' ')}"
+    if kind == "BASE_TABLE" and (fault := _table_fault(node)):
+        return fault
     if kind == "TABLE_FUNCTION":
         return _function_fault(node.get("function") or {}, of_tables=True)
     if node.get("class") == "FUNCTION":
         return _function_fault(node, of_tables=False)
+    return None
+
+
+def _table_fault(node: dict[str, Any]) -> str | None:
+    """A name in FROM that is a file, or one of DuckDB's own views of files, settings and databases."""
+    path = (node.get("qualified_name") or {}).get("path") or []
+    for name in {str(node.get("table_name") or ""), *map(str, path)}:
+        if _FILE.search(name):
+            return f"found {name!r} in FROM, which is no name of a view"
+        if _OF_ENGINE.match(name) and name.lower() not in TABLE_FUNCTIONS:
+            return f"{name} is not served"
     return None
 
 

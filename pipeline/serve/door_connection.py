@@ -32,6 +32,7 @@ from pipeline.serve.door_errors import (
     NO_STATEMENT,
     NO_THREAD,
     SYNTAX,
+    TOO_LONG,
     UNKNOWN_COMMAND,
     Refused,
     packet,
@@ -42,7 +43,7 @@ from pipeline.serve.door_names import DATABASE
 from pipeline.serve.door_rows import Column, binary_row, text_row
 from pipeline.serve.door_session import DoorSession
 from pipeline.serve.door_translator import Translator
-from pipeline.serve.door_wire import CHUNK, HungUp, Malformed, Wire
+from pipeline.serve.door_wire import CHUNK, HungUp, Malformed, TooLong, Wire
 
 log = structlog.get_logger("door")
 
@@ -110,7 +111,11 @@ class Connection:
             await asyncio.wait_for(self._enter(), LOGIN_SECONDS)
             while True:
                 self._wire.begin_command()
-                data = await self._wire.read()
+                try:
+                    data = await self._wire.read()
+                except TooLong as error:
+                    await self._say(Refused(TOO_LONG, str(error)))
+                    continue
                 if not data or data[0] == Commands.COM_QUIT:
                     return
                 await self._command(data[0], data[1:])
@@ -139,16 +144,13 @@ class Connection:
 
     async def _enter(self) -> None:
         self._welcome(await login(self._wire, self._entrance, self.session.id))
-        self._wire.limit = MAX_LENGTH + 1024
+        self._wire.limit, self._wire.patient = MAX_LENGTH + 1024, True
 
     def _welcome(self, guest: Guest) -> None:
         self._guest, self._capabilities = guest, guest.capabilities
         self._prepared.clear()
         self.session = DoorSession(self.session.id, guest.user, charset=guest.charset)
-        try:
-            self.session.use(guest.database)
-        except QueryError as error:
-            raise Refused(1049, str(error)) from None
+        self.session.use(guest.database)
 
     async def _say_last(self, refused: Refused) -> None:
         with contextlib.suppress(HungUp, TimeoutError):

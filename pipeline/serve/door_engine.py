@@ -96,20 +96,20 @@ class Question:
         self._con.close()
 
 
-def limit_memory(memory_limit: str, folder: Path) -> None:
-    """A hard limit for the address space of this process, over what it has now; files only as large as `temp`.
+def limit_memory(memory_limit: str) -> None:
+    """A hard limit for the address space of this process, over what it has now; and no core dumps of it.
 
     One heap for all threads: glibc reserves 64 MB for each otherwise, which would count.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(-8, 2)
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        limit = in_use + _bytes(memory_limit) + BESIDE_DUCKDB
+        limit = in_use + size_of("--memory-limit", memory_limit) + BESIDE_DUCKDB
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _bytes(size: str) -> int:
+def size_of(option: str, size: str) -> int:
     """`512MB` as bytes, by DuckDB's own reading.  Raises SettingsError."""
     try:
         with duckdb.connect() as con:
@@ -119,7 +119,7 @@ def _bytes(size: str) -> int:
             number, _, unit = str(row[0] if row else "").partition(" ")
             return int(float(number) * scale[unit])
     except (duckdb.Error, KeyError, ValueError) as error:
-        raise SettingsError(f"--memory-limit: found {size!r}, expected a size such as 512MB") from error
+        raise SettingsError(f"{option}: found {size!r}, expected a size such as 512MB") from error
 
 
 def _directories(data: Path, catalog: Catalog) -> list[str]:

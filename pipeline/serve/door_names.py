@@ -16,7 +16,7 @@ VERSION = "8.0.36-gigawatch"
 MACROS = (
     # DATETIME has whole seconds in MySQL, and so has its UNIX_TIMESTAMP.
     "unix_timestamp() AS epoch_ms(current_timestamp) // 1000, (x) AS epoch_us(x::TIMESTAMP) // 1000000",
-    "from_unixtime(x) AS make_timestamp((x * 1000000)::BIGINT)",
+    "from_unixtime(x) AS make_timestamp((x::DOUBLE * 1000000)::BIGINT)",
     # DIV drops the fraction also of numbers that have one; DuckDB's // divides those exactly.
     "mysql_div(a, b) AS (a - a % b) // b",
     "curdate() AS current_date",

@@ -13,6 +13,7 @@ from typing import Any
 from mysql_mimic.charset import CharacterSet
 
 from pipeline.errors import QueryError
+from pipeline.serve.door_errors import NO_DATABASE, Refused
 from pipeline.serve.door_names import DATABASE, VERSION
 
 SQL_MODE = "ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT"
@@ -48,9 +49,11 @@ class DoorSession:
         return {"id": self.id, "user": self.user, "database": self.database, "variables": self.variables}
 
     def use(self, database: str) -> None:
-        """The database that names without one belong to.  Raises QueryError."""
+        """The database that names without one belong to.  Raises Refused."""
         if database.lower() not in DATABASES:
-            raise QueryError(f"Unknown database {database!r}; expected {DATABASE} or information_schema")
+            raise Refused(
+                NO_DATABASE, f"Unknown database {database!r}; expected {DATABASE} or information_schema"
+            )
         self.database = database.lower() or DATABASE
 
     def assign(self, wishes: Mapping[str, Any]) -> None:

@@ -176,11 +176,24 @@ def _from_unixtime(node: exp.Expr) -> exp.Expr:
     return exp.TimeToStr(this=at, format=form) if form else at
 
 
+def _moved(node: exp.Binary) -> exp.Expr:
+    """A text that is moved by an interval is a time."""
+    if (
+        isinstance(node.expression, exp.Interval)
+        and isinstance(node.this, exp.Literal)
+        and node.this.is_string
+    ):
+        node.this.replace(exp.cast(node.this.copy(), exp.DataType.Type.TIMESTAMP))
+    return node
+
+
 _CHANGES: dict[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     exp.IntDiv: lambda node: exp.Anonymous(
         this="mysql_div", expressions=[_bare(node.this), _bare(node.expression)]
     ),
     exp.UnixToTime: _from_unixtime,
+    exp.Add: _moved,
+    exp.Sub: _moved,
     exp.Introducer: lambda node: node.expression,
     exp.Collate: lambda node: node.this,
     exp.National: lambda node: exp.Literal.string(node.name),
@@ -234,9 +247,11 @@ def _assignments(tree: exp.Set, session: Session) -> Meaning:
             found["names"] = "utf8mb4" if name == "default" else name
         elif kind != "TRANSACTION":
             name, value = _assignment(item.this, session)
-            if name is None:
-                return _error(UNSUPPORTED, f"{value} is not served; expected a variable of the session")
-            found[name] = value
+            if name in {None, "password", "role"}:
+                return _error(
+                    UNSUPPORTED, f"{name or value} is not served; expected a variable of the session"
+                )
+            found[str(name)] = value
     return {"set": found}
 
 
@@ -252,6 +267,8 @@ def _assignment(assignment: exp.Expr | None, session: Session) -> tuple[str | No
         return left.name.lower(), session["variables"].get(right.name.lower())
     if isinstance(right, exp.Null) or right.name.upper() == "DEFAULT":
         return left.name.lower(), None
+    if isinstance(right, exp.Literal) and not right.is_string:
+        return left.name.lower(), int(right.name) if right.name.isdigit() else float(right.name)
     if isinstance(right, exp.Boolean):
         return left.name.lower(), int(right.this)
     return left.name.lower(), {"ON": 1, "OFF": 0}.get(right.name.upper(), right.name)

@@ -25,6 +25,10 @@ class Malformed(Exception):
     """The client does not speak the protocol, or sends more than it may."""
 
 
+class TooLong(Exception):
+    """The client has sent a packet of more bytes than it may; the next one can be read."""
+
+
 class Wire:
     """Packets in and out.  `limit`: the bytes that a packet from the client may have."""
 
@@ -34,6 +38,8 @@ class Wire:
         self._tls: _Tls | None = None
         self._sequence = 0
         self.limit = limit
+        self.patient = False
+        """Whether a packet that is too long is let by; not for strangers."""
 
     @property
     def peer(self) -> str:
@@ -54,12 +60,21 @@ class Wire:
             size, sequence = int.from_bytes(header[:3], "little"), header[3]
             if sequence != self._sequence % 256:
                 raise Malformed(f"packet {sequence}, expected {self._sequence % 256}")
-            if len(packet) + size > self.limit:
-                raise Malformed(f"a packet of more than {self.limit:,} bytes")
             self._sequence += 1
+            if len(packet) + size > self.limit:
+                await self._too_long(size)
             packet += await self._exactly(size)
             if size < MAX_PACKET:
                 return bytes(packet)
+
+    async def _too_long(self, size: int) -> None:
+        """Raises TooLong once what was announced has gone by, for a client listens only when it has sent it all."""
+        text = f"a packet of more than {self.limit:,} bytes"
+        if not self.patient or size == MAX_PACKET:
+            raise Malformed(text)
+        while size:
+            size -= len(await self._exactly(min(size, CHUNK)))
+        raise TooLong(text)
 
     def begin_command(self) -> None:
         """The next packet starts a new exchange."""
@@ -96,6 +111,8 @@ class Wire:
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """The server's side of a TLS handshake.  What has arrived already belongs to it."""
         tls = _Tls(context)
+        tls.incoming.write(bytes(self._plain))
+        self._plain.clear()
         while not tls.shaken():
             self._writer.write(tls.outgoing.read())
             await self._writer.drain()
