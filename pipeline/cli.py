@@ -440,6 +440,9 @@ def door(
         typer.echo(f"password of {new_user}: {password} (it is shown this once)", err=True)
         typer.echo(line)
         return
+    # Read when DuckDB is loaded: its allocator otherwise keeps every address that it ever had, and after a few large
+    # questions the door's limit of address space was used up by memory that nobody used.
+    os.environ["DUCKDB_JE_MALLOC_CONF"] = "retain:false"
     from pipeline.serve.door import DoorOptions, run_door
     from pipeline.serve.door_asking import Limits
 

@@ -87,9 +87,11 @@ def _rows(con: DuckDBPyConnection, ahead: list[Row]) -> Iterator[Row]:
         try:
             ahead = con.fetchmany(ROWS_AHEAD)
         except duckdb.Error as error:
-            raise QueryError(
-                f"the history changed while it was read: ask again, or for less ({_first_line(error)})"
-            ) from error
+            gone = isinstance(error, duckdb.IOException) and _VANISHED.search(str(error))
+            words = (
+                "the history changed while it was read: ask again, or for less" if gone else "ended midway"
+            )
+            raise QueryError(f"{words} ({_first_line(error)})") from error
 
 
 def _only_a_select(con: DuckDBPyConnection, sql: str) -> None:

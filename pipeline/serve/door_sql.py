@@ -187,12 +187,23 @@ def _moved(node: exp.Binary) -> exp.Expr:
     return node
 
 
+def _apart(node: exp.Func) -> exp.Expr:
+    """Texts between which a span is taken are times."""
+    for name in ("this", "expression"):
+        side = node.args.get(name)
+        if isinstance(side, exp.Literal) and side.is_string:
+            node.set(name, exp.cast(side.copy(), exp.DataType.Type.TIMESTAMP))
+    return node
+
+
 _CHANGES: dict[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     exp.IntDiv: lambda node: exp.Anonymous(
         this="mysql_div", expressions=[_bare(node.this), _bare(node.expression)]
     ),
     exp.UnixToTime: _from_unixtime,
     exp.Add: _moved,
+    exp.DateDiff: _apart,
+    exp.TimestampDiff: _apart,
     exp.Sub: _moved,
     exp.Introducer: lambda node: node.expression,
     exp.Collate: lambda node: node.this,

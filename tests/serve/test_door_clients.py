@@ -178,7 +178,8 @@ def test_a_file_that_is_replaced_while_it_is_read_does_not_matter(
             unnamed.rename(names[1])
             names[0].unlink()
             names.reverse()
-        if not file.exists():
+            stop.wait(0.02)
+        if not file.exists():  # it goes by the other name
             names[0].rename(file)
 
     worker = threading.Thread(target=replace)
