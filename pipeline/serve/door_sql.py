@@ -187,6 +187,13 @@ def _moved(node: exp.Binary) -> exp.Expr:
     return node
 
 
+def _dated(node: exp.Func) -> exp.Expr:
+    """DATE_ADD and DATE_SUB as sums: sqlglot takes their texts for days, and drops the time of day."""
+    span = exp.Interval(this=node.expression, unit=node.args.get("unit"))
+    kind = exp.Sub if isinstance(node, exp.DateSub) else exp.Add
+    return exp.Paren(this=_moved(kind(this=node.this, expression=span)))
+
+
 def _apart(node: exp.Func) -> exp.Expr:
     """Texts between which a span is taken are times."""
     for name in ("this", "expression"):
@@ -202,6 +209,8 @@ _CHANGES: dict[type[exp.Expr], Callable[[Any], exp.Expr]] = {
     ),
     exp.UnixToTime: _from_unixtime,
     exp.Add: _moved,
+    exp.DateAdd: _dated,
+    exp.DateSub: _dated,
     exp.DateDiff: _apart,
     exp.TimestampDiff: _apart,
     exp.Sub: _moved,

@@ -233,7 +233,7 @@ def test_what_the_bombs_took_is_given_back(door: Door, ask: Ask) -> None:
         "WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT max(i) FROM r",
         "SELECT max(md5(i::VARCHAR)) FROM range(100000000000) t(i)",
         "SELECT sum(x) FROM (SELECT unnest(range(100000)) AS x FROM range(100000000))",
-        "SELECT regexp_replace(repeat('a', 1000), '(a*)*b', 'c') FROM range(100000000)",
+        "SELECT max(regexp_replace(repeat('a', 1000) || i, '(a*)*b', 'c')) FROM range(100000000) t(i)",
         "SELECT i FROM range(1000000000000) t(i) WHERE hash(i) = 1",
     ],
 )
@@ -268,7 +268,7 @@ def assert_idle(door: Door) -> None:
         "SELECT 1 DIV " + "~" * 20000 + "1",
         "SHOW TABLES WHERE " + "NOT " * 10000 + "1",
         "SELECT " + "CASE WHEN 1 THEN " * 2000 + "1" + " END" * 2000 + " DIV 1",
-        "SELECT 1" + " UNION ALL SELECT 1" * 3000 + " DIV",
+        "SELECT 1" + " UNION ALL SELECT 1" * 3000 + " DIV 1 FROM",
         "SET x = " + "(" * 10000,
         "SELECT '" + "?" * 60000 + "' DIV 1 FROM",
     ],
