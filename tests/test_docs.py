@@ -196,7 +196,7 @@ def test_a_passed_through_setting_is_explained_here_and_every_other_one_in_the_c
 
 Command = list[str]
 
-FOREIGN = {"pip", "git", "cd", ".", "amtool", "export", "python", "curl"}
+FOREIGN = {"pip", "git", "cd", ".", "amtool", "mysql", "export", "python", "curl"}
 """Commands of others that a document may name."""
 
 
