@@ -414,7 +414,7 @@ def door(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to offer TLS with.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     users: Annotated[
-        Path | None, typer.Option(help="Who may come in: lines of name:*HASH, as --new-user prints them.")
+        Path | None, typer.Option(help="File of those who may come in; --new-user makes its lines.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a question may take.")] = 60.0,
     row_limit: Annotated[
@@ -423,7 +423,8 @@ def door(
     memory_limit: Annotated[str, typer.Option(help="DuckDB's memory_limit, for all questions.")] = "512MB",
     temp_limit: Annotated[str, typer.Option(help="Disk that questions may use beyond it.")] = "1GB",
     new_user: Annotated[
-        str | None, typer.Option("--new-user", help="Print a line for --users with a new password, and stop.")
+        str | None,
+        typer.Option("--new-user", help="Add this user to --users, print the new password, and stop."),
     ] = None,
     child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
     config: Config = None,
@@ -433,12 +434,9 @@ def door(
     Example: gigawatch door --data gigawatch-demo --port 3306
     """
     if new_user is not None:
-        from pipeline.serve.door_users import entry, new_password
+        from pipeline.serve.door_users import add_user
 
-        password = new_password()
-        line = entry(new_user, password)
-        typer.echo(f"password of {new_user}: {password} (it is shown this once)", err=True)
-        typer.echo(line)
+        typer.echo(f"password of {new_user}, shown this once: {add_user(users, new_user)}")
         return
     # Read when DuckDB is loaded: its allocator otherwise keeps every address that it ever had, and after a few large
     # questions the door's limit of address space was used up by memory that nobody used.

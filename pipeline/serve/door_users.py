@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import stat
@@ -40,7 +41,7 @@ def read_users(file: Path) -> Mapping[str, bytes]:
         found = re.fullmatch(r"([^:\s]{1,32}):\*([0-9A-Fa-f]{40})", line.strip())
         if found is None:
             raise SettingsError(
-                f"{file}:{number}: found no user; expected name:*HASH, as `gigawatch door --new-user NAME` prints it"
+                f"{file}:{number}: found no user; expected name:*HASH, as `gigawatch door --users FILE --new-user NAME` writes it"
             )
         if found[1] in users:
             raise SettingsError(
@@ -49,14 +50,30 @@ def read_users(file: Path) -> Mapping[str, bytes]:
         users[found[1]] = bytes.fromhex(found[2])
     if not users:
         raise SettingsError(
-            f"{file}: found no user; make one with `gigawatch door --new-user NAME >> {file}`"
+            f"{file}: found no user; make one with `gigawatch door --users {file} --new-user NAME`"
         )
     return users
 
 
-def new_password() -> str:
-    """A password that nobody guesses."""
-    return secrets.token_urlsafe(24)
+def add_user(file: Path | None, name: str) -> str:
+    """Adds a line to the file, which is made for its owner alone if it is not there; the password, of 24 random bytes.
+
+    Raises SettingsError.
+    """
+    if file is None:
+        raise SettingsError("--new-user: found no --users, expected the file that the user is to be added to")
+    password = secrets.token_urlsafe(24)
+    line = entry(name, password)
+    if file.exists() and file.stat().st_size and name in read_users(file):
+        raise SettingsError(f"{file}: {name!r} is a user already; take the line out to give a new password")
+    try:
+        with open(
+            os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8"
+        ) as lines:
+            lines.write(f"{line}\n")
+    except OSError as error:
+        raise SettingsError(f"{file}: the user cannot be written ({error}); check path and rights") from error
+    return password
 
 
 def entry(name: str, password: str) -> str:

@@ -124,11 +124,8 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
     file, passwords = tmp_path_factory.mktemp("users") / "users", {}
     for name in ("alice", "bob"):
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "pipeline.cli", "door", "--new-user", name],
+            [sys.executable, "-P", "-m", "pipeline.cli", "door", "--users", str(file), "--new-user", name],
             cwd=ROOT, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        passwords[name] = done.stderr.split(": ")[1].split(" ")[0]
-        with file.open("a") as lines:
-            lines.write(done.stdout)
-    file.chmod(0o600)
+        passwords[name] = done.stdout.split(": ")[1].strip()
     return file, passwords

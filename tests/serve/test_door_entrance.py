@@ -22,7 +22,7 @@ import pytest
 from pipeline.errors import SettingsError
 from pipeline.serve.door import DoorOptions, run_door
 from pipeline.serve.door_child import Door
-from pipeline.serve.door_users import FAILURES, WITHIN, Doorkeeper, entry, proves, read_users
+from pipeline.serve.door_users import FAILURES, WITHIN, Doorkeeper, add_user, entry, proves, read_users
 
 Call = Callable[..., pymysql.Connection]
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,6 +223,16 @@ def test_a_users_file_that_anybody_can_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "users").chmod(0o666)
     with pytest.raises(SettingsError, match="anybody may write to it"):
         read_users(tmp_path / "users")
+
+
+def test_a_user_is_added_once_to_a_file_of_its_owner_alone(users: Any) -> None:
+    file, _ = users
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert set(read_users(file)) == {"alice", "bob"}
+    with pytest.raises(SettingsError, match="'bob' is a user already"):
+        add_user(file, "bob")
+    with pytest.raises(SettingsError, match="found no --users"):
+        add_user(None, "eve")
 
 
 def test_an_entry_is_what_mysql_stores() -> None:
