@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import os
 import resource
 import sys
 import threading
@@ -42,6 +43,7 @@ class Engine:
     ) -> None:
         if not data.is_dir():
             raise QueryError(f"{data}: no such data directory; give the --data of a pipeline")
+        data, folder = data.resolve(), folder.resolve()
         file = folder / f"{DATABASE}.duckdb"
         with duckdb.connect(str(file)) as con:
             con.execute(views_sql(data, catalog))
@@ -125,8 +127,9 @@ def size_of(option: str, size: str) -> int:
 def _directories(data: Path, catalog: Catalog) -> list[str]:
     """Roots of the published files, also as a glob writes them when a name has glob characters."""
     roots = sorted({table.root.partition("/")[0] for table in published_tables(catalog)})
-    plain = [f"{data.absolute() / root}/" for root in roots]
-    return sorted({*plain, *(pattern(data, f"{root}/") for root in roots)})
+    # Through links, as DuckDB itself goes: a history may lie on another disk.
+    plain = [f"{os.path.realpath(data / root)}/" for root in roots]
+    return sorted({*plain, *(f"{os.path.realpath(pattern(data, root))}/" for root in roots)})
 
 
 def _lock_down(

@@ -387,6 +387,21 @@ def test_a_locked_duckdb_that_reads_back_otherwise_is_not_served(tmp_path: Path,
         )
 
 
+@pytest.mark.parametrize("name", ["plain", "all [of] it *", "it's"])
+def test_a_history_behind_links_and_odd_names_is_served(tmp_path: Path, published: Path, name: str) -> None:
+    real, data, home = tmp_path / "real" / name, tmp_path / f"link {name}", tmp_path / "door"
+    real.mkdir(parents=True)
+    home.mkdir()
+    for part in published.iterdir():
+        (real / part.name).symlink_to(part)
+    data.symlink_to(real)
+    made = door_engine.Engine(data, load(), home, memory_limit="100MB", temp_limit="1GB", threads=1)
+    question = made.question()
+    question.begin("SELECT (SELECT count(*) FROM gpu), (SELECT sum(samples) FROM gpu_1h)")
+    assert question.more() == [(240, 240)]
+    made.close()
+
+
 @pytest.fixture(scope="module")
 def engine(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[door_engine.Engine]:
     made = door_engine.Engine(
