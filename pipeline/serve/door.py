@@ -16,6 +16,7 @@ import ssl
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipeline.serve.door_asking import LOST, Desk, Limits
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
 from pipeline.serve.door_engine import Engine, limit_memory, size_of
 from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
+from pipeline.serve.door_fence import fence
 from pipeline.serve.door_login import CAPABILITIES, Entrance
 from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_users import Doorkeeper, read_users
@@ -62,21 +64,36 @@ def run_door(options: DoorOptions, child: bool = False) -> None:
     entrance = _entrance(options)
     size_of("--memory-limit", options.memory_limit)
     size_of("--temp-limit", options.temp_limit)
-    with tempfile.TemporaryDirectory(prefix="gigawatch-door-") as folder:
-        engine = Engine(
-            options.data, catalog.load(options.schemas), Path(folder), memory_limit=options.memory_limit,
-            temp_limit=options.temp_limit, threads=options.threads,
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="gigawatch-door-") as name:
+        folder = Path(name).resolve()
+        engine = _fenced_engine(options, folder)
         try:
-            asyncio.run(_Door(options, entrance, engine).serve(child))
+            asyncio.run(_Door(options, entrance, engine, folder).serve(child))
         finally:
             engine.close()
 
 
+def _fenced_engine(options: DoorOptions, folder: Path) -> Engine:
+    """The engine, made by a thread that may write below `folder` only; so are DuckDB's own threads."""
+
+    def make() -> Engine:
+        if not fence(folder):
+            log.warning(
+                "this system has no Landlock: the published files are kept by the check and DuckDB's settings"
+            )
+        return Engine(
+            options.data, catalog.load(options.schemas), folder, memory_limit=options.memory_limit,
+            temp_limit=options.temp_limit, threads=options.threads,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as one:
+        return one.submit(make).result()
+
+
 class _Door:
-    def __init__(self, options: DoorOptions, entrance: Entrance, engine: Engine) -> None:
+    def __init__(self, options: DoorOptions, entrance: Entrance, engine: Engine, folder: Path) -> None:
         self._options, self._entrance = options, entrance
-        self._desk = Desk(engine, options.limits)
+        self._desk = Desk(engine, options.limits, lambda: fence(folder))
         self._translator = Translator()
         self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)

@@ -126,11 +126,12 @@ class Asking:
 class Desk:
     """Takes questions from every connection."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, fenced: Callable[[], object]) -> None:
+        """`fenced`: what each thread that questions run on does first."""
         self.limits = limits
         self._engine = engine
         self._places = asyncio.Semaphore(limits.running)
-        self._pool = ThreadPoolExecutor(limits.running, "question")
+        self._pool = ThreadPoolExecutor(limits.running, "question", fenced)
 
     def asking(self, timeout: float | None = None) -> Asking:
         """A question that has no place yet.  `timeout`: seconds, if less than the limit's."""

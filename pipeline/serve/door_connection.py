@@ -304,10 +304,9 @@ class Connection:
         self._put_columns(columns)
         while batch:
             left = min(limit, limit if wanted is None else wanted) - sent
-            for row in batch[:left]:
-                self._wire.put(row)
-                if self._wire.waiting > CHUNK:
-                    await self._flush(asking)
+            self._wire.put_rows(batch[:left])
+            if self._wire.waiting > CHUNK:
+                await self._flush(asking)
             sent += min(left, len(batch))
             if len(batch) > left:
                 if wanted is not None and wanted <= limit:

@@ -120,11 +120,20 @@ def _json(value: Any) -> str:
 
 
 def _bytes(value: Any, codec: str) -> bytes:
+    kind = type(value)
+    if kind is str:
+        return value.encode(codec, "replace")  # type: ignore[no-any-return]
+    if kind is int or kind is float:
+        return str(value).encode()
     return bytes(value) if isinstance(value, bytes | bytearray) else text(value).encode(codec, "replace")
 
 
 def _sized(value: bytes) -> bytes:
-    return bytes(uint_len(len(value))) + value
+    size = len(value)
+    return _SIZES[size] + value if size < 251 else bytes(uint_len(size)) + value
+
+
+_SIZES = [bytes([size]) for size in range(251)]
 
 
 def _utc(value: datetime) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 MAX_PACKET = 0xFFFFFF
@@ -88,6 +89,20 @@ class Wire:
             self._sequence += 1
             if len(part) < MAX_PACKET:
                 return
+
+    def put_rows(self, rows: Sequence[bytes]) -> None:
+        """Many short packets."""
+        out, sequence = self._out, self._sequence
+        for row in rows:
+            if (size := len(row)) >= MAX_PACKET:
+                self._sequence = sequence
+                self.put(row)
+                sequence = self._sequence
+                continue
+            out += (size | (sequence & 0xFF) << 24).to_bytes(4, "little")
+            out += row
+            sequence += 1
+        self._sequence = sequence
 
     @property
     def waiting(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pymysql
 import pytest
 
 from pipeline.catalog import load
-from pipeline.serve import door_check, door_engine
+from pipeline.serve import door_asking, door_check, door_engine, door_fence
 from pipeline.serve.door_child import Door
 
 Ask = Callable[..., list[tuple[Any, ...]]]
@@ -385,6 +388,65 @@ def test_a_locked_duckdb_that_reads_back_otherwise_is_not_served(tmp_path: Path,
         door_engine.Engine(
             tmp_path / "data", load(), tmp_path / "door", memory_limit="100MB", temp_limit="1GB", threads=1
         )
+
+
+@pytest.fixture(scope="module")
+def landlock(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips where the kernel has no Landlock; a thread that has been fenced in stays so, so it is one of its own."""
+    with ThreadPoolExecutor(1) as one:
+        if not one.submit(door_fence.fence, tmp_path_factory.mktemp("fence")).result():
+            pytest.skip("needs a Linux kernel with Landlock")
+
+
+def test_behind_check_and_settings_the_kernel_keeps_the_files(
+    landlock: None, published: Path, tmp_path: Path, checksums: Callable[[], dict[str, str]]
+) -> None:
+    """An open DuckDB, made where questions run, asked for the worst."""
+    before = checksums()
+    file = next(published.glob("history/telemetry.gpu/*/*/*.parquet"))
+
+    def attempt() -> list[str]:
+        assert door_fence.fence(tmp_path)
+        con, failed = duckdb.connect(), []
+        for sql in (f"COPY (SELECT 1) TO '{file}'", f"COPY (SELECT 1) TO '{file.parent}/new.parquet'",
+                    f"EXPORT DATABASE '{published}/history/x'", f"ATTACH '{published}/x.duckdb' AS x"):  # fmt: skip
+            with pytest.raises(duckdb.Error) as raised:
+                con.execute(sql)
+            failed.append(str(raised.value))
+        for work in (
+            file.unlink,
+            lambda: file.open("ab"),
+            lambda: os.truncate(file, 1),
+            lambda: file.rename(tmp_path / "x"),
+        ):
+            with pytest.raises(OSError):
+                work()
+        con.execute(f"COPY (SELECT 1) TO '{tmp_path}/ours.parquet'")
+        assert con.execute(f"SELECT count(*) FROM '{file}'").fetchone() == (240,)
+        return failed
+
+    with ThreadPoolExecutor(1) as one:
+        assert len(one.submit(attempt).result()) == 4
+    assert checksums() == before
+    (tmp_path.parent / f"{tmp_path.name}-outside").touch()
+
+
+async def desk_thread_writes(engine: door_engine.Engine, folder: Path, outside: Path) -> None:
+    desk = door_asking.Desk(engine, door_asking.Limits(), lambda: door_fence.fence(folder))
+    asking = desk.asking()
+    async with desk.place(asking):
+        with pytest.raises(PermissionError):
+            await asking.step(lambda: outside.write_text("x"))
+        await asking.step(lambda: (folder / "inside").write_text("x"))
+    desk.close()
+
+
+def test_the_threads_that_questions_run_on_are_fenced_in(
+    landlock: None, engine: door_engine.Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    asyncio.run(desk_thread_writes(engine, tmp_path / "folder", tmp_path / "outside"))
+    assert not (tmp_path / "outside").exists()
 
 
 @pytest.mark.parametrize("name", ["plain", "all [of] it *", "it's"])
