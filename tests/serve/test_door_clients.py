@@ -357,6 +357,30 @@ def test_the_mysql_command_comes_in_with_password_and_tls(
     assert mysql(door, "-u", "alice", "-pwrong", "-e", "SELECT 1").returncode == 1
 
 
+def test_a_client_that_knows_only_caching_sha2_comes_in(
+    open_door: Callable[..., Door], door: Door, users: Any, tmp_path: Path
+) -> None:
+    file, passwords = users
+    old = tmp_path / "old"
+    old.write_text("".join(line.rpartition(":")[0] + "\n" for line in file.read_text().splitlines()))
+    asked = [
+        "--default-auth=caching_sha2_password",
+        "--batch",
+        "--skip-column-names",
+        "-e",
+        "SELECT current_user()",
+    ]
+    for users_file in (file, old):  # the old one has native passwords only: the client is asked to use that
+        guarded = open_door("--users", str(users_file))
+        done = mysql(guarded, "-u", "alice", f"-p{passwords['alice']}", *asked)
+        assert done.stdout == "alice@%\n", done.stderr
+        for wrong in ("-pwrong", f"-p{passwords['bob']}"):
+            assert "Access denied" in mysql(guarded, "-u", "alice", wrong, *asked).stderr
+        assert "Access denied" in mysql(guarded, "-u", "alice", *asked).stderr
+    assert mysql(door, *asked).stdout == "noc@%\n"
+    assert mysql(door, "-pany", *asked).stdout == "noc@%\n"
+
+
 # ---------------------------------------------------------------------------------------- Grafana's driver, in Go
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -22,7 +23,16 @@ import pytest
 from pipeline.errors import SettingsError
 from pipeline.serve.door import DoorOptions, run_door
 from pipeline.serve.door_child import Door
-from pipeline.serve.door_users import FAILURES, WITHIN, Doorkeeper, add_user, entry, proves, read_users
+from pipeline.serve.door_users import (
+    FAILURES,
+    WITHIN,
+    Doorkeeper,
+    Secret,
+    add_user,
+    entry,
+    proves,
+    read_users,
+)
 
 Call = Callable[..., pymysql.Connection]
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +101,7 @@ def test_who_guesses_passwords_is_not_listened_to_for_a_while(
 
 def test_a_block_ends_by_itself_and_is_for_one_address() -> None:
     now = [0.0]
-    keeper = Doorkeeper({"alice": bytes(20)}, clock=lambda: now[0])
+    keeper = Doorkeeper({"alice": Secret(bytes(20), None)}, clock=lambda: now[0])
     for _ in range(FAILURES):
         assert not keeper.blocked("2001:db8::1")
         assert not keeper.admits("alice", b"", b"x" * 20, "2001:db8::1")
@@ -207,7 +217,7 @@ def test_a_port_that_is_taken_is_named(published: Path, door: Door) -> None:
     ("text", "message"),
     [
         ("", "found no user; make one"),
-        ("alice\n", r"users:1: found no user; expected name:\*HASH"),
+        ("alice\n", r"users:1: found no user; expected name:\*HASH:HASH"),
         ("# staff\nalice:secret\n", r"users:2: found no user"),
         ("a:*" + "0" * 40 + "\na:*" + "1" * 40, r"users:2: found 'a' a second time"),
     ],
@@ -237,8 +247,11 @@ def test_a_user_is_added_once_to_a_file_of_its_owner_alone(users: Any) -> None:
 
 def test_an_entry_is_what_mysql_stores() -> None:
     # SELECT PASSWORD('mypass'), from MySQL's manual.
-    assert entry("root", "mypass") == "root:*6C8989366EAF75BB670AD8EA7A7FC1176A95CEF4"
-    assert not proves(b"", b"n" * 20, bytes(20))
+    native, _, sha2 = entry("root", "mypass").partition("root:*")[2].partition(":")
+    assert native == "6C8989366EAF75BB670AD8EA7A7FC1176A95CEF4"
+    assert bytes.fromhex(sha2) == hashlib.sha256(hashlib.sha256(b"mypass").digest()).digest()
+    assert not proves(b"", b"n" * 20, bytes(20), False)
+    assert not proves(b"", b"n" * 20, bytes(32), True)
     with pytest.raises(SettingsError, match="expected 1 to 32 characters"):
         entry("a:b", "x")
 
