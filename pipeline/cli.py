@@ -422,6 +422,9 @@ def door(
     ] = 100_000,
     memory_limit: Annotated[str, typer.Option(help="DuckDB's memory_limit, for all questions.")] = "512MB",
     temp_limit: Annotated[str, typer.Option(help="Disk that questions may use beyond it.")] = "1GB",
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
     new_user: Annotated[
         str | None,
         typer.Option("--new-user", help="Add this user to --users, print the new password, and stop."),
@@ -444,7 +447,7 @@ def door(
     from pipeline.serve.door import DoorOptions, run_door
     from pipeline.serve.door_asking import Limits
 
-    settings = load_settings(config, data=data)
+    settings = load_settings(config, data=data, schemas=schemas)
     options = DoorOptions(
         data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
         users=users, memory_limit=memory_limit, temp_limit=temp_limit, limits=Limits(timeout=timeout, rows=row_limit),

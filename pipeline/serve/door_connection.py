@@ -1,4 +1,7 @@
-"""One client: its commands in order, each answered or refused; one question at a time, ended when it hangs up."""
+"""One client: its commands in order, each answered or refused; one question at a time, ended when it hangs up.
+
+Longer than other files because a command is a few lines and there are many.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -22,14 +24,13 @@ from mysql_mimic.types import Capabilities, Commands
 
 from pipeline.errors import QueryError
 from pipeline.ledger.views import quoted
-from pipeline.serve import door_parameters
 from pipeline.serve.door_asking import INTERRUPTED, LOST, Asking, Desk, Stopped, too_many_rows
 from pipeline.serve.door_check import MAX_LENGTH
 from pipeline.serve.door_engine import NOT_MYSQLS
 from pipeline.serve.door_errors import (
+    BLOCKED,
     DENIED,
     NO_FUNCTION,
-    NO_STATEMENT,
     NO_THREAD,
     SYNTAX,
     TOO_LONG,
@@ -40,6 +41,7 @@ from pipeline.serve.door_errors import (
 )
 from pipeline.serve.door_login import STATUS, Entrance, Guest, change_user, login, ok
 from pipeline.serve.door_names import DATABASE
+from pipeline.serve.door_prepared import PreparedStatements
 from pipeline.serve.door_rows import Column, binary_row, text_row
 from pipeline.serve.door_session import DoorSession
 from pipeline.serve.door_translator import Translator
@@ -49,8 +51,6 @@ log = structlog.get_logger("door")
 
 LOGIN_SECONDS = 10.0
 LOGIN_BYTES = 16 * 1024
-STATEMENTS = 1000
-"""Prepared statements that one connection may have open."""
 _FIRST = re.compile(r"^(?:\s+|--[^\n]*\n|#[^\n]*\n|/\*[^!].*?\*/|\()*(\w+|/\*!)", re.DOTALL)
 _OWN = {
     "SET",
@@ -74,16 +74,6 @@ _OF_SESSION = re.compile(
 """In a question: what only the session knows, or a catalog that DuckDB has in another form."""
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A prepared statement of one connection."""
-
-    sql: str
-    count: int
-    kinds: Sequence[door_parameters.Kind] = ()
-    long_data: dict[int, bytes] = field(default_factory=dict)
-
-
 class Connection:
     """One client, from its greeting to its end.  `others`: everybody who is connected, by number."""
 
@@ -101,8 +91,7 @@ class Connection:
         self._capabilities = Capabilities.CLIENT_PROTOCOL_41
         self._guest: Guest | None = None
         self._asking: Asking | None = None
-        self._prepared: dict[int, Prepared] = {}
-        self._last_statement = 0
+        self._prepared = PreparedStatements()
         self.session = DoorSession(number)
 
     async def serve(self) -> None:
@@ -120,10 +109,13 @@ class Connection:
                     return
                 await self._command(data[0], data[1:])
         except Refused as refused:
-            log.info("refused", peer=self._wire.peer, user=self.session.user, why=refused.text)
+            if (
+                refused.code != BLOCKED
+            ):  # or whoever is not listened to would fill the disk with lines about it
+                log.info("refused", peer=self._wire.peer, why=refused.text)
             await self._say_last(refused)
         except Malformed as error:
-            log.info("not understood", peer=self._wire.peer, what=str(error))
+            log.debug("not understood", peer=self._wire.peer, what=str(error))
             await self._say_last(Refused(UNKNOWN_COMMAND, f"not understood: {error}"))
         except (HungUp, TimeoutError):
             pass
@@ -148,7 +140,7 @@ class Connection:
 
     def _welcome(self, guest: Guest) -> None:
         self._guest, self._capabilities = guest, guest.capabilities
-        self._prepared.clear()
+        self._prepared = PreparedStatements()
         self.session = DoorSession(self.session.id, guest.user, charset=guest.charset)
         self.session.use(guest.database)
 
@@ -340,13 +332,11 @@ class Connection:
     # ------------------------------------------------------------------------------------------------- preparation
 
     async def _prepare(self, data: bytes) -> None:
-        if len(self._prepared) >= STATEMENTS:
-            raise Refused(1461, f"{STATEMENTS} statements are prepared already; close some")
+        self._prepared.refuse_more()
         sql = self._decoded(data)
-        count = await self._placeholders(sql)
-        self._last_statement += 1
-        self._prepared[self._last_statement] = Prepared(sql, count)
-        self._wire.put(make_com_stmt_prepare_ok(PreparedStatement(self._last_statement, sql, count)))
+        statement = self._prepared.add(sql, await self._placeholders(sql))
+        count = statement.count
+        self._wire.put(make_com_stmt_prepare_ok(PreparedStatement(statement.number, sql, count)))
         for _ in range(count):
             self._wire.put(make_column_definition_41(server_charset=self.session.charset, name="?"))
         if count and Capabilities.CLIENT_DEPRECATE_EOF not in self._capabilities:
@@ -368,37 +358,18 @@ class Connection:
                 return await asking.step(lambda: asking.question.check(text))
 
     async def _execute(self, data: bytes) -> None:
-        statement = self._found(data)
-        codec, long_data, statement.long_data = self.session.charset.codec, statement.long_data, {}
-        values: list[Any] = []
-        if statement.count:
-            values, statement.kinds = door_parameters.read(
-                data[9:], statement.count, statement.kinds, long_data, codec
-            )
-        await self._statement(statement.sql, values, self._binary_rows)
+        sql, values = self._prepared.values(data, self.session.charset.codec)
+        await self._statement(sql, values, self._binary_rows)
 
     async def _long_data(self, data: bytes) -> None:
-        """No answer is due, not even to say what is wrong: that is said when the statement is executed."""
-        statement = self._prepared.get(int.from_bytes(data[:4], "little"))
-        number = int.from_bytes(data[4:6], "little")
-        if statement is None or number >= statement.count:
-            return
-        statement.long_data[number] = statement.long_data.get(number, b"") + data[6:]
-        if sum(map(len, statement.long_data.values())) > MAX_LENGTH:
-            raise Malformed(f"parameters of more than {MAX_LENGTH:,} bytes")
+        self._prepared.keep_long_data(data)
 
     async def _reset_statement(self, data: bytes) -> None:
-        self._found(data).long_data = {}
+        self._prepared.found(data).long_data = {}
         await self._done()
 
     async def _close_statement(self, data: bytes) -> None:
-        self._prepared.pop(int.from_bytes(data[:4], "little"), None)
-
-    def _found(self, data: bytes) -> Prepared:
-        number = int.from_bytes(data[:4], "little")
-        if (statement := self._prepared.get(number)) is None:
-            raise Refused(NO_STATEMENT, f"no statement {number} is prepared here")
-        return statement
+        self._prepared.close(data)
 
     def _decoded(self, data: bytes) -> str:
         try:

@@ -2,7 +2,7 @@
 
 It is the last line: if a question ever gets past the check and DuckDB's own settings, the kernel still keeps the
 published files.  Threads that a fenced one starts are inside, too; the others are not, so the folder can be removed.
-https://docs.kernel.org/userspace-api/landlock.html
+The numbers are of the kernel's own documentation, userspace-api/landlock.
 """
 
 from __future__ import annotations

@@ -85,8 +85,17 @@ func main() {
 	said["interpolated"] = row(interpolating, where, name, since, 1.25, 3)
 
 	var count int
-	check(db.QueryRow("SELECT count(*) FROM gpu WHERE sku = ?", "x' or '1'='1").Scan(&count))
-	said["injected"] = count
+	var texts []string
+	check(json.Unmarshal([]byte(os.Args[3]), &texts))
+	for _, way := range []*sql.DB{db, interpolating} {
+		for _, text := range texts {
+			var back string
+			check(way.QueryRow("SELECT ?, count(*) FROM gpu WHERE sku = ? AND 7 DIV 2 = 3", text, text).Scan(&back, &count))
+			if back != text || count != 0 {
+				said["injected"] = []any{text, back, count}
+			}
+		}
+	}
 
 	context, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
