@@ -26,6 +26,7 @@ import structlog
 from pipeline import catalog
 from pipeline.errors import SettingsError
 from pipeline.serve.door_asking import LOST, Desk, Limits
+from pipeline.serve.door_child import READY
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
 from pipeline.serve.door_engine import Engine, limit_memory, size_of
 from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
@@ -36,9 +37,6 @@ from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.door_wire import Wire
 
 log = structlog.get_logger("door")
-
-READY = "door ready at "
-"""What its first line on standard output starts with; the rest is the address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import GigawatchError
-from pipeline.serve.door import READY
 
+READY = "door ready at "
+"""What its first line on standard output starts with; the rest is the address."""
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 PREFIX = "GIGAWATCH_"

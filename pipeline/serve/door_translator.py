@@ -39,7 +39,7 @@ class Translator:
             process = await self._started()
             try:
                 return await asyncio.wait_for(self._asked(process, sql, session), SECONDS)
-            except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
+            except (TimeoutError, OSError, ValueError, EOFError, asyncio.LimitOverrunError):
                 raise QueryError(
                     f"MySQL's form of this could not be translated in {SECONDS:.0f} s; ask in DuckDB's SQL"
                 ) from None
