@@ -123,7 +123,7 @@ def _explained(con: DuckDBPyConnection, error: duckdb.Error) -> str:
 def _nearest(con: DuckDBPyConnection, name: str) -> list[str]:
     known = con.execute(
         "SELECT DISTINCT column_name, view_name FROM duckdb_columns() c JOIN duckdb_views() v "
-        "ON c.table_oid = v.view_oid WHERE NOT v.internal"
+        "ON c.table_oid = v.view_oid WHERE NOT v.internal AND v.schema_name = 'main'"
     ).fetchall()
     places: dict[str, list[str]] = {}
     for column, view in sorted(known):

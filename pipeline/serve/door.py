@@ -39,6 +39,10 @@ from pipeline.serve.door_wire import Wire
 log = structlog.get_logger("door")
 
 
+CLOSING = 5.0
+"""Seconds that the questions that run have to end when the door closes."""
+
+
 @dataclass(frozen=True, slots=True)
 class DoorOptions:
     """What a door is opened with; sizes as DuckDB writes them."""
@@ -113,8 +117,16 @@ class _Door:
             server.close()
             for connection in list(self._connections.values()):
                 connection.hang_up()
+            await self._empty()
             await self._translator.close()
             self._desk.close()
+
+    async def _empty(self) -> None:
+        """Wait until the questions have ended, but not for ever."""
+        for _ in range(int(CLOSING / 0.05)):
+            if not self._connections:
+                return
+            await asyncio.sleep(0.05)
 
     async def _listen(self) -> asyncio.Server:
         options = self._options

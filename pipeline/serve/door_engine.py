@@ -60,8 +60,9 @@ class Engine:
             return Question(self._con.cursor())
 
     def close(self) -> None:
-        """Close the database; questions that still run are interrupted."""
-        self._con.close()
+        """Close the database; a question that has not ended in time keeps it open until the process ends."""
+        with contextlib.suppress(duckdb.Error):
+            self._con.close()
 
 
 class Question:

@@ -330,12 +330,20 @@ def test_a_door_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
         Door(tmp_path / "nowhere", tmp_path / "log").start()
 
 
-def test_the_command_says_where_it_listens_and_stops_at_a_signal(published: Path) -> None:
+def test_the_command_says_where_it_listens_and_stops_at_a_signal_in_the_midst_of_work(
+    published: Path, tmp_path: Path
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "pipeline.cli", "door", "--data", str(published), "--port", "0"],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert process.stdout is not None
-    assert re.fullmatch(r"door ready at 127\.0\.0\.1:\d+\n", process.stdout.readline())
+    said = re.fullmatch(r"door ready at 127\.0\.0\.1:(\d+)\n", process.stdout.readline())
+    assert said
+    busy = [pymysql.connect(host="127.0.0.1", port=int(said[1]), user="x") for _ in range(6)]
+    for one in busy:
+        one._execute_command(3, "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1")
+    assert list(tmp_path.iterdir())
     process.terminate()
     assert process.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []
