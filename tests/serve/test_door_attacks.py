@@ -503,3 +503,20 @@ def test_a_function_of_tables_that_duckdb_adds_later_is_refused_until_somebody_h
     for name in sorted(known - door_check.TABLE_FUNCTIONS):
         with pytest.raises(Exception, match="is not served"):
             door_check.check(con, f'SELECT * FROM "{name}"(1)')
+
+
+@pytest.mark.parametrize(
+    ("word", "statement"),
+    [
+        ("COPY", "COPY (SELECT 1) TO 'x.csv'"),
+        ("INSERT", "INSERT INTO t SELECT 1 RETURNING *"),
+        ("DELETE", "DELETE FROM t RETURNING *"),
+        ("UPDATE", "UPDATE t SET a = 1 RETURNING *"),
+    ],
+)
+def test_the_check_alone_finds_a_statement_inside_a_select(word: str, statement: str) -> None:
+    con = duckdb.connect()
+    sql = f"SELECT * FROM (WITH w AS ({statement}) SELECT * FROM w)"
+    assert [s.type for s in con.extract_statements(sql)] == [duckdb.StatementType.SELECT], "that is the trap"
+    with pytest.raises(Exception, match=f"found {word} inside the statement"):
+        door_check.check(con, sql)
