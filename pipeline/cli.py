@@ -460,6 +460,57 @@ def sql(
             sys.stdout.write(piece)
 
 
+@app.command()
+def door(
+    data: Data = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 3306,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen at; beyond the loopback only with users and TLS.")
+    ] = "127.0.0.1",
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to offer TLS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="File of those who may come in; --new-user makes its lines.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that a question may take.")] = 60.0,
+    row_limit: Annotated[
+        int, typer.Option(min=1, help="Rows of an answer; one with more is an error.")
+    ] = 100_000,
+    memory_limit: Annotated[str, typer.Option(help="DuckDB's memory_limit, for all questions.")] = "512MB",
+    temp_limit: Annotated[str, typer.Option(help="Disk that questions may use beyond it.")] = "1GB",
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
+    new_user: Annotated[
+        str | None,
+        typer.Option("--new-user", help="Add this user to --users, print the new password, and stop."),
+    ] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    config: Config = None,
+) -> None:
+    """SQL over the MySQL protocol, for Grafana, BI tools and notebooks; read-only, beside a running pipeline.
+
+    Example: gigawatch door --data gigawatch-demo --port 3306
+    """
+    if new_user is not None:
+        from pipeline.serve.door_users import add_user
+
+        typer.echo(f"password of {new_user}, shown this once: {add_user(users, new_user)}")
+        return
+    # Read when DuckDB is loaded: its allocator otherwise keeps every address that it ever had, and after a few large
+    # questions the door's limit of address space was used up by memory that nobody used.
+    os.environ["DUCKDB_JE_MALLOC_CONF"] = "retain:false"
+    from pipeline.serve.door import DoorOptions, run_door
+    from pipeline.serve.door_asking import Limits
+
+    settings = load_settings(config, data=data, schemas=schemas)
+    options = DoorOptions(
+        data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
+        users=users, memory_limit=memory_limit, temp_limit=temp_limit, limits=Limits(timeout=timeout, rows=row_limit),
+    )  # fmt: skip
+    run_door(options, child)
+
+
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
 ForReason = Annotated[str | None, typer.Option("--reason", help="Only records with this reason.")]
 

@@ -154,11 +154,7 @@ def yaml_list(text: str) -> Any:
 
 # -- services ------------------------------------------------------------------------------------------------
 
-# `gigawatch door` comes with its own branch; strict, so that its merge asks for this mark to go.
-AWAITED = pytest.mark.xfail(strict=True, reason="`gigawatch door` is not there yet")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=AWAITED) if n == "door" else n for n in OURS])
+@pytest.mark.parametrize("name", OURS)
 def test_every_command_of_ours_exists_with_its_options(name: str) -> None:
     runpy.run_path(str(ROOT / "tests" / "test_docs.py"))["options_of"](OURS[name]["command"])
 

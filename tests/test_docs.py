@@ -202,6 +202,7 @@ FOREIGN = {
     "cd",
     ".",
     "amtool",
+    "mysql",
     "export",
     "python",
     "curl",

@@ -60,12 +60,15 @@ def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "
     return con
 
 
-def ask(con: DuckDBPyConnection, sql: str) -> Result:
-    """Runs one SELECT.  QueryError says what is wrong with it and which names come nearest."""
+def ask(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Result:
+    """Runs one SELECT.  QueryError says what is wrong with it and which names come nearest.
+
+    `parameters` are bound to its placeholders.
+    """
     _only_a_select(con, sql)
     for attempt in itertools.count(1):
         try:
-            con.execute(sql)
+            con.execute(sql, parameters)
             columns = tuple(str(column[0]) for column in con.description or ())
             ahead = con.fetchmany(ROWS_AHEAD)
             return Result(columns, _rows(con, ahead))
@@ -84,9 +87,11 @@ def _rows(con: DuckDBPyConnection, ahead: list[Row]) -> Iterator[Row]:
         try:
             ahead = con.fetchmany(ROWS_AHEAD)
         except duckdb.Error as error:
-            raise QueryError(
-                f"the history changed while it was read: ask again, or for less ({_first_line(error)})"
-            ) from error
+            gone = isinstance(error, duckdb.IOException) and _VANISHED.search(str(error))
+            words = (
+                "the history changed while it was read: ask again, or for less" if gone else "ended midway"
+            )
+            raise QueryError(f"{words} ({_first_line(error)})") from error
 
 
 def _only_a_select(con: DuckDBPyConnection, sql: str) -> None:
@@ -118,7 +123,7 @@ def _explained(con: DuckDBPyConnection, error: duckdb.Error) -> str:
 def _nearest(con: DuckDBPyConnection, name: str) -> list[str]:
     known = con.execute(
         "SELECT DISTINCT column_name, view_name FROM duckdb_columns() c JOIN duckdb_views() v "
-        "ON c.table_oid = v.view_oid WHERE NOT v.internal"
+        "ON c.table_oid = v.view_oid WHERE NOT v.internal AND v.schema_name = 'main'"
     ).fetchall()
     places: dict[str, list[str]] = {}
     for column, view in sorted(known):

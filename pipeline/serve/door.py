@@ -1,0 +1,217 @@
+"""`gigawatch door`: SQL over MySQL's wire, for Grafana, BI tools and notebooks.
+
+A client's statement is read (`door_connection`), understood (`door_sql`), checked (`door_check`) and run
+(`door_asking`, `door_engine`) in that order.  This file opens the door and closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+
+from pipeline import catalog
+from pipeline.errors import SettingsError
+from pipeline.serve.door_asking import LOST, Desk, Limits
+from pipeline.serve.door_child import READY
+from pipeline.serve.door_connection import LOGIN_BYTES, Connection
+from pipeline.serve.door_engine import Engine, limit_memory, size_of
+from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
+from pipeline.serve.door_fence import fence
+from pipeline.serve.door_login import CAPABILITIES, Entrance
+from pipeline.serve.door_translator import Translator
+from pipeline.serve.door_users import Doorkeeper, read_users
+from pipeline.serve.door_wire import Wire
+
+log = structlog.get_logger("door")
+
+
+CLOSING = 5.0
+"""Seconds that the questions that run have to end when the door closes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorOptions:
+    """What a door is opened with; sizes as DuckDB writes them."""
+
+    data: Path
+    schemas: Path | None = None
+    bind: str = "127.0.0.1"
+    port: int = 3306
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    users: Path | None = None
+    memory_limit: str = "512MB"
+    temp_limit: str = "1GB"
+    threads: int = 2
+    connections: int = 200
+    limits: Limits = field(default_factory=Limits)
+
+
+def run_door(options: DoorOptions, child: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM, and as a `child` until its standard input ends.  Raises SettingsError, QueryError."""
+    entrance = _entrance(options)
+    size_of("--memory-limit", options.memory_limit)
+    size_of("--temp-limit", options.temp_limit)
+    with tempfile.TemporaryDirectory(prefix="gigawatch-door-") as name:
+        folder = Path(name).resolve()
+        engine = _fenced_engine(options, folder)
+        try:
+            asyncio.run(_Door(options, entrance, engine, folder).serve(child))
+        finally:
+            engine.close()
+
+
+def _fenced_engine(options: DoorOptions, folder: Path) -> Engine:
+    """The engine, made by a thread that may write below `folder` only; so are DuckDB's own threads."""
+
+    def make() -> Engine:
+        if not fence(folder):
+            log.warning(
+                "this system has no Landlock: the published files are kept by the check and DuckDB's settings"
+            )
+        return Engine(
+            options.data, catalog.load(options.schemas), folder, memory_limit=options.memory_limit,
+            temp_limit=options.temp_limit, threads=options.threads,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(1) as one:
+        return one.submit(make).result()
+
+
+class _Door:
+    def __init__(self, options: DoorOptions, entrance: Entrance, engine: Engine, folder: Path) -> None:
+        self._options, self._entrance = options, entrance
+        self._desk = Desk(engine, options.limits, lambda: fence(folder))
+        self._translator = Translator()
+        self._connections: dict[int, Connection] = {}
+        self._numbers = itertools.count(1)
+
+    async def serve(self, child: bool) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if child:
+            threading.Thread(target=_await_end_of_input, args=(loop, stop), daemon=True).start()
+        server = await self._listen()
+        try:
+            await self._translator.start()
+            limit_memory(self._options.memory_limit)
+            print(f"{READY}{_address(server)}", flush=True)
+            await stop.wait()
+        finally:
+            server.close()
+            for connection in list(self._connections.values()):
+                connection.hang_up()
+            await self._empty()
+            await self._translator.close()
+            self._desk.close()
+
+    async def _empty(self) -> None:
+        """Wait until the questions have ended, but not for ever."""
+        for _ in range(int(CLOSING / 0.05)):
+            if not self._connections:
+                return
+            await asyncio.sleep(0.05)
+
+    async def _listen(self) -> asyncio.Server:
+        options = self._options
+        try:
+            return await asyncio.start_server(self._arrived, options.bind, options.port, limit=64 * 1024)
+        except OSError as error:
+            raise SettingsError(
+                f"--port {options.port}: the door cannot be opened at {options.bind} ({error.strerror}); "
+                "another one may be open there: name a free port"
+            ) from error
+
+    async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer, LOGIN_BYTES)
+        if len(self._connections) >= self._options.connections:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(
+                    wire.send(packet(Refused(CONNECTIONS, "Too many connections"), CAPABILITIES)), 1
+                )
+            wire.close()
+            return
+        number = next(self._numbers)
+        connection = Connection(wire, number, self._entrance, self._desk, self._translator, self._connections)
+        self._connections[number] = connection
+        try:
+            await connection.serve()
+        except asyncio.CancelledError:
+            connection.stop(LOST, "the door closes")
+        except Exception:
+            log.exception("a connection failed", peer=wire.peer)
+        finally:
+            del self._connections[number]
+            wire.close()
+
+
+def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Whoever started us holds the other end: it ends with them, however they end."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(stop.set)
+
+
+def _address(server: asyncio.Server) -> str:
+    host, port = server.sockets[0].getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _entrance(options: DoorOptions) -> Entrance:
+    """TLS and users as they are asked for.  Raises SettingsError; beyond the loopback both are required."""
+    beyond = not _is_loopback(options.bind)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise SettingsError("door: found one of --tls-cert and --tls-key, expected both or none")
+    if beyond:
+        missing = [
+            name
+            for name, value in (("--users", options.users), ("--tls-cert", options.tls_cert))
+            if not value
+        ]
+        if missing:
+            raise SettingsError(
+                f"--bind {options.bind}: open beyond this machine, without {' and '.join(missing)}; expected a users "
+                "file and TLS (--users FILE --tls-cert FILE --tls-key FILE), or --bind 127.0.0.1"
+            )
+    users = read_users(options.users) if options.users else None
+    return Entrance(Doorkeeper(users), _tls(options), insist=beyond)
+
+
+def _tls(options: DoorOptions) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(
+            f"TLS: {options.tls_cert}, {options.tls_key} cannot be used ({error}); expected a certificate and its key as PEM"
+        ) from error
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether every address that the name stands for stays on this machine."""
+    try:
+        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
+    except OSError as error:
+        raise SettingsError(f"--bind: {host!r} is no address of this machine ({error})") from error
+    return all(ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)

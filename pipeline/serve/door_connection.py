@@ -1,0 +1,397 @@
+"""One client: its commands in order, each answered or refused; one question at a time, ended when it hangs up.
+
+Longer than other files because a command is a few lines and there are many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from mysql_mimic.packets import (
+    make_column_count,
+    make_column_definition_41,
+    make_com_stmt_prepare_ok,
+    make_eof,
+    parse_com_field_list,
+)
+from mysql_mimic.prepared import PreparedStatement
+from mysql_mimic.types import Capabilities, Commands
+
+from pipeline.errors import QueryError
+from pipeline.ledger.views import quoted
+from pipeline.serve.door_asking import INTERRUPTED, LOST, Asking, Desk, Stopped, too_many_rows
+from pipeline.serve.door_check import MAX_LENGTH
+from pipeline.serve.door_engine import NOT_MYSQLS
+from pipeline.serve.door_errors import (
+    BLOCKED,
+    DENIED,
+    NO_FUNCTION,
+    NO_THREAD,
+    SYNTAX,
+    TOO_LONG,
+    UNKNOWN_COMMAND,
+    Refused,
+    packet,
+    refusal,
+)
+from pipeline.serve.door_login import STATUS, Entrance, Guest, change_user, login, ok
+from pipeline.serve.door_names import DATABASE
+from pipeline.serve.door_prepared import PreparedStatements
+from pipeline.serve.door_rows import Column, binary_row, text_row
+from pipeline.serve.door_session import DoorSession
+from pipeline.serve.door_translator import Translator
+from pipeline.serve.door_wire import CHUNK, HungUp, Malformed, TooLong, Wire
+
+log = structlog.get_logger("door")
+
+LOGIN_SECONDS = 10.0
+LOGIN_BYTES = 16 * 1024
+_FIRST = re.compile(r"^(?:\s+|--[^\n]*\n|#[^\n]*\n|/\*[^!].*?\*/|\()*(\w+|/\*!)", re.DOTALL)
+_OWN = {
+    "SET",
+    "SHOW",
+    "USE",
+    "KILL",
+    "BEGIN",
+    "START",
+    "COMMIT",
+    "ROLLBACK",
+    "DESCRIBE",
+    "DESC",
+    "EXPLAIN",
+    "/*!",
+}
+"""Statements about the session or the catalog: MySQL's, also where DuckDB has one of the same name."""
+_OF_SESSION = re.compile(
+    r"@@|\binformation_schema\b|\b(?:database|schema|connection_id|version|(?:current_|session_|system_)?user)\s*\(",
+    re.IGNORECASE,
+)
+"""In a question: what only the session knows, or a catalog that DuckDB has in another form."""
+
+
+class Connection:
+    """One client, from its greeting to its end.  `others`: everybody who is connected, by number."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        number: int,
+        entrance: Entrance,
+        desk: Desk,
+        translator: Translator,
+        others: Mapping[int, Connection],
+    ) -> None:
+        self._wire, self._entrance, self._desk = wire, entrance, desk
+        self._translator, self._others = translator, others
+        self._capabilities = Capabilities.CLIENT_PROTOCOL_41
+        self._guest: Guest | None = None
+        self._asking: Asking | None = None
+        self._prepared = PreparedStatements()
+        self.session = DoorSession(number)
+
+    async def serve(self) -> None:
+        """Until the client says goodbye, hangs up, or is no longer understood."""
+        try:
+            await asyncio.wait_for(self._enter(), LOGIN_SECONDS)
+            while True:
+                self._wire.begin_command()
+                try:
+                    data = await self._wire.read()
+                except TooLong as error:
+                    await self._say(Refused(TOO_LONG, str(error)))
+                    continue
+                if not data or data[0] == Commands.COM_QUIT:
+                    return
+                await self._command(data[0], data[1:])
+        except Refused as refused:
+            if (
+                refused.code != BLOCKED
+            ):  # or whoever is not listened to would fill the disk with lines about it
+                log.info("refused", peer=self._wire.peer, why=refused.text)
+            await self._say_last(refused)
+        except Malformed as error:
+            log.debug("not understood", peer=self._wire.peer, what=str(error))
+            await self._say_last(Refused(UNKNOWN_COMMAND, f"not understood: {error}"))
+        except (HungUp, TimeoutError):
+            pass
+        finally:
+            self._wire.close()
+
+    def stop(self, code: int, text: str) -> None:
+        """End the question that runs, if any."""
+        if self._asking is not None:
+            self._asking.stop(code, text)
+
+    def hang_up(self) -> None:
+        """End the question and the connection."""
+        self.stop(LOST, "the connection is closed")
+        self._wire.close()
+
+    # -------------------------------------------------------------------------------------------------- commands
+
+    async def _enter(self) -> None:
+        self._welcome(await login(self._wire, self._entrance, self.session.id))
+        self._wire.limit, self._wire.patient = MAX_LENGTH + 1024, True
+
+    def _welcome(self, guest: Guest) -> None:
+        self._guest, self._capabilities = guest, guest.capabilities
+        self._prepared = PreparedStatements()
+        self.session = DoorSession(self.session.id, guest.user, charset=guest.charset)
+        self.session.use(guest.database)
+
+    async def _say_last(self, refused: Refused) -> None:
+        with contextlib.suppress(HungUp, TimeoutError):
+            await asyncio.wait_for(self._wire.send(packet(refused, self._capabilities)), 1.0)
+
+    async def _command(self, command: int, data: bytes) -> None:
+        do = self._COMMANDS.get(command)
+        try:
+            if do is None:
+                raise Refused(UNKNOWN_COMMAND, f"the command {command:#x} is not served")
+            await do(self, data)
+        except (HungUp, Malformed, asyncio.CancelledError):
+            raise
+        except Stopped as stopped:
+            if stopped.code == LOST:
+                raise HungUp from stopped
+            await self._say(refusal(stopped))
+        except Exception as error:
+            if command == Commands.COM_CHANGE_USER:
+                raise  # the old user is gone, and the new one has not come in
+            said = refusal(error)
+            if not isinstance(error, Refused | QueryError | MemoryError):
+                log.exception("a command failed", user=self.session.user)
+            await self._say(said)
+
+    async def _say(self, refused: Refused) -> None:
+        self._wire.put(packet(refused, self._capabilities))
+        await asyncio.wait_for(self._wire.flush(), LOGIN_SECONDS)
+
+    async def _done(self, _: bytes = b"") -> None:
+        await self._wire.send(ok(self._capabilities))
+
+    async def _query(self, data: bytes) -> None:
+        await self._statement(self._decoded(data), (), self._text_rows)
+
+    async def _use(self, data: bytes) -> None:
+        self.session.use(self._decoded(data))
+        await self._done()
+
+    async def _reset(self, _: bytes) -> None:
+        assert self._guest is not None
+        self._welcome(self._guest)
+        await self._done()
+
+    async def _change_user(self, data: bytes) -> None:
+        assert self._guest is not None
+        self._welcome(await change_user(self._wire, self._entrance, self._guest, data))
+
+    async def _kill_by_number(self, data: bytes) -> None:
+        await self._kill(int.from_bytes(data[:4], "little"), "CONNECTION")
+
+    async def _statistics(self, _: bytes) -> None:
+        await self._wire.send(f"Connections: {len(self._others)}".encode())
+
+    async def _fields(self, data: bytes) -> None:
+        """COM_FIELD_LIST: what the `mysql` client completes names by."""
+        asked = parse_com_field_list(self.session.charset, data)
+        columns: list[Column] = []
+
+        async def keep(asking: Asking, found: list[Column]) -> None:
+            columns.extend(found)
+
+        await self._asked(f"SELECT * FROM {quoted(asked.table)} LIMIT 0", (), keep)
+        for one in columns:
+            self._wire.put(one.definition(self.session.charset) + b"\xfb")
+        self._wire.put(make_eof(self._capabilities, STATUS))
+        await self._wire.flush()
+
+    # ------------------------------------------------------------------------------------------------- statements
+
+    async def _statement(self, sql: str, parameters: Sequence[Any], send: Send) -> None:
+        found = _FIRST.match(sql)
+        first = found[1].upper() if found else ""
+        if first not in _OWN and not _OF_SESSION.search(sql) and self.session.database == DATABASE:
+            return await self._asked(sql, parameters, send)
+        meaning = await self._translator(sql, self.session.as_json())
+        if meaning.get("ask"):
+            return await self._asked(meaning["ask"], parameters, send)
+        if "ask" in meaning or ("error" in meaning and first not in _OWN):
+            return await self._asked(sql, parameters, send)
+        await self._obey(meaning)
+        return None
+
+    async def _obey(self, meaning: Mapping[str, Any]) -> None:
+        if "error" in meaning:
+            raise Refused(*meaning["error"])
+        if "kill" in meaning:
+            return await self._kill(*meaning["kill"])
+        if "use" in meaning:
+            self.session.use(meaning["use"])
+        self.session.assign(meaning.get("set", {}))
+        await self._done()
+        return None
+
+    async def _kill(self, number: int, kind: str) -> None:
+        other = self._others.get(number)
+        if other is None:
+            raise Refused(NO_THREAD, f"no connection has the number {number}")
+        if other.session.user != self.session.user:
+            raise Refused(DENIED, f"connection {number} is another user's")
+        other.stop(INTERRUPTED, "the question was ended by KILL")
+        if kind == "CONNECTION" and other is not self:
+            other.hang_up()
+        await self._done()
+
+    async def _asked(self, sql: str, parameters: Sequence[Any], send: Send) -> None:
+        """Runs a question and sends what comes of it, while listening whether the client is still there."""
+        asking = self._asking = self._desk.asking(self.session.seconds())
+        gone = asyncio.ensure_future(self._wire.hung_up())
+        gone.add_done_callback(
+            lambda task: None if task.cancelled() else asking.stop(LOST, "the client has gone")
+        )
+        try:
+            async with self._desk.place(asking):
+                await send(asking, await self._begun(asking, sql, parameters))
+        finally:
+            self._asking = None
+            gone.cancel()
+            await asyncio.wait({gone})
+
+    async def _begun(self, asking: Asking, sql: str, parameters: Sequence[Any]) -> list[Column]:
+        """As DuckDB understands it; if it does not, as MySQL means it."""
+        try:
+            return await asking.step(lambda: asking.question.begin(sql, parameters))
+        except QueryError as first:
+            if not isinstance(first.__cause__, NOT_MYSQLS):
+                raise
+            meaning = await self._translator(sql, self.session.as_json())
+            if (text := meaning.get("ask")) is None or text == sql:
+                raise
+            try:
+                return await asking.step(lambda: asking.question.begin(text, parameters))
+            except QueryError as second:
+                mysqls = refusal(first).code in {SYNTAX, NO_FUNCTION}
+                raise (second if mysqls else first) from (second if mysqls else first).__cause__
+
+    # ------------------------------------------------------------------------------------------------------- rows
+
+    async def _text_rows(self, asking: Asking, columns: list[Column]) -> None:
+        codec = self.session.charset.codec
+        await self._rows(asking, columns, lambda row: text_row(row, codec))
+
+    async def _binary_rows(self, asking: Asking, columns: list[Column]) -> None:
+        codec = self.session.charset.codec
+        await self._rows(asking, columns, lambda row: binary_row(row, columns, codec))
+
+    async def _rows(self, asking: Asking, columns: list[Column], pack: Callable[[Any], bytes]) -> None:
+        """Sends an answer in pieces: as much as the client takes, and no more than the limit of rows."""
+        limit, wanted = self._desk.limits.rows, self.session.row_limit()
+        sent, batch = 0, await self._packed(asking, pack)
+        self._put_columns(columns)
+        while batch:
+            left = min(limit, limit if wanted is None else wanted) - sent
+            self._wire.put_rows(batch[:left])
+            if self._wire.waiting > CHUNK:
+                await self._flush(asking)
+            sent += min(left, len(batch))
+            if len(batch) > left:
+                if wanted is not None and wanted <= limit:
+                    break
+                raise too_many_rows(limit)
+            batch = await self._packed(asking, pack)
+        self._wire.put(self._end())
+        await self._flush(asking)
+
+    async def _packed(self, asking: Asking, pack: Callable[[Any], bytes]) -> list[bytes]:
+        return await asking.step(lambda: [pack(row) for row in asking.question.more()])
+
+    async def _flush(self, asking: Asking) -> None:
+        try:
+            await asking.within(self._wire.flush())
+        except Stopped as stopped:
+            raise HungUp from stopped  # a packet may have gone out in part: nothing more can be said
+
+    def _put_columns(self, columns: Sequence[Column]) -> None:
+        self._wire.put(make_column_count(self._capabilities, len(columns)))
+        for one in columns:
+            self._wire.put(one.definition(self.session.charset))
+        if Capabilities.CLIENT_DEPRECATE_EOF not in self._capabilities:
+            self._wire.put(make_eof(self._capabilities, STATUS))
+
+    def _end(self) -> bytes:
+        if Capabilities.CLIENT_DEPRECATE_EOF in self._capabilities:
+            return b"\xfe" + ok(self._capabilities)[1:]
+        return bytes(make_eof(self._capabilities, STATUS))
+
+    # ------------------------------------------------------------------------------------------------- preparation
+
+    async def _prepare(self, data: bytes) -> None:
+        self._prepared.refuse_more()
+        sql = self._decoded(data)
+        statement = self._prepared.add(sql, await self._placeholders(sql))
+        count = statement.count
+        self._wire.put(make_com_stmt_prepare_ok(PreparedStatement(statement.number, sql, count)))
+        for _ in range(count):
+            self._wire.put(make_column_definition_41(server_charset=self.session.charset, name="?"))
+        if count and Capabilities.CLIENT_DEPRECATE_EOF not in self._capabilities:
+            self._wire.put(make_eof(self._capabilities, STATUS))
+        await self._wire.flush()
+
+    async def _placeholders(self, sql: str) -> int:
+        """How many parameters a statement has."""
+        if "?" not in sql:
+            return 0
+        asking = self._desk.asking()
+        async with self._desk.place(asking):
+            try:
+                return await asking.step(lambda: asking.question.check(sql))
+            except Exception as error:
+                meaning = await self._translator(sql, self.session.as_json())
+                if (text := meaning.get("ask")) is None:
+                    raise Refused(SYNTAX, str(error)) from error
+                return await asking.step(lambda: asking.question.check(text))
+
+    async def _execute(self, data: bytes) -> None:
+        sql, values = self._prepared.values(data, self.session.charset.codec)
+        await self._statement(sql, values, self._binary_rows)
+
+    async def _long_data(self, data: bytes) -> None:
+        self._prepared.keep_long_data(data)
+
+    async def _reset_statement(self, data: bytes) -> None:
+        self._prepared.found(data).long_data = {}
+        await self._done()
+
+    async def _close_statement(self, data: bytes) -> None:
+        self._prepared.close(data)
+
+    def _decoded(self, data: bytes) -> str:
+        try:
+            return data.decode(self.session.charset.codec)
+        except UnicodeDecodeError:
+            raise Refused(SYNTAX, f"the statement is no {self.session.charset.name}") from None
+
+    _COMMANDS: Mapping[int, Callable[[Connection, bytes], Any]] = {
+        Commands.COM_QUERY: _query,
+        Commands.COM_PING: _done,
+        Commands.COM_INIT_DB: _use,
+        Commands.COM_FIELD_LIST: _fields,
+        Commands.COM_STATISTICS: _statistics,
+        Commands.COM_PROCESS_KILL: _kill_by_number,
+        Commands.COM_CHANGE_USER: _change_user,
+        Commands.COM_RESET_CONNECTION: _reset,
+        Commands.COM_STMT_PREPARE: _prepare,
+        Commands.COM_STMT_EXECUTE: _execute,
+        Commands.COM_STMT_SEND_LONG_DATA: _long_data,
+        Commands.COM_STMT_RESET: _reset_statement,
+        Commands.COM_STMT_CLOSE: _close_statement,
+    }
+
+
+Send = Callable[[Asking, list[Column]], Any]

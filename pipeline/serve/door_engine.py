@@ -1,0 +1,191 @@
+"""The engine behind the door: a DuckDB that can do nothing but read the views.
+
+Its database file has views, comments and macros, no data, and is opened read-only.  Settings come in an order, are
+read back, and what does not read back as it should is a reason not to serve.  The process has a hard limit of
+memory, because DuckDB's own does not count everything: `repeat('x', 2e9)` took 3.9 GB past a limit of 300 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline.catalog import Catalog
+from pipeline.errors import QueryError, SettingsError
+from pipeline.ledger.query import ask
+from pipeline.ledger.all_views import views_sql
+from pipeline.ledger.views import literal, pattern, published_tables
+from pipeline.serve import door_check
+from pipeline.serve.door_names import DATABASE, names_sql
+from pipeline.serve.door_rows import Column, Row, column
+
+BATCH = 1000
+BESIDE_DUCKDB = 768 * 2**20
+"""Bytes of address space beyond what is in use at the start and DuckDB's own limit: threads, rows under way."""
+NOT_MYSQLS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+"""What DuckDB says of a text that may be MySQL's."""
+
+
+class Engine:
+    """One locked DuckDB for every question; `folder` is ours alone, and emptied by its owner."""
+
+    def __init__(
+        self, data: Path, catalog: Catalog, folder: Path, *, memory_limit: str, temp_limit: str, threads: int
+    ) -> None:
+        if not data.is_dir():
+            raise QueryError(f"{data}: no such data directory; give the --data of a pipeline")
+        data, folder = data.resolve(), folder.resolve()
+        file = folder / f"{DATABASE}.duckdb"
+        with duckdb.connect(str(file)) as con:
+            con.execute(views_sql(data, catalog))
+            con.execute(names_sql())
+        file.chmod(0o400)
+        temp = folder / "temp"
+        self._con = duckdb.connect(str(file), read_only=True)
+        self._lock = threading.Lock()
+        _lock_down(self._con, _directories(data, catalog), temp, memory_limit, temp_limit, threads)
+
+    def question(self) -> Question:
+        """A question of its own: several can run at once."""
+        with self._lock:
+            return Question(self._con.cursor())
+
+    def close(self) -> None:
+        """Close the database; a question that has not ended in time keeps it open until the process ends."""
+        with contextlib.suppress(duckdb.Error):
+            self._con.close()
+
+
+class Question:
+    """One question on a cursor of its own.  All but `interrupt` is called from one thread at a time."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self._con = con
+        self._rows: Iterator[Row] = iter(())
+
+    def check(self, sql: str) -> int:
+        """Passes one SELECT and gives the number of its parameters.  Raises QueryError, and duckdb.Error on syntax."""
+        door_check.check(self._con, sql)
+        return len(self._con.extract_statements(sql)[0].named_parameters)
+
+    def begin(self, sql: str, parameters: Sequence[Any] = ()) -> list[Column]:
+        """Checks and starts one SELECT; its columns.  Raises QueryError; its cause is DuckDB's own error."""
+        with contextlib.suppress(duckdb.Error):  # `ask` says the same, with names that come nearest
+            door_check.check(self._con, sql)
+        result = ask(self._con, sql, parameters)
+        self._rows = result.rows
+        return [column(str(name), str(kind)) for name, kind, *_ in self._con.description or ()]
+
+    def more(self) -> list[Row]:
+        """The next rows, at most BATCH; none when there are no more.  Raises QueryError."""
+        return list(itertools.islice(self._rows, BATCH))
+
+    def interrupt(self) -> None:
+        """Ends what runs, from any thread.  Said between two steps it is not heard: say it until it has ended."""
+        self._con.interrupt()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._rows = iter(())
+        self._con.close()
+
+
+def limit_memory(memory_limit: str) -> None:
+    """A hard limit for the address space of this process, over what it has now; and no core dumps of it.
+
+    One heap for all threads: glibc reserves 64 MB for each otherwise, which would count.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).mallopt(-8, 2)
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = in_use + size_of("--memory-limit", memory_limit) + BESIDE_DUCKDB
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def size_of(option: str, size: str) -> int:
+    """`512MB` as bytes, by DuckDB's own reading.  Raises SettingsError."""
+    try:
+        with duckdb.connect() as con:
+            con.execute(f"SET memory_limit = {literal(size)}")
+            row = con.execute("SELECT max(memory_limit) FROM pragma_database_size()").fetchone()
+            scale = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+            number, _, unit = str(row[0] if row else "").partition(" ")
+            return int(float(number) * scale[unit])
+    except (duckdb.Error, KeyError, ValueError) as error:
+        raise SettingsError(f"{option}: found {size!r}, expected a size such as 512MB") from error
+
+
+def _directories(data: Path, catalog: Catalog) -> list[str]:
+    """Roots of the published files, also as a glob writes them when a name has glob characters."""
+    roots = sorted({table.root.partition("/")[0] for table in published_tables(catalog)})
+    # Through links, as DuckDB itself goes: a history may lie on another disk.
+    plain = [f"{os.path.realpath(data / root)}/" for root in roots]
+    return sorted({*plain, *(f"{os.path.realpath(pattern(data, root))}/" for root in roots)})
+
+
+def _lock_down(
+    con: duckdb.DuckDBPyConnection,
+    directories: list[str],
+    temp: Path,
+    memory: str,
+    temp_limit: str,
+    threads: int,
+) -> None:
+    """The settings in their order: after `enable_external_access` no path can be allowed, after the lock nothing set."""
+    wanted: list[tuple[str, str, Callable[[Any], bool]]] = [
+        ("autoinstall_known_extensions", "false", _is(False)),
+        ("autoload_known_extensions", "false", _is(False)),
+        ("allow_community_extensions", "false", _is(False)),
+        ("python_enable_replacements", "false", _is(False)),  # FROM name reads Python's variables otherwise
+        ("python_scan_all_frames", "false", _is(False)),
+        ("TimeZone", "'UTC'", _is("UTC")),
+        ("enable_progress_bar", "false", _is(False)),
+        ("errors_as_json", "false", _is(False)),
+        ("threads", str(threads), _is(threads)),
+        ("memory_limit", literal(memory), bool),
+        ("temp_directory", literal(str(temp)), _is(str(temp))),
+        ("max_temp_directory_size", literal(temp_limit), bool),
+        ("allowed_directories", f"[{', '.join(map(literal, directories))}]", lambda v: set(directories) <= set(v)
+         and {str(one).rstrip("/") for one in v} <= {d.rstrip("/") for d in directories} | {str(temp)}),
+        ("enable_external_access", "false", _is(False)),
+        ("lock_configuration", "true", _is(True)),
+    ]  # fmt: skip
+    for name, value, _ in wanted:
+        con.execute(f"SET {name} = {value}")
+    for name, value, holds in wanted:
+        row = con.execute(f"SELECT current_setting({literal(name)})").fetchone()
+        if row is None or not holds(row[0]):
+            raise SettingsError(
+                f"DuckDB's {name} reads back as {row and row[0]!r}, expected {value}; the door stays shut"
+            )
+    _try_to_break_out(con, temp)
+
+
+def _is(expected: Any) -> Callable[[Any], bool]:
+    return lambda value: bool(value == expected)
+
+
+def _try_to_break_out(con: duckdb.DuckDBPyConnection, temp: Path) -> None:
+    """What the settings are for, tried once: a DuckDB that lets one of these pass is not served."""
+    for attempt in (
+        "SELECT * FROM read_text('/etc/hosts')",
+        f"COPY (SELECT 1) TO {literal(str(temp.parent / 'out.csv'))}",
+        "SET threads = 1",
+        "CREATE TABLE main.t AS SELECT 1",
+    ):
+        try:
+            con.execute(attempt)
+        except duckdb.Error:
+            continue
+        raise SettingsError(f"the locked DuckDB still did this: {attempt}; the door stays shut")

@@ -1,0 +1,146 @@
+"""How a connection begins: greeting, TLS, name and password.
+
+Written anew over `mysql-mimic`'s packets, because its own login goes on serving a client that it has just refused.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from mysql_mimic.charset import CharacterSet
+from mysql_mimic.constants import DEFAULT_SERVER_CAPABILITIES
+from mysql_mimic.packets import (
+    SSLRequest,
+    make_auth_more_data,
+    make_auth_switch_request,
+    make_handshake_v10,
+    make_ok,
+    parse_com_change_user,
+    parse_handshake_response,
+)
+from mysql_mimic.types import Capabilities, ServerStatus
+
+from pipeline.serve.door_errors import ACCESS_DENIED, BLOCKED, INSECURE, Refused
+from pipeline.serve.door_names import VERSION
+from pipeline.serve.door_users import Doorkeeper, nonce
+from pipeline.serve.door_wire import Malformed, Wire
+
+NATIVE = "mysql_native_password"
+SHA2 = "caching_sha2_password"
+"""All that the `mysql` command of MySQL 9 knows.  Only its fast path: the hash that it needs is in the users file."""
+FAST_SUCCESS = b"\x03"
+STATUS = ServerStatus.SERVER_STATUS_AUTOCOMMIT | ServerStatus.SERVER_STATUS_NO_BACKSLASH_ESCAPES
+"""With this drivers escape a quote by another one, and leave backslashes as they are."""
+CAPABILITIES = (
+    DEFAULT_SERVER_CAPABILITIES & ~Capabilities.CLIENT_QUERY_ATTRIBUTES
+) | Capabilities.CLIENT_TRANSACTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who has come in, and how its client speaks."""
+
+    user: str
+    database: str
+    charset: CharacterSet
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """`tls`: what TLS is offered with; `insist`: nobody comes in without it."""
+
+    keeper: Doorkeeper
+    tls: ssl.SSLContext | None = None
+    insist: bool = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do."""
+        return CAPABILITIES | (Capabilities.CLIENT_SSL if self.tls else Capabilities(0))
+
+
+async def login(wire: Wire, entrance: Entrance, connection_id: int) -> Guest:
+    """Raises Refused with what is to be said to the client, Malformed, HungUp."""
+    challenge = nonce()
+    await wire.send(
+        make_handshake_v10(
+            capabilities=entrance.capabilities,
+            server_charset=CharacterSet.utf8mb4,
+            server_version=VERSION,
+            connection_id=connection_id,
+            auth_data=challenge + b"\0",
+            status_flags=STATUS,
+            auth_plugin_name=NATIVE,
+        )
+    )
+    response = _response(entrance, await wire.read())
+    if isinstance(response, SSLRequest):
+        if entrance.tls is None:
+            raise Malformed("a request for TLS, which is not offered")
+        await wire.start_tls(entrance.tls)
+        response = _response(entrance, await wire.read())
+    if isinstance(response, SSLRequest):
+        raise Malformed("a second request for TLS")
+    _refuse_early(wire, entrance)
+    sha2 = response.client_plugin == SHA2 and entrance.keeper.takes_sha2(response.username)
+    answer = response.auth_response
+    if response.client_plugin not in {None, "", NATIVE}:
+        challenge, answer = await _switched(wire, SHA2 if sha2 else NATIVE)
+    _admit(wire, entrance, response.username, answer, challenge, sha2)
+    if sha2 and len(answer) > 1:  # a client without a password sends a zero, and waits for nothing
+        wire.put(make_auth_more_data(FAST_SUCCESS))
+    await wire.send(ok(response.capabilities))
+    return Guest(response.username, response.database or "", response.client_charset, response.capabilities)
+
+
+async def change_user(wire: Wire, entrance: Entrance, guest: Guest, data: bytes) -> Guest:
+    """COM_CHANGE_USER: asks for the password of the other user.  Raises as `login`."""
+    try:
+        asked = parse_com_change_user(guest.capabilities, guest.charset, data)
+    except Exception as error:
+        raise Malformed("a change of user that cannot be read") from error
+    _refuse_early(wire, entrance)
+    challenge, answer = await _switched(wire, NATIVE)
+    _admit(wire, entrance, asked.username, answer, challenge, sha2=False)
+    await wire.send(ok(guest.capabilities))
+    return Guest(
+        asked.username, asked.database or "", asked.client_charset or guest.charset, guest.capabilities
+    )
+
+
+def ok(capabilities: Capabilities) -> bytes:
+    """The packet that says that something is done."""
+    return bytes(make_ok(capabilities=capabilities, status_flags=STATUS))
+
+
+def _response(entrance: Entrance, data: bytes):  # type: ignore[no-untyped-def]  # one of two kinds of mysql-mimic's
+    try:
+        return parse_handshake_response(capabilities=entrance.capabilities, data=data)
+    except Exception as error:
+        raise Malformed("a greeting that cannot be read") from error
+
+
+async def _switched(wire: Wire, plugin: str) -> tuple[bytes, bytes]:
+    challenge = nonce()
+    await wire.send(make_auth_switch_request(CharacterSet.utf8mb4, plugin, challenge + b"\0"))
+    return challenge, await wire.read()
+
+
+def _refuse_early(wire: Wire, entrance: Entrance) -> None:
+    if entrance.keeper.blocked(wire.peer):
+        raise Refused(BLOCKED, "too many logins from your address have failed; wait a minute")
+    if entrance.insist and not wire.encrypted:
+        raise Refused(
+            INSECURE,
+            "this door is open beyond its machine and takes TLS only (--ssl-mode=REQUIRED, tls=true)",
+        )
+
+
+def _admit(wire: Wire, entrance: Entrance, name: str, answer: bytes, challenge: bytes, sha2: bool) -> None:
+    if not entrance.keeper.admits(name, answer, challenge, wire.peer, sha2):
+        given = "YES" if answer else "NO"
+        raise Refused(
+            ACCESS_DENIED, f"Access denied for user '{name}'@'{wire.peer}' (using password: {given})"
+        )

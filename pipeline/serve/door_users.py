@@ -1,0 +1,170 @@
+"""Who may come in: a file of users with hashed passwords, and a stop for those who guess.
+
+A line is `name:*HASH:HASH`: SHA1(SHA1(password)), as MySQL stores a native password, and SHA256(SHA256(password)), by
+which clients log in that know only `caching_sha2_password`; the second may be left out.  They have no salt, so a short
+password can be found from its hash: `gigawatch door --new-user` makes a long one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+from pipeline.errors import SettingsError
+
+NONCE = 20
+FAILURES, WITHIN = 5, 60.0
+"""So many failed logins from one address within so many seconds, and it is not listened to until they are over."""
+ADDRESSES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What is kept of a password, for both ways to log in; without `sha2` the second is closed."""
+
+    native: bytes
+    sha2: bytes | None
+
+
+def read_users(file: Path) -> Mapping[str, Secret]:
+    """Names and hashes.  Raises SettingsError that names the line."""
+    try:
+        if file.stat().st_mode & stat.S_IWOTH:
+            raise SettingsError(f"{file}: anybody may write to it; expected rights such as 600")
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: the users cannot be read ({error}); check path and rights") from error
+    users: dict[str, Secret] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = re.fullmatch(r"([^:\s]{1,32}):\*([0-9A-Fa-f]{40})(?::([0-9A-Fa-f]{64}))?", line.strip())
+        if found is None:
+            raise SettingsError(
+                f"{file}:{number}: found no user; expected name:*HASH:HASH, as "
+                "`gigawatch door --users FILE --new-user NAME` writes it"
+            )
+        if found[1] in users:
+            raise SettingsError(
+                f"{file}:{number}: found {found[1]!r} a second time; expected one line for each"
+            )
+        users[found[1]] = Secret(bytes.fromhex(found[2]), bytes.fromhex(found[3]) if found[3] else None)
+    if not users:
+        raise SettingsError(
+            f"{file}: found no user; make one with `gigawatch door --users {file} --new-user NAME`"
+        )
+    return users
+
+
+def add_user(file: Path | None, name: str) -> str:
+    """Adds a line to the file, which is made for its owner alone if it is not there; the password, of 24 random bytes.
+
+    Raises SettingsError.
+    """
+    if file is None:
+        raise SettingsError("--new-user: found no --users, expected the file that the user is to be added to")
+    password = secrets.token_urlsafe(24)
+    line = entry(name, password)
+    if file.exists() and file.stat().st_size and name in read_users(file):
+        raise SettingsError(f"{file}: {name!r} is a user already; take the line out to give a new password")
+    try:
+        with open(
+            os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8"
+        ) as lines:
+            lines.write(f"{line}\n")
+    except OSError as error:
+        raise SettingsError(f"{file}: the user cannot be written ({error}); check path and rights") from error
+    return password
+
+
+def entry(name: str, password: str) -> str:
+    """The line of the users file.  Raises SettingsError for a name that cannot be one."""
+    if re.fullmatch(r"[^:\s]{1,32}", name) is None:
+        raise SettingsError(f"--new-user: found {name!r}, expected 1 to 32 characters without colon or space")
+    once = password.encode()
+    native = hashlib.sha1(hashlib.sha1(once).digest()).hexdigest().upper()
+    return f"{name}:*{native}:{hashlib.sha256(hashlib.sha256(once).digest()).hexdigest().upper()}"
+
+
+def nonce() -> bytes:
+    """What the client mixes into its answer; letters only, for some clients take it for text."""
+    return "".join(
+        secrets.choice("abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789") for _ in range(NONCE)
+    ).encode()
+
+
+def proves(answer: bytes, challenge: bytes, stored: bytes, sha2: bool) -> bool:
+    """Whether `answer` is H(password) XOR H(challenge, stored): MySQL's native password, with SHA-1.
+
+    With `sha2` the hash is SHA-256, and the order is the other one: the fast path of caching_sha2_password.
+    """
+    hashed = hashlib.sha256 if sha2 else hashlib.sha1
+    mask = hashed(stored + challenge if sha2 else challenge + stored).digest()
+    if len(answer) != len(mask):
+        return False
+    candidate = bytes(a ^ b for a, b in zip(answer, mask, strict=True))
+    return hmac.compare_digest(hashed(candidate).digest(), stored)
+
+
+class Doorkeeper:
+    """Lets users in.  Without a file everybody comes in, by any name: that is for the loopback."""
+
+    def __init__(
+        self, users: Mapping[str, Secret] | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._users = users
+        self._clock = clock
+        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+
+    def blocked(self, address: str) -> bool:
+        """Whether too many logins from there have failed of late."""
+        recent = [at for at in self._failures.get(_origin(address), []) if self._clock() - at < WITHIN]
+        return len(recent) >= FAILURES
+
+    def takes_sha2(self, name: str) -> bool:
+        """Whether a user can log in by caching_sha2_password; also said of names that nobody has."""
+        secret = (self._users or {}).get(name)
+        return secret is None or secret.sha2 is not None
+
+    def admits(self, name: str, answer: bytes, challenge: bytes, address: str, sha2: bool = False) -> bool:
+        """Whether that is the user's password; an unknown name takes as long as a wrong password."""
+        if self._users is None:
+            return True
+        secret = self._users.get(name)
+        stored = (secret.sha2 if sha2 else secret.native) if secret else None
+        proven = proves(answer, challenge, stored or bytes(32 if sha2 else 20), sha2)
+        if stored is not None and proven:
+            return True
+        self._failed(_origin(address))
+        return False
+
+    def _failed(self, origin: str) -> None:
+        times = self._failures.setdefault(origin, [])
+        times.append(self._clock())
+        del times[:-FAILURES]
+        self._failures.move_to_end(origin)
+        if len(self._failures) > ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+def _origin(address: str) -> str:
+    """An address; of IPv6 the 64 bits that one household or machine has for itself."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return (
+        str(IPv6Address(int(ip) >> 64 << 64))
+        if isinstance(ip, IPv6Address) and not ip.ipv4_mapped
+        else address
+    )
