@@ -154,6 +154,7 @@ def yaml_list(text: str) -> Any:
 
 # -- services ------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_of_ours_exists_with_its_options(name: str) -> None:
     runpy.run_path(str(ROOT / "tests" / "test_docs.py"))["options_of"](OURS[name]["command"])

@@ -22,8 +22,8 @@ import duckdb
 
 from pipeline.catalog import Catalog
 from pipeline.errors import QueryError, SettingsError
-from pipeline.ledger.query import ask
 from pipeline.ledger.all_views import views_sql
+from pipeline.ledger.query import ask
 from pipeline.ledger.views import literal, pattern, published_tables
 from pipeline.serve import door_check
 from pipeline.serve.door_names import DATABASE, names_sql

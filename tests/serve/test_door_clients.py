@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy
 
 from pipeline.catalog import load
+from pipeline.ledger.all_views import names
 from pipeline.ledger.query import view_names
 from pipeline.serve.door_child import Door
 
@@ -237,7 +238,7 @@ def test_the_catalog_is_what_the_views_are(ask: Ask) -> None:
 def test_comments_on_views_and_columns_are_shown(tmp_path: Path) -> None:
     import duckdb
 
-    from pipeline.ledger.views import views_sql
+    from pipeline.ledger.all_views import views_sql
     from pipeline.serve.door_names import names_sql
     from pipeline.serve.door_show import select
 
@@ -252,7 +253,14 @@ def test_comments_on_views_and_columns_are_shown(tmp_path: Path) -> None:
             shown = select("COLUMNS", target="gpu", full=full, variables={}, user="")
             assert shown is not None
             comments = {row[0]: row[-1] for row in con.execute(shown).fetchall()}
-            assert (comments["sku"], comments["time"]) == ("kind of GPU", "")
+            assert (comments["sku"], comments["time"]) == ("kind of GPU", "Event time, UTC")
+
+
+@pytest.mark.parametrize("view", names(load()))
+def test_every_view_answers_and_says_what_its_columns_are(ask: Ask, view: str) -> None:
+    ask(f"SELECT * FROM `{view}` LIMIT 1")
+    shown = {row[0]: row[-1] for row in ask(f"SHOW FULL COLUMNS FROM `{view}`")}
+    assert shown and all(shown.values()), shown
 
 
 def test_the_session_is_what_drivers_expect(ask: Ask, client: pymysql.Connection) -> None:
