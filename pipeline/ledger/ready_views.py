@@ -183,7 +183,7 @@ ENERGY_MIX = ReadyView(
         "it_megawatts": "Mean IT power of its feeds, summed",
         "facility_megawatts": "Mean power of the whole site",
         "pue": "facility ÷ IT",
-        "megawatt_hours": "Energy of the whole site in that quarter of an hour",
+        "megawatt_hours": "Energy of the whole site at that mean, over the whole quarter of an hour",
         "renewable_ratio": "Share of it from renewable sources",
         "carbon_gco2e_per_kwh": "Carbon intensity, weighted by power",
         "carbon_kg": "Carbon of that energy",
