@@ -40,15 +40,13 @@ class Batch:
         return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
 
     def columns(self, topic: str, max_bytes: int) -> TopicRecords:
-        """The records of one topic as columns, made once."""
-        if topic not in self._columns:
-            self._columns[topic] = topic_records(self.of_topic(topic), max_bytes)
-        return self._columns[topic]
+        """The records of one topic as columns; they are handed out once and not kept, for they are large."""
+        return self._columns.pop(topic, None) or topic_records(self.of_topic(topic), max_bytes)
 
     def open(self, max_bytes: int) -> None:
         """Make the columns of every topic now: while the batch before this one is still being taken in."""
         for topic in {topic for (topic, _), found in self.records.items() if found}:
-            self.columns(topic, max_bytes)
+            self._columns[topic] = topic_records(self.of_topic(topic), max_bytes)
 
     def pieces(self, most: int) -> Iterator[Batch]:
         """The same records, in batches of at most `most` bytes of values (or of one record).

@@ -105,6 +105,8 @@ class Decoder:
             f"FROM ({' UNION ALL '.join(parts) or self._nothing()}) parsed "
             f"LEFT JOIN series_map_{view} USING (quoted)"
         )
+        for name in ("structured", "binary"):
+            con.unregister(f"records_{name}")
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
         rows = self._con.execute(

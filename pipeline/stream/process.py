@@ -65,7 +65,7 @@ class Work:
     """What the steps hand on for one topic."""
 
     event: EventType
-    topic: TopicRecords
+    topic: TopicRecords | None
     known_from: datetime
     before: dict[int, datetime]
     records: Records = ()
@@ -117,7 +117,9 @@ class Processor:
         return delta, [letter for w in done for letter in _dead_letters(w)]
 
     def _decode(self, work: Work) -> None:
+        assert work.topic is not None
         decoded = self._decoders[work.event.topic].decode(work.topic)
+        work.topic = None  # tens of megabytes, which nobody needs any more
         work.records, work.refusals, work.arrived = decoded.records, decoded.refusals, decoded.arrived
 
     def _remove_duplicates(self, work: Work) -> None:
