@@ -273,7 +273,7 @@ def _write_history(con: duckdb.DuckDBPyConnection, history: Sequence[StandingRow
     rows = [
         (
             utc(row.t), row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed),
-            _float(row.bound), row.unit, row.window, row.samples, _scalars(row.facts),
+            _float(row.bound), row.unit, row.window, row.samples, row.facts,
         )
         for row in history
     ]  # fmt: skip
@@ -284,12 +284,6 @@ def _write_history(con: duckdb.DuckDBPyConnection, history: Sequence[StandingRow
         "INSERT INTO dirty SELECT DISTINCT 'readings', date_trunc('minute', unnest($1::TIMESTAMP[]))",
         [sorted({row[0] for row in rows})],
     )
-
-
-def _scalars(facts: str) -> str:
-    """Facts without those that are lists, such as every day of a tranche: of these the standing has the newest."""
-    kept = {k: v for k, v in json.loads(facts).items() if not isinstance(v, list | dict)}
-    return json.dumps(kept, ensure_ascii=False)
 
 
 def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import duckdb
 
+from pipeline.ledger.evaluation import utc
 from pipeline.ledger.transaction import Fence, no_fence, transaction
 
 MINUTE = 60
@@ -28,8 +28,7 @@ class Pulse:
 
 def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence = no_fence) -> None:
     """Write the rows of this minute; `con` is a cursor of its own, `now` epoch seconds."""
-    at = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
-    minute = datetime.fromtimestamp(now // MINUTE * MINUTE, UTC).replace(tzinfo=None)
+    at, minute = utc(now), utc(now // MINUTE * MINUTE)
     with transaction(con, fence):
         offsets = dict(
             con.execute("SELECT topic, sum(next_offset)::BIGINT FROM offsets GROUP BY topic").fetchall()

@@ -8,15 +8,15 @@ named window within a year and a day around now.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import duckdb
 
 from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
+from pipeline.ledger.evaluation import utc
 
 AROUND = 366 * 86_400
 """Seconds before and after now of which `windows` has the occurrences."""
@@ -37,11 +37,11 @@ def write_contracts(con: duckdb.DuckDBPyConnection, contracts: Iterable[Contract
 
 
 def _clause(contract: Contract, clause: Clause) -> list[Any]:
-    own = {f.name: _plain(getattr(clause, f.name)) for f in fields(clause) if f.name not in SHARED}
+    own = {f.name: getattr(clause, f.name) for f in fields(clause) if f.name not in SHARED}
     risk = clause.money_at_risk
     return [
         contract.id, contract.version, contract.parties.supplier, contract.parties.customer, contract.currency,
-        _utc(contract.term.start), _utc(contract.term.end), clause.id, clause.kind, _json(clause.by),
+        utc(contract.term.start), utc(contract.term.end), clause.id, clause.kind, _json(clause.by),
         _json(clause.match), clause.severity, clause.text, clause.runbook, clause.contact, _json(clause.route),
         risk.per_hour if risk else None, _json(own),
     ]  # fmt: skip
@@ -50,31 +50,21 @@ def _clause(contract: Contract, clause: Clause) -> list[Any]:
 def _windows(contract: Contract, now: int) -> Iterable[list[Any]]:
     for name, window in contract.windows.items():
         for start, end in window.intervals(now - AROUND, now + AROUND):
-            yield [contract.id, name, window.text, _utc(start), _utc(end)]
-
-
-def _plain(value: Any) -> Any:
-    """Instants of a ramp as RFC 3339, money as text, so that nothing is rounded."""
-    if isinstance(value, Ramp):
-        return [{"from": _rfc3339(at), "value": each} for at, each in value.steps]
-    if isinstance(value, CapacityBounds):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
-    return value
+            yield [contract.id, name, window.text, utc(start), utc(end)]
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)
+    return json.dumps(value, default=_own, ensure_ascii=False)
 
 
-def _utc(t: int) -> datetime:
-    return datetime.fromtimestamp(t, UTC).replace(tzinfo=None)
-
-
-def _rfc3339(t: int) -> str:
-    return _utc(t).isoformat() + "Z"
+def _own(value: Any) -> Any:
+    """What JSON does not know: instants of a ramp as RFC 3339, money as text, so that nothing is rounded."""
+    if isinstance(value, Ramp):
+        return [{"from": utc(at).isoformat() + "Z", "value": each} for at, each in value.steps]
+    if isinstance(value, CapacityBounds):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"a term of type {type(value).__name__}, which has no form in JSON yet")

@@ -254,13 +254,13 @@ class _Run:
             since = self._since(last, since, t)
             for verdict in last:
                 if t % HISTORY == 0 or since[verdict.key][1] == t:
-                    self.history.append(_row(verdict, since[verdict.key][1]))
+                    self.history.append(_row(verdict, since[verdict.key][1], verdict.brief_facts))
             absent = self._absent(rule, found, live, own, t) if live else ()
             for verdict in (*last, *absent):
                 if live or verdict.state != "ok":
                     self._step(rule, verdict, live)
         for verdict in last:
-            self.standing[verdict.key] = _row(verdict, since[verdict.key][1])
+            self.standing[verdict.key] = _row(verdict, since[verdict.key][1], verdict.facts)
 
     @staticmethod
     def _own(rule: Rule) -> Callable[[Key], bool]:
@@ -348,7 +348,7 @@ class _Run:
             self.changes.append(AlertChange(phase, t, ended))
 
 
-def _row(verdict: Verdict, since: int) -> StandingRow:
+def _row(verdict: Verdict, since: int, facts: str) -> StandingRow:
     terms = verdict.terms
     by = tuple(zip(terms.by, verdict.by, strict=True))
     return StandingRow(
@@ -364,5 +364,5 @@ def _row(verdict: Verdict, since: int) -> StandingRow:
         verdict.t,
         terms.window,
         verdict.samples,
-        verdict.facts,
+        facts,
     )

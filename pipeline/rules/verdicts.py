@@ -58,6 +58,14 @@ class Verdict(NamedTuple):
         return json.dumps(_plain(dict(self.details or {})), ensure_ascii=False)
 
     @property
+    def brief_facts(self) -> str:
+        """The facts without those that are lists or objects, such as every day of a tranche: for the history."""
+        plain = _plain(
+            {n: v for n, v in (self.details or {}).items() if not isinstance(v, tuple | list | Mapping)}
+        )
+        return json.dumps(plain, ensure_ascii=False)
+
+    @property
     def labels(self) -> Labels:
         """The full label set, sorted.  A label with an empty value is no label."""
         terms = self.terms
