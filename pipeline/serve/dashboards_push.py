@@ -81,7 +81,7 @@ class Grafana:
 
     def check(self) -> str:
         """Its version."""
-        told = self.ask("its health", lambda: self._api.client.GET("/health"))
+        told: Any = self.ask("its health", lambda: self._api.client.GET("/health"))
         if not isinstance(told, dict) or "database" not in told:
             raise self._not_grafana()
         return str(told.get("version", "unknown"))
@@ -112,7 +112,7 @@ class Grafana:
 
     def dashboard(self, uid: str) -> Document | None:
         """A dashboard with its `meta`, None where there is none."""
-        return self.ask(f"the dashboard {uid}", lambda: self._api.dashboard.get_dashboard(uid), missing=True)
+        return self._found(f"the dashboard {uid}", lambda: self._api.dashboard.get_dashboard(uid))
 
     def save(self, document: Document) -> None:
         """Saves a dashboard over the version that it names."""
