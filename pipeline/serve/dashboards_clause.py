@@ -39,6 +39,11 @@ VIEWS = """
     WHERE table_name LIKE '%\\_1d' ESCAPE '\\' ORDER BY events <> 'gpu', 1
 """
 """Event types are the views that have roll-ups, so that a new one is here by itself."""
+RAW_SPAN = """
+    SELECT CASE WHEN coalesce(sum(samples), 0) <= 100000 THEN '400 DAY' ELSE '10 MINUTE' END AS raw_span
+    FROM ${events}_1h WHERE window_start >= $__timeFrom() AND window_start <= $__timeTo()
+"""
+"""A fleet sends 20,000 samples a second, a supplier a few charges an hour: few are shown of the whole time range."""
 UNIT = "CASE unit WHEN 's' THEN 's' WHEN 'MW' THEN 'megwatt' ELSE 'suffix: ' || unit END"
 
 STATE = f"""
@@ -93,7 +98,7 @@ HISTORY = f"""
 """
 RAW = f"""
     SELECT * FROM ${{events}}
-    WHERE "time" BETWEEN greatest($__timeFrom(), $__timeTo() - INTERVAL 10 MINUTE) AND $__timeTo()
+    WHERE "time" BETWEEN greatest($__timeFrom(), $__timeTo() - INTERVAL ${{raw_span}}) AND $__timeTo()
         AND ('{ALL}' IN (${{region}}) OR coalesce(*COLUMNS('^(region|RegionId|source)$')) IN (${{region}}))
     ORDER BY "time" DESC LIMIT 100
 """
@@ -109,6 +114,16 @@ def events() -> Variable:
     )  # fmt: skip
 
 
+def raw_span() -> Variable:
+    """`$raw_span`, hidden: how far back from the end of the time range raw events are read."""
+    return (
+        Variable("raw_span").description("How much of the time range raw events are read of").datasource(SOURCE)
+        .query(plain(RAW_SPAN)).definition(plain(RAW_SPAN)).hide(dashboard.VariableHide.HIDE_VARIABLE)
+        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).multi(False).include_all(False)
+        .current(dashboard.VariableOption(text="10 MINUTE", value="10 MINUTE"))
+    )  # fmt: skip
+
+
 def clause() -> dashboard.Dashboard:
     """The drill-down: from an alert to the clause, to how it was read, to the events that it rests on."""
     from_data = dashboard.DataTransformerConfig(
@@ -121,6 +136,7 @@ def clause() -> dashboard.Dashboard:
     variables = [
         variable("clause", "Clause", CLAUSES, "Clauses of the chosen contracts, of every kind"),
         events(),
+        raw_span(),
     ]
     panels = lay_out(
         (4, [
@@ -133,7 +149,7 @@ def clause() -> dashboard.Dashboard:
         ]),
         (9, [(24, lines("Read, and what is promised", "Each reading, and the bound in force at that time (dashed)",
                         AGAINST, NUMBER, more=[("unit", UNITS, "table")], transformations=[from_data]))]),
-        (5, [(24, timeline("State", "ok, unknown or breach of each of its readings", LANES))]),
+        (5, [(24, timeline("State over time", "ok, unknown or breach of each of its readings", LANES))]),
         (8, [
             (14, lines("What else the readings say", "Numbers beside the reading: healthy, silent, …; unit as the clause's",
                        FACTS, NUMBER)),
@@ -141,8 +157,8 @@ def clause() -> dashboard.Dashboard:
         ]),
         (8, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
                        HISTORY, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
-        (10, [(24, rows("Raw events", "At most 100 of the last ten minutes of the time range, the newest first. Raw "
-                        "rows are published up to five minutes late.", RAW))]),
+        (10, [(24, rows("Raw events", "The newest 100 of the time range; of a stream with more than 100,000 in it, of its "
+                        "last ten minutes. Raw rows are published up to five minutes late.", RAW))]),
     )  # fmt: skip
     return frame(
         "clause", "Clause", "Where every alert leads: one clause, its readings, its alerts and its raw events",
