@@ -64,29 +64,44 @@ TERMS = f"""
     FROM (SELECT contract, clause, terms FROM clauses WHERE {of_contract()} AND {OF_CLAUSE}), json_each(terms) AS each
     WHERE each.value ->> '$' IS NOT NULL ORDER BY contract, clause, each.id LIMIT 300
 """
+SHOWN = f"""shown AS (
+        SELECT contract, clause, alertname, by_values FROM standing WHERE {READ}
+        ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, since, clause, alertname, by_values LIMIT 12),
+    read AS (
+        SELECT * FROM readings SEMI JOIN shown USING (contract, clause, alertname, by_values)
+        WHERE $__timeFilter("time") AND {OF_CLAUSE})"""
+"""Readings of the twelve that stand worst: more nobody can tell apart, and a fleet has hundreds."""
 AGAINST = f"""
+    WITH {SHOWN}
     SELECT moment AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
     FROM (
-        SELECT moment, clause, alertname, split, unnest(['observed', 'bound']) AS what, unnest([observed, bound]) AS value
+        SELECT moment, clause, alertname, {where()} AS split, unnest(['observed', 'bound']) AS what,
+            unnest([observed, bound]) AS value
         FROM (
-            SELECT {BUCKET} AS moment, clause, alertname, {where()} AS split, avg(observed) AS observed, last(bound) AS bound
-            FROM readings WHERE $__timeFilter("time") AND {READ} GROUP BY ALL))
+            SELECT {BUCKET} AS moment, clause, alertname, by_values, avg(observed) AS observed,
+                arg_max(bound, "time") AS bound
+            FROM read GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """
 UNITS = f"SELECT {UNIT} AS unit FROM standing WHERE {READ} AND unit <> '' GROUP BY unit ORDER BY count(*) DESC LIMIT 1"
 FACTS = f"""
-    SELECT moment AS "time", concat_ws(' / ', clause, nullif(split, ''), name) AS metric, avg(value) AS value
+    WITH {SHOWN}
+    SELECT moment AS "time", concat_ws(' / ', clause, nullif({where()}, ''), each.key) AS metric,
+        max((each.value ->> '$')::DOUBLE) AS value
     FROM (
-        SELECT {BUCKET} AS moment, clause, {where()} AS split, each.key AS name, (each.value ->> '$')::DOUBLE AS value
-        FROM (SELECT "time", clause, by_values, facts FROM readings WHERE $__timeFilter("time") AND {READ}),
-            json_each(facts) AS each
-        WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%')
+        SELECT {BUCKET} AS moment, clause, by_values, arg_max(facts, "time") AS facts FROM read GROUP BY ALL),
+        json_each(facts) AS each
+    WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%'
     GROUP BY ALL ORDER BY 1
 """
 LANES = f"""
-    SELECT {BUCKET} AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric,
-        max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END)::DOUBLE AS value
-    FROM readings WHERE $__timeFilter("time") AND {READ} GROUP BY ALL ORDER BY 1
+    WITH {SHOWN}
+    SELECT moment AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
+    FROM (
+        SELECT {BUCKET} AS moment, clause, alertname, by_values,
+            max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
+        FROM read GROUP BY ALL)
+    ORDER BY 1
 """
 HISTORY = f"""
     SELECT "time", severity, state, alertname AS what, clause, active_at AS since, observed, bound, unit, "window",
@@ -147,7 +162,7 @@ def clause() -> dashboard.Dashboard:
             (12, rows("In the contract's words", "The clause, whom to call and what to do", WORDS)),
             (2, data_age()),
         ]),
-        (9, [(24, lines("Read, and what is promised", "Each reading, and the bound in force at that time (dashed)",
+        (9, [(24, lines("Read, and what is promised", "Each reading and the bound in force then (dashed): of the twelve that stand worst",
                         AGAINST, NUMBER, more=[("unit", UNITS, "table")], transformations=[from_data]))]),
         (5, [(24, timeline("State over time", "ok, unknown or breach of each of its readings", LANES))]),
         (8, [

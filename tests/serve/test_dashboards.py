@@ -40,6 +40,7 @@ FOLDER = ROOT / "dashboards"
 HERE = Path(__file__).parent
 GRAFANA = runpy.run_path(str(HERE / "grafana_macros.py"))
 ALL = {document["uid"]: document for document in documents()}
+PARSER = duckdb.connect()
 BUILT_IN = {"stat", "table", "timeseries", "state-timeline"}
 ABOVE_THE_FOLD = 20
 """Grid rows that a screen of 1080 lines shows of a dashboard."""
@@ -263,7 +264,7 @@ def test_the_first_screen_says_what_is_wrong_where_and_since_when() -> None:
 @each_question
 def test_duckdb_understands_it_as_it_stands(uid: str, what: str, sql: str) -> None:
     """Otherwise every refresh would wait for the translator; a column called `at` was enough."""
-    [statement] = duckdb.connect().extract_statements(expanded(uid, sql, 0, DAY))
+    [statement] = PARSER.extract_statements(expanded(uid, sql, 0, DAY))
     assert statement.type == duckdb.StatementType.SELECT
 
 
