@@ -162,7 +162,7 @@ def clause() -> dashboard.Dashboard:
             (12, rows("In the contract's words", "The clause, whom to call and what to do", WORDS)),
             (2, data_age()),
         ]),
-        (9, [(24, lines("Read, and what is promised", "Each reading and the bound in force then (dashed): of the twelve that stand worst",
+        (9, [(24, lines("Read, and what is promised", "Each reading and the bound then in force (dashed), of the twelve worst",
                         AGAINST, NUMBER, more=[("unit", UNITS, "table")], transformations=[from_data]))]),
         (5, [(24, timeline("State over time", "ok, unknown or breach of each of its readings", LANES))]),
         (8, [
