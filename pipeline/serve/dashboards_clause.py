@@ -171,7 +171,7 @@ def clause() -> dashboard.Dashboard:
             (10, rows("Terms", "What only its kind promises: bounds, ramps, windows", TERMS)),
         ]),
         (8, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
-                       HISTORY, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
+                       HISTORY, unit=COUNT, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
         (10, [(24, rows("Raw events", "The newest 100 of the time range; of a stream with more than 100,000 in it, of its "
                         "last ten minutes. Raw rows are published up to five minutes late.", RAW))]),
     )  # fmt: skip

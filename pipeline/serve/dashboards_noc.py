@@ -139,7 +139,7 @@ def noc() -> dashboard.Dashboard:
         name: {"thresholds": {"mode": "absolute", "steps": [{"value": None, "color": GREEN}, {"value": 1, "color": to}]}}
         for name, to in (("critical", RED), ("warning", ORANGE), ("ticket", BLUE))
     }  # fmt: skip
-    numbers = {"observed": {"decimals": 2}, "bound": {"decimals": 2}}
+    numbers = {"observed": {"unit": COUNT, "decimals": 2}, "bound": {"unit": COUNT, "decimals": 2}}
     panels = lay_out(
         (4, [
             (5, stat("Alerts firing", "Alerts that fire now, by severity. All zero: nothing is wrong that we know of.",
