@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from pipeline.catalog import load
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
