@@ -24,7 +24,7 @@ MARGIN = 0.08
 @dataclass(frozen=True, slots=True)
 class Chart:
     """`observed`, `bound`, `forecast` are `d` of SVG paths in a box of 600 x 120; `figures` says it in words;
-    `data` is what the script draws: its columns' names and rows `[ms, …]`; the rest stands at the axes."""
+    `data` is what the script draws: its columns' names, rows `[ms, …]` and frame; the rest stands at the axes."""
 
     observed: str
     bound: str
@@ -70,7 +70,7 @@ def readings_chart(points: Sequence[Point], unit: str) -> Chart | None:
         starts=instant(frame.left),
         ends=instant(frame.right),
         figures=_figures(seen, bounds, unit),
-        data=_data(["observed", "bound"], [[t, value, bound] for t, value, bound in points]),
+        data=_data(frame, ["observed", "bound"], [[t, value, bound] for t, value, bound in points]),
     )
 
 
@@ -98,11 +98,11 @@ def spend_chart(
         bound=path(frame, lines),
         forecast=path(frame, course),
         top=amount(frame.high, unit),
-        bottom=amount(0, unit),
+        bottom=amount(frame.low, unit),
         starts=instant(frame.left),
         ends=instant(frame.right),
         figures="",
-        data=_data(["spent", "limit", "forecast"], rows),
+        data=_data(frame, ["spent", "limit", "forecast"], rows),
     )
 
 
@@ -150,6 +150,8 @@ def _clock(t: float) -> str:
     return f"{datetime.fromtimestamp(t, UTC):%H:%M}"
 
 
-def _data(names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> str:
+def _data(frame: Frame, names: Sequence[str], rows: Sequence[Sequence[float | None]]) -> str:
+    """What the script draws, in the same frame: its scale is that of the figures at the axes."""
     spoken = [[round((row[0] or 0) * 1000), *row[1:]] for row in rows]
-    return json.dumps({"names": names, "rows": spoken}, separators=(",", ":"))
+    across, up = [frame.left * 1000, frame.right * 1000], [frame.low, frame.high]
+    return json.dumps({"names": names, "rows": spoken, "across": across, "up": up}, separators=(",", ":"))

@@ -314,7 +314,7 @@ def _tranche(rows: Sequence[Row], now: float) -> Tranche:
         spent=amount(last["spent"], unit),
         limit=amount(limit, unit),
         limit_name=name,
-        remaining=amount(None if limit is None else limit - last["spent"], unit),
+        remaining=_remaining(limit, last["spent"], unit),
         forecast=amount(last["forecast"], unit),
         used=f"{share:.0%}" if share is not None else "",
         passed=f"{passed:.0%}",
@@ -324,6 +324,12 @@ def _tranche(rows: Sequence[Row], now: float) -> Tranche:
             spent, last["starts"], last["ends"], None if limit is None else float(limit), last["forecast"], short(unit)
         ),
     )  # fmt: skip
+
+
+def _remaining(limit: Any, spent: Any, unit: str) -> str:
+    if limit is None:
+        return "No limit"
+    return f"{amount(limit - spent, unit)} left" if spent <= limit else f"{amount(spent - limit, unit)} over"
 
 
 def _window(row: Row, now: float) -> Window:

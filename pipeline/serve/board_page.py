@@ -52,7 +52,7 @@ class Pages:
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters["spoken"] = spoken
+        self._templates.filters.update(spoken=spoken, day=day)
         self.static: Mapping[str, Answer] = {
             f"/static/{answer.tag}/{name}": answer for name, answer in _static().items()
         }
@@ -71,9 +71,18 @@ class Pages:
 
 
 def spoken(at: str) -> str:
-    """An RFC 3339 instant as people read it: `25 Nov 02:11:04 UTC`."""
+    """An RFC 3339 instant as people read it: `25 Nov 02:11 UTC`."""
+    return _formed(at, "%d %b %H:%M UTC")
+
+
+def day(at: str) -> str:
+    """The day of an RFC 3339 instant, with its year."""
+    return _formed(at, "%d %b %Y")
+
+
+def _formed(at: str, form: str) -> str:
     try:
-        return f"{datetime.fromisoformat(at):%d %b %H:%M:%S} UTC"
+        return f"{datetime.fromisoformat(at):{form}}"
     except ValueError:
         return at
 

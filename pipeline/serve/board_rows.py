@@ -44,7 +44,9 @@ ORDER BY ALL"""
 SPENT = """SELECT contract, clause, currency, epoch(starts) AS starts, epoch(ends) AS ends, epoch(day) AS day, spent,
     "commit", ceiling, remaining, forecast FROM spend ORDER BY contract, clause, day"""
 NEXT = f"""SELECT contract, "window", "text", starts, ends FROM windows
-WHERE ends > $1 AND starts < $1 + INTERVAL {WINDOWS_AHEAD} DAY ORDER BY starts, contract, "window" LIMIT 12"""
+WHERE ends > $1 AND starts < $1 + INTERVAL {WINDOWS_AHEAD} DAY
+QUALIFY row_number() OVER (PARTITION BY contract, "window" ORDER BY starts) <= 2
+ORDER BY starts, contract, "window" LIMIT 20"""
 PROMISES = (
     """SELECT DISTINCT contract, version, supplier, customer, currency, term_end FROM clauses ORDER BY ALL"""
 )

@@ -105,7 +105,7 @@
     const old = drawn.get(figure);
     if (old && old.data === figure.dataset.chart && plot.contains(old.box)) return;
     if (old) { old.graph.destroy(); old.box.remove(); }
-    const { names, rows } = JSON.parse(figure.dataset.chart);
+    const { names, rows, across, up } = JSON.parse(figure.dataset.chart);
     const box = document.createElement("div");
     box.className = "live";
     box.setAttribute("data-keep", "");
@@ -117,8 +117,9 @@
     if (names.includes("forecast")) series.forecast = { strokePattern: [2, 4], color: colour("--observed") };
     const graph = new Dygraph(box, rows.map(([ms, ...values]) => [new Date(ms), ...values]), {
       labels: ["time", ...names], colors: names.map(() => colour("--observed")), series, labelsUTC: true,
-      drawXAxis: false, drawYAxis: false, drawXGrid: false, drawYGrid: false, strokeWidth: 2, interactionModel: {},
-      connectSeparatedPoints: names.includes("limit"), highlightCircleSize: 4, yRangePad: 8, drawPoints: false,
+      axes: { x: { drawAxis: false, drawGrid: false }, y: { drawAxis: false, drawGrid: false } },
+      strokeWidth: 2, interactionModel: {},
+      connectSeparatedPoints: names.includes("limit"), highlightCircleSize: 4, valueRange: up, dateWindow: across,
       highlightCallback: (event, x, points) => { read.value = spoken(x, points); },
       unhighlightCallback: () => { read.value = ""; },
     });
