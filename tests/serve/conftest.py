@@ -23,7 +23,7 @@ from pipeline.contract.loader import load_all
 from pipeline.ledger import status as written
 from pipeline.ledger.health import Pulse, note
 from pipeline.rules.evaluate import plan_of
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
