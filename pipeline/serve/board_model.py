@@ -15,7 +15,17 @@ from typing import Any, Literal
 from pipeline.ledger import status as written
 from pipeline.serve.board_charts import Chart, readings_chart, spend_chart
 from pipeline.serve.board_problems import Life, Problem, problems
-from pipeline.serve.board_rows import ALERTS, CHARTS, Published, Row, keys_of
+from pipeline.serve.board_rows import (
+    ALERTS,
+    CHARTS,
+    Clauses,
+    Published,
+    Row,
+    by_clause,
+    clause_of,
+    keys_of,
+    labels_of,
+)
 from pipeline.serve.board_silences import Muted, Routing
 from pipeline.serve.board_words import PROSE, amount, beyond, instant, lines, link, short
 
@@ -126,11 +136,9 @@ class Topic:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Everything that the page says."""
+class Body:
+    """What follows from the published files and Alertmanager's answer: it changes every ten seconds at most."""
 
-    data: str
-    problems: tuple[Problem, ...]
     alerts: tuple[Card, ...]
     unshown: int
     firing: int
@@ -138,24 +146,29 @@ class Page:
     contracts: tuple[Contract, ...]
     tranches: tuple[Tranche, ...]
     windows: tuple[Window, ...]
-    topics: tuple[Topic, ...]
-    written_at: str
-    evaluated_to: str
     published_at: str
-    rate: str
-    delays: tuple[tuple[str, str], ...]
     watchdog: bool
     alertmanager: str
 
 
-def page_of(data: str, life: Life, published: Published, routing: Routing, now: float) -> Page:
-    """The page at `now`, epoch seconds of the wall clock."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that the page says."""
+
+    data: str
+    body: Body
+    problems: tuple[Problem, ...]
+    topics: tuple[Topic, ...]
+    written_at: str
+    evaluated_to: str
+    rate: str
+    delays: tuple[tuple[str, str], ...]
+
+
+def body_of(published: Published, routing: Routing, now: float) -> Body:
+    """The greater part of the page at `now`, epoch seconds of the wall clock."""
     alerts = [row for row in published.alerts if row["alertname"] != ALWAYS]
-    status = life.status or {}
-    mark = written.least_watermark(status) if status else None
-    return Page(
-        data=short(data),
-        problems=problems(life, routing, now),
+    return Body(
         alerts=tuple(_cards(alerts, published, routing)),
         unshown=max(0, len(alerts) - ALERTS),
         firing=sum(row["state"] == "firing" for row in alerts),
@@ -163,21 +176,38 @@ def page_of(data: str, life: Life, published: Published, routing: Routing, now: 
         contracts=tuple(_contracts(published, alerts)),
         tranches=tuple(_tranches(published.spend, now)),
         windows=tuple(_window(row, now) for row in published.windows),
-        topics=tuple(_topics(status)),
-        written_at=short(status.get("written_at"))[:19] + "Z" if status else "",
-        evaluated_to=instant(mark),
         published_at=instant(published.published_at),
-        rate=f"{status['rate_events_per_s']:,.0f}" if status else "",
-        delays=tuple(_delays(status)) if status else (),
         watchdog=len(alerts) < len(published.alerts),
         alertmanager=routing.address,
     )
 
 
+def page_of(data: str, life: Life, body: Body, routing: Routing, now: float) -> Page:
+    """The page at `now`, epoch seconds of the wall clock."""
+    status = life.status or {}
+    mark = written.least_watermark(status) if status else None
+    return Page(
+        data=short(data),
+        body=body,
+        problems=problems(life, routing, now),
+        topics=tuple(_topics(status)),
+        written_at=_second(status.get("written_at")),
+        evaluated_to=instant(mark),
+        rate=f"{status['rate_events_per_s']:,.0f}" if status else "",
+        delays=tuple(_delays(status)) if status else (),
+    )
+
+
+def _second(at: str | None) -> str:
+    """An RFC 3339 instant in UTC to the second; empty where there is none."""
+    return f"{short(at)[:19]}Z" if at else ""
+
+
 def _cards(alerts: Sequence[Row], published: Published, routing: Routing) -> Iterator[Card]:
     ends = {(row["contract"], row["window"]): row["ends"] for row in reversed(published.windows)}
+    clauses = by_clause(published.standing)
     for number, row in enumerate(alerts[:ALERTS]):
-        chart = _chart(row, published) if number < CHARTS else None
+        chart = _chart(row, clauses, published) if number < CHARTS else None
         yield _card(row, chart, routing, ends.get((row["contract"], row["window"])))
 
 
@@ -214,11 +244,6 @@ def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime
     )
 
 
-def labels_of(text: str | None) -> dict[str, str]:
-    """The labels of an alert, all as text."""
-    return {str(name): str(value) for name, value in json.loads(text or "{}").items() if value is not None}
-
-
 def identity(row: Row, labels: Mapping[str, str]) -> str:
     """A name for an alert that is fit for an anchor: of what it is about, without what changes inside a window."""
     told = {name: value for name, value in labels.items() if name != "severity"}
@@ -226,8 +251,8 @@ def identity(row: Row, labels: Mapping[str, str]) -> str:
     return f"alert-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
 
 
-def _chart(row: Row, published: Published) -> Chart | None:
-    for key in keys_of(row, published.standing):
+def _chart(row: Row, clauses: Clauses, published: Published) -> Chart | None:
+    for key in keys_of(row, clauses):
         if points := (published.series or {}).get(key):
             return readings_chart(points, short(row["unit"], 20))
     return None
@@ -263,15 +288,14 @@ Loud = Mapping[tuple[str, str, str], Sequence[tuple[set[tuple[str, str]], str]]]
 def _by_clause(alerts: Sequence[Row]) -> Loud:
     found: dict[tuple[str, str, str], list[tuple[set[tuple[str, str]], str]]] = {}
     for row in alerts:
-        key = (row["contract"], row["clause"], row["alertname"])
-        found.setdefault(key, []).append((set(labels_of(row["labels"]).items()), row["state"]))
+        found.setdefault(clause_of(row), []).append((set(labels_of(row["labels"]).items()), row["state"]))
     return found
 
 
 def _mood(row: Row, loud: Loud) -> Mood:
     """An open alert of it counts before its own state: that may be good again while the alert is kept firing."""
     values = {pair for pair in labels_of(row["by_values"]).items() if pair[1]}
-    open_ones = loud.get((row["contract"], row["clause"], row["alertname"]), ())
+    open_ones = loud.get(clause_of(row), ())
     states = {state for labels, state in open_ones if values <= labels}
     if states:
         return "firing" if "firing" in states else "pending"
@@ -353,9 +377,7 @@ def _topics(status: Mapping[str, Any]) -> Iterator[Topic]:
             counts=tuple(f"{counts.get(fate, 0):,}" for fate in ("in", *FATES)),
             reasons=", ".join(f"{short(reason, 40)} {n:,}" for reason, n in worst),
             lag=f"{sum(lag.get(name, {}).values()):,}",
-            evaluated_to=short(status.get("watermarks", {}).get(name))[:19] + "Z"
-            if status.get("watermarks", {}).get(name)
-            else "",
+            evaluated_to=_second(status.get("watermarks", {}).get(name)),
         )
 
 
