@@ -20,10 +20,10 @@ def _server(status: dict[str, Any], command: str) -> dict[str, Any]:
 
 def _rows(address: str, sql: str) -> Any:
     host, _, port = address.rpartition(":")
-    with pymysql.connect(host=host, port=int(port), user="me", database="gigawatch") as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall()
+    connection = pymysql.connect(host=host, port=int(port), user="me", database="gigawatch")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
 
 
 def _children(worker: Any, command: str) -> list[psutil.Process]:
