@@ -167,6 +167,12 @@ def run(
     seal_every: Annotated[
         float | None, typer.Option(help="Age (s) that published raw rows reach at most.  [default: 300]")
     ] = None,
+    door: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the SQL door; '' for none.  [default: 127.0.0.1:3306]")
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the board; '' for none.  [default: 127.0.0.1:8420]")
+    ] = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -179,7 +185,7 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
     )  # fmt: skip
     from pipeline import app as wiring
 
@@ -511,6 +517,58 @@ def door(
         users=users, memory_limit=memory_limit, temp_limit=temp_limit, limits=Limits(timeout=timeout, rows=row_limit),
     )  # fmt: skip
     run_door(options, child)
+
+
+@app.command()
+def board(
+    data: Data = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8420,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen at; beyond the loopback only with users and TLS.")
+    ] = "127.0.0.1",
+    alertmanager: Annotated[
+        str | None, typer.Option(help="Base URL of the Alertmanager whose silences are shown.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak TLS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="File of those who may come in; door --new-user makes its lines.")
+    ] = None,
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    config: Config = None,
+) -> None:
+    """A web page beside the pipeline: open alerts, contract standing, spend, windows; also /metrics and /readyz.
+
+    Example: gigawatch board --data gigawatch-demo
+    """
+    from pipeline.serve.board import BoardOptions, run_board
+
+    settings = load_settings(config, data=data, schemas=schemas, alertmanager=alertmanager)
+    options = BoardOptions(
+        data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
+        users=users, alertmanager=settings.alertmanager,
+    )  # fmt: skip
+    run_board(options, child)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where they are kept; what is there stays.")],
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address that the certificate is for; again for more.")
+    ] = None,
+) -> None:
+    """What door and board need beyond one machine: a user, a certificate, Grafana's passwords, where missing.
+
+    Example: gigawatch keys /etc/gigawatch/keys --host gigawatch.example --host 10.0.0.7
+    """
+    from pipeline.serve.keys import make_keys
+
+    for path, made in make_keys(folder, host or ["localhost", "127.0.0.1"]):
+        typer.echo(f"{'made' if made else 'kept'} {path}")
 
 
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]

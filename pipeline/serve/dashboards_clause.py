@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models import dashboard
 from pipeline.serve.dashboards_frame import PREFIX, Variable, frame, variable
 from pipeline.serve.dashboards_panels import (
     AGO,
+    COUNT,
     NUMBER,
     SECONDS,
     data_age,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
+from pipeline.ledger.ready_views import named
 from pipeline.serve.dashboards_frame import PREFIX, frame
 from pipeline.serve.dashboards_panels import COUNT, NUMBER, SHARE, data_age, lay_out, lines, rows, stat
 from pipeline.serve.dashboards_sql import chosen, of_contract, of_region, spread, to_clause
@@ -64,13 +65,13 @@ HOURS = f"""
         AS "billed of delivered", cost, currency
     FROM (SELECT window_start::DATE AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
               sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
-          FROM gpu_15m WHERE {DAYS} AND {of_region()} GROUP BY ALL)
-    FULL JOIN (SELECT window_start::DATE AS day, ServiceProviderName AS provider, RegionId AS region, SkuId AS sku,
+          FROM gpu_15m WHERE {DAYS} GROUP BY ALL)
+    FULL JOIN (SELECT window_start::DATE AS day, {named("provider", "ServiceProviderName")} AS provider,
+              {named("region", "RegionId")} AS region, {named("sku", "SkuId")} AS sku,
               sum(ConsumedQuantity_sum)::DOUBLE AS billed, sum(BilledCost_sum)::DOUBLE AS cost,
               BillingCurrency AS currency
-          FROM billing_1d WHERE {DAYS} AND ChargeCategory = 'Usage' AND {chosen("RegionId", "region")}
-          GROUP BY ALL) USING (day, provider, region, sku)
-    ORDER BY day DESC, region, sku LIMIT 200
+          FROM billing_1d WHERE {DAYS} AND ChargeCategory = 'Usage' GROUP BY ALL) USING (day, provider, region, sku)
+    WHERE {of_region()} ORDER BY day DESC, region, sku LIMIT 200
 """
 """What the view `gpu_hours` has, of a few days only: a filter does not reach through its FULL JOIN, and a fleet of 1 GW
 has 70 million quarter-hours in 90 days."""
