@@ -146,7 +146,7 @@ SPEND = ReadyView(
 )
 
 
-def named(dimension: str, billed: str) -> str:
+def _named(dimension: str, billed: str) -> str:
     """What a name in a bill is called in telemetry: its alias in a contract, else the same."""
     names = f"SELECT DISTINCT billed, name FROM aliases WHERE dimension = '{dimension}'"
     return f"coalesce((SELECT map(list(billed), list(name)) FROM ({names}))[{billed}], {billed})"
@@ -172,8 +172,8 @@ GPU_HOURS = ReadyView(
     FROM (SELECT window_start::DATE AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
               sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
           FROM gpu_15m GROUP BY ALL)
-    FULL JOIN (SELECT window_start::DATE AS day, {named("provider", "ServiceProviderName")} AS provider,
-              {named("region", "RegionId")} AS region, {named("sku", "SkuId")} AS sku,
+    FULL JOIN (SELECT window_start::DATE AS day, {_named("provider", "ServiceProviderName")} AS provider,
+              {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
               sum(ConsumedQuantity_sum) AS billed_quantity, sum(BilledCost_sum) AS billed_cost,
               BillingCurrency AS currency
           FROM billing_1d WHERE ChargeCategory = 'Usage' GROUP BY ALL) USING (day, provider, region, sku)""",

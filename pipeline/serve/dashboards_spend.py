@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.ledger.ready_views import named
 from pipeline.serve.dashboards_frame import PREFIX, frame
 from pipeline.serve.dashboards_panels import COUNT, NUMBER, SHARE, data_age, lay_out, lines, rows, stat
 from pipeline.serve.dashboards_sql import chosen, of_contract, of_region, spread, to_clause
@@ -58,23 +57,14 @@ TABLE = f"""
         BillingCurrency AS currency, sum(samples)::DOUBLE AS charges, max(window_start) AS "newest day"
     FROM billing_1d WHERE {CHARGES} GROUP BY ALL ORDER BY billed DESC NULLS LAST, region, sku, category LIMIT 200
 """
-DAYS = """window_start >= date_trunc('day', greatest($__timeFrom(), least($__timeTo(), now()::TIMESTAMP) - INTERVAL 7 DAY))
-              AND window_start <= $__timeTo()"""
 HOURS = f"""
-    SELECT day, provider, region, sku, delivered, healthy, used, billed, billed / nullif(delivered, 0)
-        AS "billed of delivered", cost, currency
-    FROM (SELECT window_start::DATE AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
-              sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
-          FROM gpu_15m WHERE {DAYS} GROUP BY ALL)
-    FULL JOIN (SELECT window_start::DATE AS day, {named("provider", "ServiceProviderName")} AS provider,
-              {named("region", "RegionId")} AS region, {named("sku", "SkuId")} AS sku,
-              sum(ConsumedQuantity_sum)::DOUBLE AS billed, sum(BilledCost_sum)::DOUBLE AS cost,
-              BillingCurrency AS currency
-          FROM billing_1d WHERE {DAYS} AND ChargeCategory = 'Usage' GROUP BY ALL) USING (day, provider, region, sku)
-    WHERE {of_region()} ORDER BY day DESC, region, sku LIMIT 200
+    SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity::DOUBLE AS billed,
+        billed_quantity::DOUBLE / nullif(delivered, 0) AS "billed of delivered", billed_cost::DOUBLE AS cost, currency
+    FROM gpu_hours
+    WHERE day >= greatest($__timeFrom(), least($__timeTo(), now()::TIMESTAMP) - INTERVAL 7 DAY)::DATE
+        AND day <= $__timeTo()::DATE AND {of_region()}
+    ORDER BY day DESC, region, sku LIMIT 200
 """
-"""What the view `gpu_hours` has, of a few days only: a filter does not reach through its FULL JOIN, and a fleet of 1 GW
-has 70 million quarter-hours in 90 days."""
 
 
 def spend() -> dashboard.Dashboard:
