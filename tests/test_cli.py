@@ -199,6 +199,7 @@ class Running:
             "GIGAWATCH_SEAL_EVERY": "2",
             "GIGAWATCH_PUBLISH_EVERY": "1",
             "GIGAWATCH_DOOR": "",
+            "GIGAWATCH_BOARD": "",
         }
         self.log = (self.data.parent / f"run-{time.monotonic_ns()}.log").open("w+")
         self.process = subprocess.Popen(
