@@ -19,8 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
+from pipeline.catalog import load
 from pipeline.notify.wire import wire_labels
-from pipeline.serve.board_page import POLICY
+from pipeline.serve import board_watch
+from pipeline.serve.board_page import POLICY, Pages
 from pipeline.serve.door_users import FAILURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,6 +164,17 @@ def test_a_pipeline_that_ends_or_stalls_is_said_at_the_top(stage: Any, open_boar
     text = get(board).text
     assert "It said: disk &lt;full&gt;" in text
     assert text.index("Do not trust what is below") < text.index("CapacityShortfall")
+
+
+def test_a_board_that_no_longer_looks_says_so_itself(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.alert()
+    stage.publish()
+    watch = board_watch.Watch(stage.data, load(), Pages(), None)
+    assert b"Do not trust" not in watch.current().body and watch.ready(time.time())[0]
+    monkeypatch.setattr(board_watch, "STUCK_AFTER", -1.0)
+    assert b"Do not trust what is below: The board has stopped looking" in watch.current().body
+    assert b"CapacityShortfall" in watch.current().body
+    assert watch.ready(time.time()) == (False, "the board has stopped looking")
 
 
 def test_a_directory_where_nothing_ever_ran_is_no_error_and_no_good_news(
