@@ -168,6 +168,9 @@ def run(
     door: Annotated[
         str | None, typer.Option(help="HOST:PORT of the SQL door; '' for none.  [default: 127.0.0.1:3306]")
     ] = None,
+    board: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the board; '' for none.  [default: 127.0.0.1:8420]")
+    ] = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -180,7 +183,7 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
     )  # fmt: skip
     from pipeline import app as wiring
 
@@ -547,6 +550,23 @@ def board(
         users=users, alertmanager=settings.alertmanager,
     )  # fmt: skip
     run_board(options, child)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where they are kept; what is there stays.")],
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address that the certificate is for; again for more.")
+    ] = None,
+) -> None:
+    """What door and board need beyond one machine: a user, a certificate, Grafana's passwords, where missing.
+
+    Example: gigawatch keys /etc/gigawatch/keys --host gigawatch.example --host 10.0.0.7
+    """
+    from pipeline.serve.keys import make_keys
+
+    for path, made in make_keys(folder, host or ["localhost", "127.0.0.1"]):
+        typer.echo(f"{'made' if made else 'kept'} {path}")
 
 
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
