@@ -83,6 +83,7 @@ def test_what_comes_from_labels_is_never_markup(stage: Any, open_board: Open) ->
                 annotations={**notes, "runbook": "javascript:alert(1)"})  # fmt: skip
     stage.alert(region="q", annotations={"runbook": 'https://x/"onmouseover="alert(1)'})
     stage.stands("breach", region=evil, alertname=evil, unit=evil, window=evil)
+    stage.stands("breach", region="q", observed=float("nan"), bound=float("inf"))
     stage.publish()
     board = open_board(stage.data)
     text = get(board).text
