@@ -29,7 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
 COMMANDS = (
     *("demo", "run", "kafka", "simulate", "status", "doctor", "sql", "topics create", "topics describe"),
-    *("contract check", "deadletter list", "deadletter show", "deadletter replay"),
+    *(
+        "contract check",
+        "deadletter list",
+        "deadletter show",
+        "deadletter replay",
+        "dashboards build",
+        "dashboards push",
+    ),
 )
 REPORT = {
     *("events", "by_topic", "offsets", "rate_events_per_s", "freshness_s", "decision_delay_s", "alerts"),
