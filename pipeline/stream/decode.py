@@ -1,12 +1,13 @@
 """From records to samples: the vectorised decoder, with the slow path for what it doubts.
 
-The work of one batch stands in temporary tables of the connection, replaced by the next batch.
+A batch is decoded on a connection of its own, which yields Arrow tables; `receive` puts them into temporary tables of
+the ledger's connection, replaced by the next batch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ _IDENTITY = "hash(source, id, idx) AS identity"
 _NO_SERIES = 0
 """In place of a series: these dimensions are not what the schema says."""
 _DOUBTFUL = f"NOT ok OR series = {_NO_SERIES}"
+_SERIES_MAP = "quoted UBIGINT, series UBIGINT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +35,33 @@ class Refusal:
     """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch."""
 
     position: int
+    record: ConsumerRecord
     outcome: Outcome
 
 
 @dataclass(slots=True)
 class Decoded:
-    """What a topic's records became.  The good samples stand in the temporary table `delta_samples_{view}`.
+    """What a topic's records became, until `receive` puts it into the tables of the ledger's connection.
 
-    Its columns: row, idx, part, record_time, source, id, time, identity, series, the event type's columns
-    but the dimensions, which follow from `series` through `known_series_{view}`.
+    `parsed` is what the fast path read, the doubtful rows among it marked; `slow` what the slow path accepted in
+    their place; `met` the series that no batch before had (quoted, series, dimensions).
     """
 
     event: EventType
-    records: Records
+    parsed: pa.Table
+    met: pa.Table | None = None
+    slow: pa.Table | None = None
     refusals: list[Refusal] = field(default_factory=list)
     arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
     """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
 
 
 class Decoder:
-    """Decodes batches of one event type; remembers the series it has met (quoted dimensions → series)."""
+    """Decodes batches of one event type; remembers the series it has met (quoted dimensions → series).
+
+    It knows nothing of the ledger, so batches are decoded on a connection and a thread of their own, while those
+    before them are taken in; but in their order, for a series is met once.
+    """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType, max_bytes: int) -> None:
         self._con = con
@@ -60,38 +69,42 @@ class Decoder:
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
         self._dimensions = tuple(d.name for d in event.dimensions)
-        self._series = f"hash({', '.join(self._dimensions)})"
-        dimensions = ", ".join(f"{name} VARCHAR" for name in self._dimensions)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}(quoted UBIGINT, series UBIGINT)")
-        con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
-        """Decode the records of one topic into `delta_samples_{view}`."""
-        found = Decoded(self._event, topic.all)
-        self._parse(topic)
-        found.arrived.update(self._arrived("true"))
-        self._meet_series(topic.all)
-        doubtful = self._doubtful(len(topic.all))
-        if not doubtful:
-            return found
+        """Decode the records of one topic."""
+        found = Decoded(self._event, self._parse(topic))
+        self._con.register("parsed", found.parsed)
+        try:
+            found.arrived.update(self._arrived("true"))
+            found.met = self._meet_series(topic.all)
+            if doubtful := self._doubtful(len(topic.all)):
+                self._open_one_by_one(found, topic.all, doubtful)
+        finally:
+            self._con.unregister("parsed")
+        return found
+
+    def _open_one_by_one(self, found: Decoded, records: Records, doubtful: Mapping[int, set[int]]) -> None:
+        """The fates of what the fast path doubts; `doubtful`: position → the samples that it does not."""
         found.arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
         rows: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
-            outcomes = list(self._inspect(topic.all[position]))
-            found.arrived[place_of(topic.all[position])] += len(outcomes)
+            record = records[position]
+            outcomes = list(self._inspect(record))
+            found.arrived[place_of(record)] += len(outcomes)
             for outcome in outcomes:
                 if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
-                    rows.append(self._row(position, topic.all[position], outcome))
+                    rows.append(self._row(position, record, outcome))
                 else:
-                    found.refusals.append(Refusal(position, outcome))
-        self._replace_doubtful(rows)
-        return found
+                    found.refusals.append(Refusal(position, record, outcome))
+        if rows:
+            found.slow = _arrow(rows, self._event.columns())
 
-    def _parse(self, topic: TopicRecords) -> None:
-        """Run the decoder over each content mode that occurs, into `delta_samples_{view}`."""
-        con, view = self._con, self._event.view
+    def _parse(self, topic: TopicRecords) -> pa.Table:
+        """What the decoder makes of each content mode that occurs."""
+        con = self._con
         parts = []
         for name, table, statements in (
             ("structured", topic.structured, (self._sql.structured_single, self._sql.structured_array)),
@@ -100,18 +113,17 @@ class Decoder:
             if table is not None:
                 con.register(f"records_{name}", table)
                 parts += [s.replace("FROM records ", f"FROM records_{name} ") for s in statements]
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT parsed.*, {_IDENTITY}, series "
-            f"FROM ({' UNION ALL '.join(parts) or self._nothing()}) parsed "
-            f"LEFT JOIN series_map_{view} USING (quoted)"
-        )
-        for name in ("structured", "binary"):
-            con.unregister(f"records_{name}")
+        try:
+            query = f"SELECT *, {_IDENTITY} FROM ({' UNION ALL '.join(parts) or self._nothing()})"
+            return con.sql(query).to_arrow_table()
+        finally:
+            for name in ("structured", "binary"):
+                con.unregister(f"records_{name}")
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
         rows = self._con.execute(
             "SELECT part, date_trunc('minute', record_time) AS minute, count(*) "
-            f"FROM delta_samples_{self._event.view} WHERE {where} GROUP BY ALL",
+            f"FROM parsed WHERE {where} GROUP BY ALL",
             params or {},
         ).fetchall()
         return {(part, minute): n for part, minute, n in rows}
@@ -123,56 +135,49 @@ class Decoder:
         )
         return self._sql.structured_single.replace("FROM records ", f"FROM {none} ")
 
-    def _meet_series(self, records: Records) -> None:
+    def _meet_series(self, records: Records) -> pa.Table | None:
         """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
         view = self._event.view
         new = self._con.execute(
-            f"SELECT quoted, min(row), arg_min(idx, row) FROM delta_samples_{view} "
-            "WHERE ok AND series IS NULL GROUP BY quoted"
+            f"SELECT quoted, min((row, idx)) FROM parsed ANTI JOIN series_map_{view} USING (quoted) "
+            "WHERE ok GROUP BY quoted"
         ).fetchall()
         if not new:
-            return
+            return None
         met = []
-        for quoted, position, idx in new:
-            found = {o.idx: o.row for o in self._inspect(records[position]) if o.fate == "aggregated"}
-            row = found.get(idx, {})
-            met.append({"quoted": quoted, "good": idx in found, **{d: row.get(d) for d in self._dimensions}})
+        for quoted, (position, idx) in new:
+            outcome = next((o for o in self._inspect(records[position]) if o.idx == idx), None)
+            row = outcome.row if outcome and outcome.fate == "aggregated" else None
+            met.append(
+                {
+                    "quoted": quoted,
+                    "good": row is not None,
+                    **{d: (row or {}).get(d) for d in self._dimensions},
+                }
+            )
         schema = pa.schema([("quoted", pa.uint64()), ("good", pa.bool_()), *_texts(self._dimensions)])
         self._con.register("met", pa.Table.from_pylist(met, schema=schema))
-        self._name_series("met WHERE good")
-        self._con.execute(
-            f"INSERT INTO series_map_{view} SELECT quoted, CASE WHEN good THEN {self._series} ELSE {_NO_SERIES} END "
-            "FROM met"
-        )
+        named = self._con.sql(
+            f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {_NO_SERIES} END AS series, "
+            f"{', '.join(self._dimensions)} FROM met"
+        ).to_arrow_table()
         self._con.unregister("met")
-        self._con.execute(
-            f"UPDATE delta_samples_{view} AS s SET series = m.series FROM series_map_{view} m "
-            "WHERE s.quoted = m.quoted AND s.series IS NULL"
-        )
-
-    def _name_series(self, rows: str) -> None:
-        """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
-        view, dimensions = self._event.view, ", ".join(self._dimensions)
-        self._con.execute(
-            f"INSERT INTO known_series_{view} SELECT DISTINCT {self._series} AS series, {dimensions} FROM {rows} "
-        )
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE known_series_{view} AS SELECT DISTINCT * FROM known_series_{view}"
-        )
+        _remember(self._con, view, named)
+        return named
 
     def _doubtful(self, count: int) -> dict[int, set[int]]:
         """Positions of messages that need the slow path → the indices of their samples that do not.
 
         It is asked about the whole message: what the fast path took for one sample may be an array of many.
         """
-        samples = f"delta_samples_{self._event.view}"
+        joined = f"parsed LEFT JOIN series_map_{self._event.view} USING (quoted)"
         positions = self._con.execute(
-            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN {samples} USING (row) "
-            f"UNION SELECT row FROM {samples} WHERE {_DOUBTFUL} ORDER BY ALL"
+            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN parsed USING (row) "
+            f"UNION SELECT row FROM {joined} WHERE {_DOUBTFUL} ORDER BY ALL"
         ).fetchall()
         doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
         if doubtful:
-            certain = f"SELECT row, idx FROM {samples} WHERE NOT ({_DOUBTFUL}) AND row IN (SELECT unnest(?))"
+            certain = f"SELECT row, idx FROM {joined} WHERE NOT ({_DOUBTFUL}) AND row IN (SELECT unnest(?))"
             for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
                 doubtful[position].add(idx)
         return doubtful
@@ -193,19 +198,64 @@ class Decoder:
             **{name: outcome.row.get(name) for name in names},
         }
 
-    def _replace_doubtful(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Put what the slow path accepted in the place of what the fast path doubted."""
-        con, view = self._con, self._event.view
-        con.execute(f"DELETE FROM delta_samples_{view} WHERE {_DOUBTFUL}")
-        if not rows:
-            return
-        con.register("slow_rows", _arrow(rows, self._event.columns()))
-        self._name_series("slow_rows")
+
+def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
+    """Make `delta_samples_{view}` of what was decoded, and add new series to `known_series_{view}`.
+
+    The samples' columns: row, idx, part, record_time, source, id, time, identity, series, the event type's columns
+    but the dimensions, which follow from `series`.
+    """
+    event, view = decoded.event, decoded.event.view
+    if decoded.met is not None:
+        _remember(con, view, decoded.met)
+        _name_series(con, event, decoded.met, f"series <> {_NO_SERIES}")
+    con.register("parsed", decoded.parsed)
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (ok, quoted) FROM parsed "
+        f"JOIN series_map_{view} USING (quoted) WHERE NOT ({_DOUBTFUL})"
+    )
+    con.unregister("parsed")
+    if decoded.slow is not None:
+        _name_series(con, event, decoded.slow)
+        con.register("slow", decoded.slow)
         con.execute(
-            f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({', '.join(self._dimensions)}), "
-            f"{_IDENTITY}, {self._series} AS series FROM slow_rows"
+            f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({_dimensions(event)}), "
+            f"{_IDENTITY}, {series_sql(event)} AS series FROM slow"
         )
-        con.unregister("slow_rows")
+        con.unregister("slow")
+
+
+def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
+    """The tables of a connection that `receive` adds to."""
+    dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+
+
+def _remember(con: duckdb.DuckDBPyConnection, view: str, met: pa.Table) -> None:
+    con.register("met", met)
+    con.execute(f"INSERT INTO series_map_{view} SELECT quoted, series FROM met")
+    con.unregister("met")
+
+
+def _name_series(
+    con: duckdb.DuckDBPyConnection, event: EventType, rows: pa.Table, where: str = "true"
+) -> None:
+    """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
+    con.register("named", rows)
+    con.execute(
+        f"INSERT INTO known_series_{event.view} SELECT DISTINCT {series_sql(event)} AS name, {_dimensions(event)} "
+        f"FROM named WHERE {where} AND name NOT IN (SELECT series FROM known_series_{event.view})"
+    )
+    con.unregister("named")
+
+
+def series_sql(event: EventType) -> str:
+    return f"hash({_dimensions(event)})"
+
+
+def _dimensions(event: EventType) -> str:
+    return ", ".join(d.name for d in event.dimensions)
 
 
 _ARROW: dict[str, Callable[[], pa.DataType]] = {
