@@ -104,21 +104,31 @@ class Decoder:
 
     def _parse(self, topic: TopicRecords) -> pa.Table:
         """What the decoder makes of each content mode that occurs."""
-        con = self._con
-        parts = []
-        for name, table, statements in (
-            ("structured", topic.structured, (self._sql.structured_single, self._sql.structured_array)),
-            ("binary", topic.binary, (self._sql.binary_single, self._sql.binary_array)),
-        ):
-            if table is not None:
-                con.register(f"records_{name}", table)
-                parts += [s.replace("FROM records ", f"FROM records_{name} ") for s in statements]
+        tables = {"structured": topic.structured, "binary": topic.binary}
+        present = {name: table for name, table in tables.items() if table is not None}
+        for name, table in present.items():
+            self._con.register(f"records_{name}", table)
         try:
-            query = f"SELECT *, {_IDENTITY} FROM ({' UNION ALL '.join(parts) or self._nothing()})"
-            return con.sql(query).to_arrow_table()
+            selects = [s for name, table in present.items() for s in self._selects(name, table.num_rows)]
+            selects = selects or [self._nothing()]
+            return self._con.sql(
+                f"SELECT *, {_IDENTITY} FROM ({' UNION ALL '.join(selects)})"
+            ).to_arrow_table()
         finally:
-            for name in ("structured", "binary"):
-                con.unregister(f"records_{name}")
+            for name in present:
+                self._con.unregister(f"records_{name}")
+
+    def _selects(self, name: str, count: int) -> list[str]:
+        """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
+        sql, records = self._sql[name], f"records_{name}"
+        # as a filter, in which one search is made only where the one before it found something
+        ((arrays,),) = self._con.execute(f"SELECT count(*) FROM {records} WHERE {sql.looks_array}").fetchall()
+        if arrays in (0, count):
+            return [_over(records, sql.array if arrays else sql.single)]
+        return [
+            _over(f"(FROM {records} WHERE NOT {sql.looks_array})", sql.single),
+            _over(f"(FROM {records} WHERE {sql.looks_array})", sql.array),
+        ]
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
         rows = self._con.execute(
@@ -133,7 +143,7 @@ class Decoder:
         none = (
             "(SELECT 0 AS row, 0 AS part, NULL::TIMESTAMP AS record_time, ''::VARCHAR AS value WHERE false)"
         )
-        return self._sql.structured_single.replace("FROM records ", f"FROM {none} ")
+        return _over(none, self._sql["structured"].single)
 
     def _meet_series(self, records: Records) -> pa.Table | None:
         """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
@@ -197,6 +207,10 @@ class Decoder:
             "time": outcome.time,
             **{name: outcome.row.get(name) for name in names},
         }
+
+
+def _over(records: str, select: str) -> str:
+    return select.replace("{records}", records)
 
 
 def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
