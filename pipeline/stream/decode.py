@@ -6,14 +6,16 @@ the ledger's connection, replaced by the next batch.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType
@@ -68,20 +70,21 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
-        self._dimensions = tuple(d.name for d in event.dimensions)
         con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
         """Decode the records of one topic."""
-        found = Decoded(self._event, self._parse(topic))
-        self._con.register("parsed", found.parsed)
-        try:
+        tables = {"structured": topic.structured, "binary": topic.binary}
+        present = {name: table for name, table in tables.items() if table is not None}
+        with contextlib.ExitStack() as registered:
+            for name, table in present.items():
+                registered.enter_context(_registered(self._con, f"records_{name}", table))
+            found = Decoded(self._event, self._parse({n: t.num_rows for n, t in present.items()}))
+            registered.enter_context(_registered(self._con, "parsed", found.parsed))
             found.arrived.update(self._arrived("true"))
-            found.met = self._meet_series(topic.all)
+            found.met = self._meet_series(topic.all, list(present))
             if doubtful := self._doubtful(len(topic.all)):
                 self._open_one_by_one(found, topic.all, doubtful)
-        finally:
-            self._con.unregister("parsed")
         return found
 
     def _open_one_by_one(self, found: Decoded, records: Records, doubtful: Mapping[int, set[int]]) -> None:
@@ -102,21 +105,11 @@ class Decoder:
         if rows:
             found.slow = _arrow(rows, self._event.columns())
 
-    def _parse(self, topic: TopicRecords) -> pa.Table:
-        """What the decoder makes of each content mode that occurs."""
-        tables = {"structured": topic.structured, "binary": topic.binary}
-        present = {name: table for name, table in tables.items() if table is not None}
-        for name, table in present.items():
-            self._con.register(f"records_{name}", table)
-        try:
-            selects = [s for name, table in present.items() for s in self._selects(name, table.num_rows)]
-            selects = selects or [self._nothing()]
-            return self._con.sql(
-                f"SELECT *, {_IDENTITY} FROM ({' UNION ALL '.join(selects)})"
-            ).to_arrow_table()
-        finally:
-            for name in present:
-                self._con.unregister(f"records_{name}")
+    def _parse(self, present: Mapping[str, int]) -> pa.Table:
+        """What the decoder makes of the records of each content mode; `present`: how many there are of each."""
+        selects = [s for name, count in present.items() for s in self._selects(name, count)]
+        union = " UNION ALL ".join(selects or [self._nothing()])
+        return self._con.sql(f"SELECT *, {_IDENTITY} FROM ({union})").to_arrow_table()
 
     def _selects(self, name: str, count: int) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
@@ -145,35 +138,41 @@ class Decoder:
         )
         return _over(none, self._sql["structured"].single)
 
-    def _meet_series(self, records: Records) -> pa.Table | None:
+    def _meet_series(self, records: Records, present: Sequence[str]) -> pa.Table | None:
         """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
         view = self._event.view
-        new = self._con.execute(
-            f"SELECT quoted, min((row, idx)) FROM parsed ANTI JOIN series_map_{view} USING (quoted) "
-            "WHERE ok GROUP BY quoted"
-        ).fetchall()
-        if not new:
-            return None
-        met = []
-        for quoted, (position, idx) in new:
-            outcome = next((o for o in self._inspect(records[position]) if o.idx == idx), None)
-            row = outcome.row if outcome and outcome.fate == "aggregated" else None
-            met.append(
-                {
-                    "quoted": quoted,
-                    "good": row is not None,
-                    **{d: (row or {}).get(d) for d in self._dimensions},
-                }
-            )
-        schema = pa.schema([("quoted", pa.uint64()), ("good", pa.bool_()), *_texts(self._dimensions)])
-        self._con.register("met", pa.Table.from_pylist(met, schema=schema))
-        named = self._con.sql(
-            f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {_NO_SERIES} END AS series, "
-            f"{', '.join(self._dimensions)} FROM met"
+        wanted = self._con.sql(
+            "SELECT quoted, first.row AS row, first.idx AS idx FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS first "
+            f"FROM parsed ANTI JOIN series_map_{view} USING (quoted) WHERE ok GROUP BY quoted)"
         ).to_arrow_table()
-        self._con.unregister("met")
-        _remember(self._con, view, named)
-        return named
+        if not wanted.num_rows:
+            return None
+        with _registered(self._con, "wanted", wanted):
+            selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
+            names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
+        names = self._named_with_care(names, wanted, records)
+        with _registered(self._con, "names", names):
+            met = self._con.sql(
+                f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {_NO_SERIES} END AS series, "
+                f"{_dimensions(self._event)} FROM names"
+            ).to_arrow_table()
+        _remember(self._con, view, met)
+        return met
+
+    def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
+        """The same names, where they are in doubt those that the slow path finds, if it accepts the sample."""
+        doubted = set(pc.filter(names["quoted"], pc.invert(names["good"])).to_pylist())
+        if not doubted:
+            return names
+        found = []
+        for one in (one for one in wanted.to_pylist() if one["quoted"] in doubted):
+            outcome = next((o for o in self._inspect(records[one["row"]]) if o.idx == one["idx"]), None)
+            row = outcome.row if outcome and outcome.fate == "aggregated" else {}
+            dimensions = {d.name: row.get(d.name) for d in self._event.dimensions}
+            found.append({"quoted": one["quoted"], "good": bool(row), **dimensions})
+        return pa.concat_tables(
+            [names.filter(names["good"]), pa.Table.from_pylist(found, schema=names.schema)]
+        )
 
     def _doubtful(self, count: int) -> dict[int, set[int]]:
         """Positions of messages that need the slow path → the indices of their samples that do not.
@@ -209,6 +208,15 @@ class Decoder:
         }
 
 
+@contextlib.contextmanager
+def _registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
+    con.register(name, table)
+    try:
+        yield
+    finally:
+        con.unregister(name)
+
+
 def _over(records: str, select: str) -> str:
     return select.replace("{records}", records)
 
@@ -223,20 +231,19 @@ def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
     if decoded.met is not None:
         _remember(con, view, decoded.met)
         _name_series(con, event, decoded.met, f"series <> {_NO_SERIES}")
-    con.register("parsed", decoded.parsed)
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (ok, quoted) FROM parsed "
-        f"JOIN series_map_{view} USING (quoted) WHERE NOT ({_DOUBTFUL})"
-    )
-    con.unregister("parsed")
-    if decoded.slow is not None:
-        _name_series(con, event, decoded.slow)
-        con.register("slow", decoded.slow)
+    with _registered(con, "parsed", decoded.parsed):
+        con.execute(
+            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (ok, quoted) FROM parsed "
+            f"JOIN series_map_{view} USING (quoted) WHERE NOT ({_DOUBTFUL})"
+        )
+    if decoded.slow is None:
+        return
+    _name_series(con, event, decoded.slow)
+    with _registered(con, "slow", decoded.slow):
         con.execute(
             f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({_dimensions(event)}), "
             f"{_IDENTITY}, {series_sql(event)} AS series FROM slow"
         )
-        con.unregister("slow")
 
 
 def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
@@ -247,21 +254,20 @@ def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
 
 
 def _remember(con: duckdb.DuckDBPyConnection, view: str, met: pa.Table) -> None:
-    con.register("met", met)
-    con.execute(f"INSERT INTO series_map_{view} SELECT quoted, series FROM met")
-    con.unregister("met")
+    with _registered(con, "met", met):
+        con.execute(f"INSERT INTO series_map_{view} SELECT quoted, series FROM met")
 
 
 def _name_series(
     con: duckdb.DuckDBPyConnection, event: EventType, rows: pa.Table, where: str = "true"
 ) -> None:
     """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
-    con.register("named", rows)
-    con.execute(
-        f"INSERT INTO known_series_{event.view} SELECT DISTINCT {series_sql(event)} AS name, {_dimensions(event)} "
-        f"FROM named WHERE {where} AND name NOT IN (SELECT series FROM known_series_{event.view})"
-    )
-    con.unregister("named")
+    with _registered(con, "named", rows):
+        con.execute(
+            f"INSERT INTO known_series_{event.view} SELECT DISTINCT {series_sql(event)} AS name, "
+            f"{_dimensions(event)} FROM named WHERE {where} "
+            f"AND name NOT IN (SELECT series FROM known_series_{event.view})"
+        )
 
 
 def series_sql(event: EventType) -> str:

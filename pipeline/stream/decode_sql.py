@@ -25,11 +25,13 @@ class DecodeSql:
 
     Each yields `row, idx, ok, part, record_time, source, id, time`, then the columns of the event type.
     `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
+    `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
     """
 
     looks_array: str
     single: str
     array: str
+    names: str
 
 
 _LOOKS_ARRAY = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
@@ -51,11 +53,13 @@ def decode_sql(event: EventType) -> dict[str, DecodeSql]:
             _LOOKS_ARRAY,
             _single(event, inside, "j.data", _records(_opened(structured))),
             _array(event, inside, "j.data", _records(_opened(array))),
+            _names(event, "$.data"),
         ),
         "binary": DecodeSql(
             _STARTS_ARRAY,
             _single(event, headers, "j", _records(f"{lifted}, {_opened(sample)}")),
             _array(event, headers, "j", _records(f"{lifted}, {_opened([_listed(event)])}")),
+            _names(event, "$"),
         ),
     }
 
@@ -127,7 +131,6 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
     parsed: list[str] = []
     checks = ["sound"]
     columns = []
-    dimensions = ", ".join(f"s.{d.name}::VARCHAR" for d in event.dimensions)
     for field in event.fields[len(event.dimensions) :]:
         text = f"s.{field.name}"
         checks.append(_field_check(field, text))
@@ -149,9 +152,27 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
         columns.append("NULL::VARCHAR AS x_columns")
     return (
         f"SELECT row, idx::INTEGER AS idx, coalesce({' AND '.join(checks)}, false) AS ok, part, record_time, "
-        f"source, id, time, hash({dimensions}) AS quoted, "
+        f"source, id, time, {_quoted(event)} AS quoted, "
         f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {opened})"
     )
+
+
+def _names(event: EventType, data: str) -> str:
+    """The dimensions of single samples, looked up where they stand; `good` where they are surely what they seem."""
+    structure = json.dumps({d.name: "JSON" for d in event.dimensions})
+    one = f"coalesce(json_extract(value, '{data}[' || idx || ']'), json_extract(value, '{data}'))"
+    checks = [_field_check(d, f"s.{d.name}") for d in event.dimensions]
+    checks.append(f"{_quoted(event)} = quoted")
+    texts = ", ".join(f"{_unquote(f's.{d.name}')} AS {d.name}" for d in event.dimensions)
+    return (
+        f"SELECT quoted, coalesce({' AND '.join(checks)}, false) AS good, {texts} FROM (SELECT quoted, "
+        f"json_transform({one}, '{structure}') AS s FROM {{records}} JOIN wanted USING (row))"
+    )
+
+
+def _quoted(event: EventType) -> str:
+    """What stands for the dimensions of the sample `s` until their series is known."""
+    return f"hash({', '.join(f's.{d.name}::VARCHAR' for d in event.dimensions)})"
 
 
 def _unquote(text: str) -> str:
