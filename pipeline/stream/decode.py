@@ -28,6 +28,8 @@ _IDENTITY = "hash(source, id, idx) AS identity"
 """64 bits of what makes a sample the same sample when it is sent again."""
 _NO_SERIES = 0
 """In place of a series: these dimensions are not what the schema says."""
+CAREFUL_FOR = 100
+"""Batches that are not taken on trust after one in which a value was no JSON."""
 _DOUBTFUL = f"NOT ok OR series = {_NO_SERIES}"
 _SERIES_MAP = "quoted UBIGINT, series UBIGINT"
 
@@ -70,6 +72,7 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
+        self._careful = 0
         con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
@@ -106,21 +109,34 @@ class Decoder:
             found.slow = _arrow(rows, self._event.columns())
 
     def _parse(self, present: Mapping[str, int]) -> pa.Table:
-        """What the decoder makes of the records of each content mode; `present`: how many there are of each."""
-        selects = [s for name, count in present.items() for s in self._selects(name, count)]
+        """What the decoder makes of the records of each content mode; `present`: how many there are of each.
+
+        Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
+        """
+        if not self._careful:
+            try:
+                return self._parsed(present, ())
+            except (duckdb.InvalidInputException, UnicodeDecodeError):
+                # its message quotes the value, at times cut in the middle of a letter
+                self._careful = CAREFUL_FOR
+        self._careful -= 1
+        return self._parsed(present, ("json_valid(value)",))
+
+    def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
+        selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
         return self._con.sql(f"SELECT *, {_IDENTITY} FROM ({union})").to_arrow_table()
 
-    def _selects(self, name: str, count: int) -> list[str]:
+    def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
         sql, records = self._sql[name], f"records_{name}"
         # as a filter, in which one search is made only where the one before it found something
         ((arrays,),) = self._con.execute(f"SELECT count(*) FROM {records} WHERE {sql.looks_array}").fetchall()
         if arrays in (0, count):
-            return [_over(records, sql.array if arrays else sql.single)]
+            return [_over(_only(records, *where), sql.array if arrays else sql.single)]
         return [
-            _over(f"(FROM {records} WHERE NOT {sql.looks_array})", sql.single),
-            _over(f"(FROM {records} WHERE {sql.looks_array})", sql.array),
+            _over(_only(records, f"NOT {sql.looks_array}", *where), sql.single),
+            _over(_only(records, sql.looks_array, *where), sql.array),
         ]
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
@@ -142,7 +158,7 @@ class Decoder:
         """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
         view = self._event.view
         wanted = self._con.sql(
-            "SELECT quoted, first.row AS row, first.idx AS idx FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS first "
+            "SELECT quoted, met.row AS row, met.idx AS idx FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met "
             f"FROM parsed ANTI JOIN series_map_{view} USING (quoted) WHERE ok GROUP BY quoted)"
         ).to_arrow_table()
         if not wanted.num_rows:
@@ -215,6 +231,10 @@ def _registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> I
         yield
     finally:
         con.unregister(name)
+
+
+def _only(records: str, *where: str) -> str:
+    return f"(FROM {records} WHERE {' AND '.join(where)})" if where else records
 
 
 def _over(records: str, select: str) -> str:

@@ -23,6 +23,8 @@ MAX_CLOCK_AHEAD_SECONDS = 60
 class DecodeSql:
     """SELECTs over a relation `(row, part, record_time, value, <ce_ headers in binary mode>)` in place of `{records}`.
 
+    Of a value that is no JSON they raise duckdb.InvalidInputException.
+
     Each yields `row, idx, ok, part, record_time, source, id, time`, then the columns of the event type.
     `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
     `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
@@ -69,8 +71,7 @@ def _opened(structure: object) -> str:
 
 
 def _records(columns: str) -> str:
-    """The records that are JSON at all: a transform of anything else would raise."""
-    return f"(SELECT row, part, record_time, value, {columns} FROM {{records}} WHERE json_valid(value))"
+    return f"(SELECT row, part, record_time, value, {columns} FROM {{records}})"
 
 
 def _single(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
