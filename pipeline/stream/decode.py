@@ -1,15 +1,9 @@
-"""From records to samples: the vectorised decoder, with the slow path for what it doubts.
-
-A batch is decoded on a connection of its own, which yields Arrow tables; `receive` puts them into temporary tables of
-the ledger's connection, replaced by the next batch.
-"""
+"""From records to samples: the vectorised decoder, with the slow path for what it doubts."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,43 +15,23 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import EventType
 from pipeline.stream.batch import Records, TopicRecords
 from pipeline.stream.decode_sql import decode_sql
+from pipeline.stream.decoded import (
+    DOUBTFUL,
+    IDENTITY,
+    NO_SERIES,
+    SERIES_MAP,
+    Decoded,
+    Refusal,
+    dimensions_sql,
+    registered,
+    remember,
+    series_sql,
+)
 from pipeline.stream.inspect import Outcome, inspect
 
 _EPOCH = datetime(1970, 1, 1)
-_IDENTITY = "hash(source, id, idx) AS identity"
-"""64 bits of what makes a sample the same sample when it is sent again."""
-_NO_SERIES = 0
-"""In place of a series: these dimensions are not what the schema says."""
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
-_DOUBTFUL = f"NOT ok OR series = {_NO_SERIES}"
-_SERIES_MAP = "quoted UBIGINT, series UBIGINT"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch."""
-
-    position: int
-    record: ConsumerRecord
-    outcome: Outcome
-
-
-@dataclass(slots=True)
-class Decoded:
-    """What a topic's records became, until `receive` puts it into the tables of the ledger's connection.
-
-    `parsed` is what the fast path read, the doubtful rows among it marked; `slow` what the slow path accepted in
-    their place; `met` the series that no batch before had (quoted, series, dimensions).
-    """
-
-    event: EventType
-    parsed: pa.Table
-    met: pa.Table | None = None
-    slow: pa.Table | None = None
-    refusals: list[Refusal] = field(default_factory=list)
-    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
-    """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
 
 
 class Decoder:
@@ -73,17 +47,17 @@ class Decoder:
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
         self._careful = 0
-        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
         """Decode the records of one topic."""
         tables = {"structured": topic.structured, "binary": topic.binary}
         present = {name: table for name, table in tables.items() if table is not None}
-        with contextlib.ExitStack() as registered:
+        with contextlib.ExitStack() as stack:
             for name, table in present.items():
-                registered.enter_context(_registered(self._con, f"records_{name}", table))
+                stack.enter_context(registered(self._con, f"records_{name}", table))
             found = Decoded(self._event, self._parse({n: t.num_rows for n, t in present.items()}))
-            registered.enter_context(_registered(self._con, "parsed", found.parsed))
+            stack.enter_context(registered(self._con, "parsed", found.parsed))
             found.arrived.update(self._arrived("true"))
             found.met = self._meet_series(topic.all, list(present))
             if doubtful := self._doubtful(len(topic.all)):
@@ -125,7 +99,7 @@ class Decoder:
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        return self._con.sql(f"SELECT *, {_IDENTITY} FROM ({union})").to_arrow_table()
+        return self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
@@ -163,16 +137,16 @@ class Decoder:
         ).to_arrow_table()
         if not wanted.num_rows:
             return None
-        with _registered(self._con, "wanted", wanted):
+        with registered(self._con, "wanted", wanted):
             selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
             names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
         names = self._named_with_care(names, wanted, records)
-        with _registered(self._con, "names", names):
+        with registered(self._con, "names", names):
             met = self._con.sql(
-                f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {_NO_SERIES} END AS series, "
-                f"{_dimensions(self._event)} FROM names"
+                f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {NO_SERIES} END AS series, "
+                f"{dimensions_sql(self._event)} FROM names"
             ).to_arrow_table()
-        _remember(self._con, view, met)
+        remember(self._con, view, met)
         return met
 
     def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
@@ -198,11 +172,11 @@ class Decoder:
         joined = f"parsed LEFT JOIN series_map_{self._event.view} USING (quoted)"
         positions = self._con.execute(
             f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN parsed USING (row) "
-            f"UNION SELECT row FROM {joined} WHERE {_DOUBTFUL} ORDER BY ALL"
+            f"UNION SELECT row FROM {joined} WHERE {DOUBTFUL} ORDER BY ALL"
         ).fetchall()
         doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
         if doubtful:
-            certain = f"SELECT row, idx FROM {joined} WHERE NOT ({_DOUBTFUL}) AND row IN (SELECT unnest(?))"
+            certain = f"SELECT row, idx FROM {joined} WHERE NOT ({DOUBTFUL}) AND row IN (SELECT unnest(?))"
             for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
                 doubtful[position].add(idx)
         return doubtful
@@ -224,78 +198,12 @@ class Decoder:
         }
 
 
-@contextlib.contextmanager
-def _registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
-    con.register(name, table)
-    try:
-        yield
-    finally:
-        con.unregister(name)
-
-
 def _only(records: str, *where: str) -> str:
     return f"(FROM {records} WHERE {' AND '.join(where)})" if where else records
 
 
 def _over(records: str, select: str) -> str:
     return select.replace("{records}", records)
-
-
-def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
-    """Make `delta_samples_{view}` of what was decoded, and add new series to `known_series_{view}`.
-
-    The samples' columns: row, idx, part, record_time, source, id, time, identity, series, the event type's columns
-    but the dimensions, which follow from `series`.
-    """
-    event, view = decoded.event, decoded.event.view
-    if decoded.met is not None:
-        _remember(con, view, decoded.met)
-        _name_series(con, event, decoded.met, f"series <> {_NO_SERIES}")
-    with _registered(con, "parsed", decoded.parsed):
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (ok, quoted) FROM parsed "
-            f"JOIN series_map_{view} USING (quoted) WHERE NOT ({_DOUBTFUL})"
-        )
-    if decoded.slow is None:
-        return
-    _name_series(con, event, decoded.slow)
-    with _registered(con, "slow", decoded.slow):
-        con.execute(
-            f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({_dimensions(event)}), "
-            f"{_IDENTITY}, {series_sql(event)} AS series FROM slow"
-        )
-
-
-def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """The tables of a connection that `receive` adds to."""
-    dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({_SERIES_MAP})")
-    con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
-
-
-def _remember(con: duckdb.DuckDBPyConnection, view: str, met: pa.Table) -> None:
-    with _registered(con, "met", met):
-        con.execute(f"INSERT INTO series_map_{view} SELECT quoted, series FROM met")
-
-
-def _name_series(
-    con: duckdb.DuckDBPyConnection, event: EventType, rows: pa.Table, where: str = "true"
-) -> None:
-    """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
-    with _registered(con, "named", rows):
-        con.execute(
-            f"INSERT INTO known_series_{event.view} SELECT DISTINCT {series_sql(event)} AS name, "
-            f"{_dimensions(event)} FROM named WHERE {where} "
-            f"AND name NOT IN (SELECT series FROM known_series_{event.view})"
-        )
-
-
-def series_sql(event: EventType) -> str:
-    return f"hash({_dimensions(event)})"
-
-
-def _dimensions(event: EventType) -> str:
-    return ", ".join(d.name for d in event.dimensions)
 
 
 _ARROW: dict[str, Callable[[], pa.DataType]] = {

@@ -29,7 +29,8 @@ from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
 from pipeline.rollup.windows import GRID_SECONDS, floor_sql
 from pipeline.stream.batch import Batch, topic_records
-from pipeline.stream.decode import Decoded, Decoder, Refusal, make_tables, place_of, receive, record_time
+from pipeline.stream.decode import Decoder, place_of, record_time
+from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive
 from pipeline.stream.duplicates import Seen
 
 QUARANTINE = "quarantine"

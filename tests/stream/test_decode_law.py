@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from pipeline.catalog import EventType, Field, Measure, load
 from pipeline.stream.batch import topic_records
-from pipeline.stream.decode import Decoder, make_tables, receive, record_time
+from pipeline.stream.decode import Decoder, record_time
+from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
 
 Text = st.SearchStrategy[str]
