@@ -46,9 +46,11 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The Kafka topics that the pipeline reads and writes.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 contract_app = typer.Typer(help="Contracts, before they run.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 deadletter_app = typer.Typer(help="Records that could not be understood.", **NO_ARGUMENTS)  # type: ignore[arg-type]
+dashboards_app = typer.Typer(help="Grafana's dashboards.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 app.add_typer(topics_app, name="topics")
 app.add_typer(contract_app, name="contract")
 app.add_typer(deadletter_app, name="deadletter")
+app.add_typer(dashboards_app, name="dashboards")
 
 
 class Level(StrEnum):
@@ -165,6 +167,12 @@ def run(
     seal_every: Annotated[
         float | None, typer.Option(help="Age (s) that published raw rows reach at most.  [default: 300]")
     ] = None,
+    door: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the SQL door; '' for none.  [default: 127.0.0.1:3306]")
+    ] = None,
+    board: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the board; '' for none.  [default: 127.0.0.1:8420]")
+    ] = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -177,7 +185,7 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
     )  # fmt: skip
     from pipeline import app as wiring
 
@@ -511,6 +519,58 @@ def door(
     run_door(options, child)
 
 
+@app.command()
+def board(
+    data: Data = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8420,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen at; beyond the loopback only with users and TLS.")
+    ] = "127.0.0.1",
+    alertmanager: Annotated[
+        str | None, typer.Option(help="Base URL of the Alertmanager whose silences are shown.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak TLS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="File of those who may come in; door --new-user makes its lines.")
+    ] = None,
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    config: Config = None,
+) -> None:
+    """A web page beside the pipeline: open alerts, contract standing, spend, windows; also /metrics and /readyz.
+
+    Example: gigawatch board --data gigawatch-demo
+    """
+    from pipeline.serve.board import BoardOptions, run_board
+
+    settings = load_settings(config, data=data, schemas=schemas, alertmanager=alertmanager)
+    options = BoardOptions(
+        data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
+        users=users, alertmanager=settings.alertmanager,
+    )  # fmt: skip
+    run_board(options, child)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where they are kept; what is there stays.")],
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address that the certificate is for; again for more.")
+    ] = None,
+) -> None:
+    """What door and board need beyond one machine: a user, a certificate, Grafana's passwords, where missing.
+
+    Example: gigawatch keys /etc/gigawatch/keys --host gigawatch.example --host 10.0.0.7
+    """
+    from pipeline.serve.keys import make_keys
+
+    for path, made in make_keys(folder, host or ["localhost", "127.0.0.1"]):
+        typer.echo(f"{'made' if made else 'kept'} {path}")
+
+
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
 ForReason = Annotated[str | None, typer.Option("--reason", help="Only records with this reason.")]
 
@@ -617,6 +677,72 @@ def deadletter_replay(
         typer.echo(f"{name}: no dead letter about it", err=True)
     if refused or missing:
         raise typer.Exit(1)
+
+
+@dashboards_app.command("build")
+def dashboards_build(
+    out: Annotated[Path, typer.Option(help="The directory of the JSON files.")] = Path("dashboards"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 if a file is not what the code gives.")
+    ] = False,
+) -> None:
+    """Write the dashboards as JSON files, which Grafana's provisioning, its import and `push` take.
+
+    Example: gigawatch dashboards build --check
+    """
+    from pipeline.serve import dashboards_build as dashboards
+
+    if check:
+        differing = dashboards.differing(out)
+        for line in differing:
+            typer.echo(f"{line}; mend with: gigawatch dashboards build --out {out}", err=True)
+        raise typer.Exit(1 if differing else 0)
+    for path in dashboards.write(out):
+        typer.echo(str(path))
+
+
+@dashboards_app.command("push")
+def dashboards_push(
+    url: Annotated[str, typer.Option(help="Base URL of a Grafana.")],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a service account token.  [default: the variable GRAFANA_TOKEN]"),
+    ] = None,
+    datasource: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the SQL door as Grafana reaches it; makes the data source."),
+    ] = None,
+    datasource_user: Annotated[str, typer.Option(help="Its user at the door.")] = "grafana",
+    datasource_password_file: Annotated[
+        Path | None, typer.Option(help="File with that user's password.")
+    ] = None,
+    datasource_ca: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) that the door is checked by.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+) -> None:
+    """Folder, data source and dashboards into an existing Grafana; a second push changes nothing.
+
+    Example: gigawatch dashboards push --url https://grafana.example --token-file grafana-token --dry-run
+    """
+    from pipeline.serve import dashboards_push as pushing
+    from pipeline.serve.dashboards_build import documents
+    from pipeline.settings import read_secret
+
+    token = pushing.token_from(token_file, os.environ.get(pushing.TOKEN_VARIABLE))
+    source = None
+    if datasource is not None:
+        password, certificate = (
+            read_secret(f) if f else None for f in (datasource_password_file, datasource_ca)
+        )
+        source = pushing.DataSource(datasource, datasource_user, password, certificate)
+    changes = pushing.plan(pushing.Grafana(url, token), documents(), source)
+    for change in changes if dry_run else pushing.push(changes):
+        typer.echo(f"{change.what}: {change.outcome}")
+        for line in change.diff if dry_run else ():
+            typer.echo(f"  {line}")
 
 
 def main() -> None:

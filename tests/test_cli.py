@@ -29,7 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
 COMMANDS = (
     *("demo", "run", "kafka", "simulate", "status", "doctor", "sql", "topics create", "topics describe"),
-    *("contract check", "deadletter list", "deadletter show", "deadletter replay"),
+    *(
+        "contract check",
+        "deadletter list",
+        "deadletter show",
+        "deadletter replay",
+        "dashboards build",
+        "dashboards push",
+    ),
 )
 REPORT = {
     *("events", "by_topic", "offsets", "rate_events_per_s", "freshness_s", "decision_delay_s", "alerts"),
@@ -187,7 +194,12 @@ class Running:
     expected: int = 0
 
     def start(self) -> None:
-        env = {**os.environ, "GIGAWATCH_SEAL_EVERY": "2", "GIGAWATCH_PUBLISH_EVERY": "1"}
+        env = {
+            **os.environ,
+            "GIGAWATCH_SEAL_EVERY": "2",
+            "GIGAWATCH_PUBLISH_EVERY": "1",
+            "GIGAWATCH_DOOR": "",
+        }
         self.log = (self.data.parent / f"run-{time.monotonic_ns()}.log").open("w+")
         self.process = subprocess.Popen(
             command("run", "--bootstrap", self.bootstrap, "--contract", self.contract, "--data", self.data),

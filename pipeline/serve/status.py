@@ -13,7 +13,7 @@ from pipeline.serve.terminal import clean, duration
 from pipeline.settings import Settings
 from pipeline.stream.topics import describe_topics
 
-EXTRA = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
+EXTRA = ("contracts", "contract_error", "servers", "lag", "watermarks", "standing", "undelivered")
 """What `status --json` says beyond a report."""
 QUIET_AFTER = 30.0
 """Seconds after which a living pipeline's status, written every two, is too old."""
@@ -25,27 +25,36 @@ def status_now(settings: Settings, asked: str | None = None) -> tuple[dict[str, 
     `asked`: a bootstrap address to use in place of the pipeline's own.
     Raises SettingsError when no pipeline has ever written a status there.
     """
-    found = status.read(settings.data)
-    if found is None:
-        raise SettingsError(
-            f"{settings.data}: no status there, expected the data directory of a pipeline that has run; name it "
-            "with --data"
-        )
-    pid = status.writer_of(settings.data)
+    found, state = status_written(settings.data)
     kafka: dict[str, Any] = {"bootstrap": asked or found["bootstrap"], "answers": True, "error": None}
     try:
         states = describe_topics(kafka["bootstrap"], list(found["lag"]), settings.kafka_client())
-        found = status.with_ends(found, {state.name: state.offsets for state in states})
+        found = status.with_ends(found, {topic.name: topic.offsets for topic in states})
     except GigawatchError as error:
         kafka |= {"answers": False, "error": str(error)}
-    age = round(status.age(found, time.time()), 1)
+    return found, {**state, "kafka": kafka}
+
+
+def status_written(data: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same without asking Kafka: the lag is as the pipeline last saw it, and `answers` is None.
+
+    Raises SettingsError when no pipeline has ever written a status there.
+    """
+    found = status.read(data)
+    if found is None:
+        raise SettingsError(
+            f"{data}: no status there, expected the data directory of a pipeline that has run; name it with --data"
+        )
+    pid = status.writer_of(data)
     state = {
         "running": pid is not None,
         "pid": pid,
         "state": found["state"],
         "written_at": found["written_at"],
+        "age_s": round(status.age(found, time.time()), 1),
+        "kafka": {"bootstrap": found["bootstrap"], "answers": None, "error": None},
     }
-    return found, {**state, "age_s": age, "kafka": kafka}
+    return found, state
 
 
 def well(data: Path, now: float) -> tuple[bool, str]:
@@ -64,7 +73,7 @@ def well(data: Path, now: float) -> tuple[bool, str]:
 
 def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """The report of the run so far, with its standing and what is known of the process."""
-    return {**status.report(found), **{key: found[key] for key in EXTRA}, "pipeline": state}
+    return {**status.report(found), **{key: found.get(key) for key in EXTRA}, "pipeline": state}
 
 
 def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
@@ -86,6 +95,14 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     yield f"Kafka {kafka['bootstrap']}: {lag}"
     contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
     yield f"Contract: {clean(contracts) or 'none'}"
+    yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
     yield ""
+
+
+def _open_servers(servers: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Where the door and the board are, or what keeps them shut."""
+    for command, server in servers.items():
+        where = server["address"] or "opening"
+        yield f"{command.capitalize()}: " + (f"SHUT: {clean(server['error'])}" if server["error"] else where)
