@@ -47,6 +47,7 @@ class Decoder:
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
         self._careful = 0
+        con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
         con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
