@@ -46,7 +46,7 @@ from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
 from pipeline.stream.health import Health
 from pipeline.stream.intake import Intake
-from pipeline.stream.process import Processor
+from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.source import BatchSource
 from pipeline.stream.topics import cluster_id
 from pipeline.stream.watermark import Watermarks
@@ -149,19 +149,31 @@ class Gigawatch:
             "gigawatch", broker=f"kafka://{settings.bootstrap}", autodiscover=False, web_enabled=False,
             datadir=str(settings.data / "faust"),
         )  # fmt: skip
-        batches = app.channel(maxsize=1)
-        free = asyncio.Semaphore(1)  # one batch is worked on while the next is gathered: memory stays bounded
+        fetched, decoded = app.channel(maxsize=1), app.channel(maxsize=1)
+        # one batch is gathered, one decoded and one taken in: memory stays bounded
+        decoder_free, ledger_free = asyncio.Semaphore(1), asyncio.Semaphore(1)
 
         async def hand_on(batch: Batch) -> None:
-            await asyncio.to_thread(batch.open, settings.max_message_bytes)
-            await free.acquire()
-            await batches.put(batch)  # type: ignore[arg-type]  # Faust says EventT, and means anything
+            await decoder_free.acquire()
+            await fetched.put(batch)  # type: ignore[arg-type]  # Faust says EventT, and means anything
 
-        @app.agent(batches)
-        async def take_in(stream: faust.StreamT[Batch]) -> None:
+        async def decode(batch: Batch) -> None:
+            found = await self.intake.decode(batch)
+            if found is not None:
+                await ledger_free.acquire()
+                await decoded.put(found)  # type: ignore[arg-type]
+
+        @app.agent(fetched)
+        async def decode_each(stream: faust.StreamT[Batch]) -> None:
+            async for batch in stream:
+                await self._guard(decode(batch))
+                decoder_free.release()
+
+        @app.agent(decoded)
+        async def take_in(stream: faust.StreamT[DecodedBatch]) -> None:
             async for batch in stream:
                 await self._guard(self.intake.take(batch))
-                free.release()
+                ledger_free.release()
 
         self.watermarks = self._watermarks()
         outbox = MeasuredOutbox(self.ledger, self.delays)
@@ -175,7 +187,7 @@ class Gigawatch:
         self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told)
         app.source = BatchSource(
             settings.bootstrap, settings.kafka_client(), self.catalog.topics, self.ledger.offsets(),
-            self.ledger.topic_ids(), put=hand_on, wanted=lambda: not free.locked(),
+            self.ledger.topic_ids(), put=hand_on, wanted=lambda: not decoder_free.locked(),
             assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
             answered=lambda ends: self.watermarks.answered(ends, time.time()),
             guard=self._guard, max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,

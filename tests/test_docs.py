@@ -33,6 +33,7 @@ from pipeline.ledger.views import DAY
 from pipeline.settings import Settings
 from pipeline.stream.batch import topic_records
 from pipeline.stream.decode import Decoder
+from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -367,8 +368,10 @@ def test_an_example_is_a_good_event_on_both_paths(example: dict[str, Any], mode:
     )
     with duckdb.connect() as con:
         con.execute("SET TimeZone = 'UTC'")
-        decoded = Decoder(con, event, MAX_BYTES).decode(topic_records([(0, [record])], MAX_BYTES))
+        decoded = Decoder(con.cursor(), event, MAX_BYTES).decode(topic_records([(0, [record])], MAX_BYTES))
         assert decoded.refusals == []
+        make_tables(con, event)
+        receive(con, decoded)
         counted = con.execute(f"SELECT count(*) FROM delta_samples_{event.view}").fetchone()
     assert counted == (message.samples,)
 

@@ -47,26 +47,55 @@ def _append(con: duckdb.DuckDBPyConnection, table: str, delta: str, known: str, 
 
 
 def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """Give every new entity of a series the next free bit."""
-    assert event.entity
-    view, entity = event.view, event.entity.name
+    """Give every new entity of a series the next free bit.
+
+    `entity_bits_{view}` is what they are found by: joining 600,000 by their names was a tenth of a batch's work.
+    """
+    view = event.view
     con.execute(
-        f"INSERT INTO entities_{view} "
-        f"SELECT series, entity, coalesce(taken, 0) + row_number() OVER (PARTITION BY series ORDER BY entity) - 1 "
-        f"FROM (SELECT DISTINCT series, {entity} AS entity FROM delta_samples_{view} s "
-        f"ANTI JOIN entities_{view} e ON s.series = e.series AND s.{entity} = e.entity) "
+        f"CREATE TEMP TABLE IF NOT EXISTS entity_bits_{view} AS "
+        f"SELECT {_entity_id('entity')} AS entity_id, idx FROM entities_{view}"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE new_ids_{view} AS "
+        f"SELECT entity_id FROM ({_identified(event)}) ANTI JOIN entity_bits_{view} USING (entity_id)"
+    )
+    if not con.execute(f"SELECT 1 FROM new_ids_{view} LIMIT 1").fetchall():
+        return
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE new_entities_{view} AS SELECT series, entity, entity_id, "
+        "coalesce(taken, 0) + row_number() OVER (PARTITION BY series ORDER BY entity_id) - 1 AS idx "
+        "FROM (SELECT entity_id, any_value(series) AS series, any_value(entity) AS entity "
+        f"FROM ({_identified(event)}) SEMI JOIN new_ids_{view} USING (entity_id) GROUP BY entity_id) "
         f"LEFT JOIN (SELECT series, max(idx) + 1 AS taken FROM entities_{view} GROUP BY series) USING (series)"
     )
+    con.execute(f"INSERT INTO entities_{view} SELECT series, entity, idx FROM new_entities_{view}")
+    con.execute(f"INSERT INTO entity_bits_{view} SELECT entity_id, idx FROM new_entities_{view}")
 
 
 def _indexed(event: EventType) -> str:
-    assert event.entity
     marks = marks_sql(event)
     return (
-        f"(SELECT s.series, {floor_sql('time', GRID_SECONDS)} AS window_start, e.idx AS entity_idx"
-        f"{', ' + marks if marks else ''} FROM delta_samples_{event.view} s "
-        f"JOIN entities_{event.view} e ON s.series = e.series AND s.{event.entity.name} = e.entity)"
+        f"(SELECT series, {floor_sql('time', GRID_SECONDS)} AS window_start, idx AS entity_idx"
+        f"{', ' + marks if marks else ''} FROM ({_identified(event)}) "
+        f"JOIN entity_bits_{event.view} USING (entity_id))"
     )
+
+
+def _identified(event: EventType) -> str:
+    """The delta's samples with their entity and its id."""
+    assert event.entity
+    name = event.entity.name
+    measures = "".join(f", {of}" for of in dict.fromkeys(of for mark in event.marks for of in mark.of))
+    return (
+        f"SELECT series, time, {name} AS entity, {_entity_id(name)} AS entity_id{measures} "
+        f"FROM delta_samples_{event.view}"
+    )
+
+
+def _entity_id(name: str) -> str:
+    """An entity of a series as 64 bits, as series are."""
+    return f"hash(series, {name})"
 
 
 def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
@@ -80,8 +109,13 @@ def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from
 
 def append_fates(con: duckdb.DuckDBPyConnection, fates: Sequence[Fate]) -> None:
     if fates:
-        rows = [[f.topic, f.part, f.minute, f.fate, f.reason, f.n] for f in fates]
-        con.executemany("INSERT INTO fates VALUES (?, ?, ?, ?, ?, ?)", rows)
+        rows = [(f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in fates]
+        kinds = ("VARCHAR", "INTEGER", "TIMESTAMP", "VARCHAR", "VARCHAR", "BIGINT")
+        columns = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
+        # one statement: a bad hour has sixty kinds of fates, and a statement for each is a tenth of its price
+        con.execute(
+            f"INSERT INTO fates SELECT {columns}", [list(column) for column in zip(*rows, strict=True)]
+        )
 
 
 def append_segments(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
 
@@ -30,7 +30,6 @@ class Batch:
 
     records: Mapping[Place, Records]
     ranges: Mapping[Place, tuple[int, int]]
-    _columns: dict[str, TopicRecords] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return sum(len(r) for r in self.records.values())
@@ -38,15 +37,6 @@ class Batch:
     def of_topic(self, topic: str) -> list[tuple[int, Records]]:
         """(partition, records) of one topic, by partition."""
         return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
-
-    def columns(self, topic: str, max_bytes: int) -> TopicRecords:
-        """The records of one topic as columns; they are handed out once and not kept, for they are large."""
-        return self._columns.pop(topic, None) or topic_records(self.of_topic(topic), max_bytes)
-
-    def open(self, max_bytes: int) -> None:
-        """Make the columns of every topic now: while the batch before this one is still being taken in."""
-        for topic in {topic for (topic, _), found in self.records.items() if found}:
-            self._columns[topic] = topic_records(self.of_topic(topic), max_bytes)
 
     def pieces(self, most: int) -> Iterator[Batch]:
         """The same records, in batches of at most `most` bytes of values (or of one record).

@@ -1,117 +1,123 @@
-"""From records to samples: the vectorised decoder, with the slow path for what it doubts.
-
-The work of one batch stands in temporary tables of the connection, replaced by the next batch.
-"""
+"""From records to samples: the vectorised decoder, with the slow path for what it doubts."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType
 from pipeline.stream.batch import Records, TopicRecords
 from pipeline.stream.decode_sql import decode_sql
+from pipeline.stream.decoded import (
+    DOUBTFUL,
+    IDENTITY,
+    NO_SERIES,
+    SERIES_MAP,
+    Decoded,
+    Refusal,
+    dimensions_sql,
+    registered,
+    remember,
+    series_sql,
+)
 from pipeline.stream.inspect import Outcome, inspect
 
 _EPOCH = datetime(1970, 1, 1)
-_IDENTITY = "hash(source, id, idx) AS identity"
-"""64 bits of what makes a sample the same sample when it is sent again."""
-_NO_SERIES = 0
-"""In place of a series: these dimensions are not what the schema says."""
-_DOUBTFUL = f"NOT ok OR series = {_NO_SERIES}"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch."""
-
-    position: int
-    outcome: Outcome
-
-
-@dataclass(slots=True)
-class Decoded:
-    """What a topic's records became.  The good samples stand in the temporary table `delta_samples_{view}`.
-
-    Its columns: row, idx, part, record_time, source, id, time, identity, series, the event type's columns
-    but the dimensions, which follow from `series` through `known_series_{view}`.
-    """
-
-    event: EventType
-    records: Records
-    refusals: list[Refusal] = field(default_factory=list)
-    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
-    """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
+CAREFUL_FOR = 100
+"""Batches that are not taken on trust after one in which a value was no JSON."""
 
 
 class Decoder:
-    """Decodes batches of one event type; remembers the series it has met (quoted dimensions → series)."""
+    """Decodes batches of one event type; remembers the series it has met (quoted dimensions → series).
+
+    It knows nothing of the ledger, so batches are decoded on a connection and a thread of their own, while those
+    before them are taken in; but in their order, for a series is met once.
+    """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType, max_bytes: int) -> None:
         self._con = con
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
-        self._dimensions = tuple(d.name for d in event.dimensions)
-        self._series = f"hash({', '.join(self._dimensions)})"
-        dimensions = ", ".join(f"{name} VARCHAR" for name in self._dimensions)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}(quoted UBIGINT, series UBIGINT)")
-        con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+        self._careful = 0
+        con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
+        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({SERIES_MAP})")
 
     def decode(self, topic: TopicRecords) -> Decoded:
-        """Decode the records of one topic into `delta_samples_{view}`."""
-        found = Decoded(self._event, topic.all)
-        self._parse(topic)
-        found.arrived.update(self._arrived("true"))
-        self._meet_series(topic.all)
-        doubtful = self._doubtful(len(topic.all))
-        if not doubtful:
-            return found
+        """Decode the records of one topic."""
+        tables = {"structured": topic.structured, "binary": topic.binary}
+        present = {name: table for name, table in tables.items() if table is not None}
+        with contextlib.ExitStack() as stack:
+            for name, table in present.items():
+                stack.enter_context(registered(self._con, f"records_{name}", table))
+            found = Decoded(self._event, self._parse({n: t.num_rows for n, t in present.items()}))
+            stack.enter_context(registered(self._con, "parsed", found.parsed))
+            found.arrived.update(self._arrived("true"))
+            found.met = self._meet_series(topic.all, list(present))
+            if doubtful := self._doubtful(len(topic.all)):
+                self._open_one_by_one(found, topic.all, doubtful)
+        return found
+
+    def _open_one_by_one(self, found: Decoded, records: Records, doubtful: Mapping[int, set[int]]) -> None:
+        """The fates of what the fast path doubts; `doubtful`: position → the samples that it does not."""
         found.arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
         rows: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
-            outcomes = list(self._inspect(topic.all[position]))
-            found.arrived[place_of(topic.all[position])] += len(outcomes)
+            record = records[position]
+            outcomes = list(self._inspect(record))
+            found.arrived[place_of(record)] += len(outcomes)
             for outcome in outcomes:
                 if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
-                    rows.append(self._row(position, topic.all[position], outcome))
+                    rows.append(self._row(position, record, outcome))
                 else:
-                    found.refusals.append(Refusal(position, outcome))
-        self._replace_doubtful(rows)
-        return found
+                    found.refusals.append(Refusal(position, record, outcome))
+        if rows:
+            found.slow = _arrow(rows, self._event.columns())
 
-    def _parse(self, topic: TopicRecords) -> None:
-        """Run the decoder over each content mode that occurs, into `delta_samples_{view}`."""
-        con, view = self._con, self._event.view
-        parts = []
-        for name, table, statements in (
-            ("structured", topic.structured, (self._sql.structured_single, self._sql.structured_array)),
-            ("binary", topic.binary, (self._sql.binary_single, self._sql.binary_array)),
-        ):
-            if table is not None:
-                con.register(f"records_{name}", table)
-                parts += [s.replace("FROM records ", f"FROM records_{name} ") for s in statements]
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT parsed.*, {_IDENTITY}, series "
-            f"FROM ({' UNION ALL '.join(parts) or self._nothing()}) parsed "
-            f"LEFT JOIN series_map_{view} USING (quoted)"
-        )
-        for name in ("structured", "binary"):
-            con.unregister(f"records_{name}")
+    def _parse(self, present: Mapping[str, int]) -> pa.Table:
+        """What the decoder makes of the records of each content mode; `present`: how many there are of each.
+
+        Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
+        """
+        if not self._careful:
+            try:
+                return self._parsed(present, ())
+            except (duckdb.InvalidInputException, UnicodeDecodeError):
+                # its message quotes the value, at times cut in the middle of a letter
+                self._careful = CAREFUL_FOR
+        self._careful -= 1
+        return self._parsed(present, ("json_valid(value)",))
+
+    def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
+        selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
+        union = " UNION ALL ".join(selects or [self._nothing()])
+        return self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
+
+    def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
+        """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
+        sql, records = self._sql[name], f"records_{name}"
+        # as a filter, in which one search is made only where the one before it found something
+        ((arrays,),) = self._con.execute(f"SELECT count(*) FROM {records} WHERE {sql.looks_array}").fetchall()
+        if arrays in (0, count):
+            return [_over(_only(records, *where), sql.array if arrays else sql.single)]
+        return [
+            _over(_only(records, f"NOT {sql.looks_array}", *where), sql.single),
+            _over(_only(records, sql.looks_array, *where), sql.array),
+        ]
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
         rows = self._con.execute(
             "SELECT part, date_trunc('minute', record_time) AS minute, count(*) "
-            f"FROM delta_samples_{self._event.view} WHERE {where} GROUP BY ALL",
+            f"FROM parsed WHERE {where} GROUP BY ALL",
             params or {},
         ).fetchall()
         return {(part, minute): n for part, minute, n in rows}
@@ -121,43 +127,42 @@ class Decoder:
         none = (
             "(SELECT 0 AS row, 0 AS part, NULL::TIMESTAMP AS record_time, ''::VARCHAR AS value WHERE false)"
         )
-        return self._sql.structured_single.replace("FROM records ", f"FROM {none} ")
+        return _over(none, self._sql["structured"].single)
 
-    def _meet_series(self, records: Records) -> None:
+    def _meet_series(self, records: Records, present: Sequence[str]) -> pa.Table | None:
         """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
         view = self._event.view
-        new = self._con.execute(
-            f"SELECT quoted, min(row), arg_min(idx, row) FROM delta_samples_{view} "
-            "WHERE ok AND series IS NULL GROUP BY quoted"
-        ).fetchall()
-        if not new:
-            return
-        met = []
-        for quoted, position, idx in new:
-            found = {o.idx: o.row for o in self._inspect(records[position]) if o.fate == "aggregated"}
-            row = found.get(idx, {})
-            met.append({"quoted": quoted, "good": idx in found, **{d: row.get(d) for d in self._dimensions}})
-        schema = pa.schema([("quoted", pa.uint64()), ("good", pa.bool_()), *_texts(self._dimensions)])
-        self._con.register("met", pa.Table.from_pylist(met, schema=schema))
-        self._name_series("met WHERE good")
-        self._con.execute(
-            f"INSERT INTO series_map_{view} SELECT quoted, CASE WHEN good THEN {self._series} ELSE {_NO_SERIES} END "
-            "FROM met"
-        )
-        self._con.unregister("met")
-        self._con.execute(
-            f"UPDATE delta_samples_{view} AS s SET series = m.series FROM series_map_{view} m "
-            "WHERE s.quoted = m.quoted AND s.series IS NULL"
-        )
+        wanted = self._con.sql(
+            "SELECT quoted, met.row AS row, met.idx AS idx FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met "
+            f"FROM parsed ANTI JOIN series_map_{view} USING (quoted) WHERE ok GROUP BY quoted)"
+        ).to_arrow_table()
+        if not wanted.num_rows:
+            return None
+        with registered(self._con, "wanted", wanted):
+            selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
+            names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
+        names = self._named_with_care(names, wanted, records)
+        with registered(self._con, "names", names):
+            met = self._con.sql(
+                f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {NO_SERIES} END AS series, "
+                f"{dimensions_sql(self._event)} FROM names"
+            ).to_arrow_table()
+        remember(self._con, view, met)
+        return met
 
-    def _name_series(self, rows: str) -> None:
-        """Remember the dimensions of every series in `rows`: a series is a 64-bit hash of them."""
-        view, dimensions = self._event.view, ", ".join(self._dimensions)
-        self._con.execute(
-            f"INSERT INTO known_series_{view} SELECT DISTINCT {self._series} AS series, {dimensions} FROM {rows} "
-        )
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE known_series_{view} AS SELECT DISTINCT * FROM known_series_{view}"
+    def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
+        """The same names, where they are in doubt those that the slow path finds, if it accepts the sample."""
+        doubted = set(pc.filter(names["quoted"], pc.invert(names["good"])).to_pylist())
+        if not doubted:
+            return names
+        found = []
+        for one in (one for one in wanted.to_pylist() if one["quoted"] in doubted):
+            outcome = next((o for o in self._inspect(records[one["row"]]) if o.idx == one["idx"]), None)
+            row = outcome.row if outcome and outcome.fate == "aggregated" else {}
+            dimensions = {d.name: row.get(d.name) for d in self._event.dimensions}
+            found.append({"quoted": one["quoted"], "good": bool(row), **dimensions})
+        return pa.concat_tables(
+            [names.filter(names["good"]), pa.Table.from_pylist(found, schema=names.schema)]
         )
 
     def _doubtful(self, count: int) -> dict[int, set[int]]:
@@ -165,14 +170,14 @@ class Decoder:
 
         It is asked about the whole message: what the fast path took for one sample may be an array of many.
         """
-        samples = f"delta_samples_{self._event.view}"
+        joined = f"parsed LEFT JOIN series_map_{self._event.view} USING (quoted)"
         positions = self._con.execute(
-            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN {samples} USING (row) "
-            f"UNION SELECT row FROM {samples} WHERE {_DOUBTFUL} ORDER BY ALL"
+            f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN parsed USING (row) "
+            f"UNION SELECT row FROM {joined} WHERE {DOUBTFUL} ORDER BY ALL"
         ).fetchall()
         doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
         if doubtful:
-            certain = f"SELECT row, idx FROM {samples} WHERE NOT ({_DOUBTFUL}) AND row IN (SELECT unnest(?))"
+            certain = f"SELECT row, idx FROM {joined} WHERE NOT ({DOUBTFUL}) AND row IN (SELECT unnest(?))"
             for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
                 doubtful[position].add(idx)
         return doubtful
@@ -193,19 +198,13 @@ class Decoder:
             **{name: outcome.row.get(name) for name in names},
         }
 
-    def _replace_doubtful(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Put what the slow path accepted in the place of what the fast path doubted."""
-        con, view = self._con, self._event.view
-        con.execute(f"DELETE FROM delta_samples_{view} WHERE {_DOUBTFUL}")
-        if not rows:
-            return
-        con.register("slow_rows", _arrow(rows, self._event.columns()))
-        self._name_series("slow_rows")
-        con.execute(
-            f"INSERT INTO delta_samples_{view} BY NAME SELECT * EXCLUDE ({', '.join(self._dimensions)}), "
-            f"{_IDENTITY}, {self._series} AS series FROM slow_rows"
-        )
-        con.unregister("slow_rows")
+
+def _only(records: str, *where: str) -> str:
+    return f"(FROM {records} WHERE {' AND '.join(where)})" if where else records
+
+
+def _over(records: str, select: str) -> str:
+    return select.replace("{records}", records)
 
 
 _ARROW: dict[str, Callable[[], pa.DataType]] = {

@@ -21,67 +21,90 @@ MAX_CLOCK_AHEAD_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class DecodeSql:
-    """SELECTs over the relation `records(row, part, record_time, value, <ce_ headers in binary mode>)`.
+    """SELECTs over a relation `(row, part, record_time, value, <ce_ headers in binary mode>)` in place of `{records}`.
+
+    Of a value that is no JSON they raise duckdb.InvalidInputException.
 
     Each yields `row, idx, ok, part, record_time, source, id, time`, then the columns of the event type.
+    `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
+    `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
     """
 
-    structured_single: str
-    structured_array: str
-    binary_single: str
-    binary_array: str
+    looks_array: str
+    single: str
+    array: str
+    names: str
 
 
-CARRIED = "row, part, record_time"
-QUOTED = {name: f"e_{name}" for name in ENVELOPE}
-"""Where the envelope's attributes stand, each as quoted JSON text, once they have been opened."""
-LOOKS_ARRAY = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
-"""A guess that may be wrong: the slow path then judges.  A one-byte search costs 0.05 µs, the longer ones
-0.4 µs each, so those are asked for only where a bracket is."""
-STARTS_ARRAY = "starts_with(ltrim(value), '[')"
+_LOOKS_ARRAY = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
+"""A one-byte search costs 0.05 µs, the longer ones 0.4 µs each, so those are asked for only where a bracket is."""
+_STARTS_ARRAY = "starts_with(ltrim(value), '[')"
 
 
-def decode_sql(event: EventType) -> DecodeSql:
-    """The SELECT of each content mode for `event`."""
-    opened = {name: f"j.{name}" for name in ENVELOPE}
-    headers = ", ".join(f"{_header(f'ce_{name}')} AS e_{name}" for name in ENVELOPE)
-    lifted = ", ".join(f"{column} AS e_{name}" for name, column in opened.items())
-    single = _text({**dict.fromkeys(ENVELOPE, "JSON"), "data": _structure(event)})
-    array = _text({**dict.fromkeys(ENVELOPE, "JSON"), "data": ["JSON"]})
-    sample = _text(_structure(event))
-    structured_single = _records(
-        f"value, 0 AS idx, json_transform(value, {single}) AS j", f"NOT {LOOKS_ARRAY}"
+def decode_sql(event: EventType) -> dict[str, DecodeSql]:
+    """The SELECTs of each content mode, `structured` and `binary`, for `event`."""
+    inside = {name: f"j.{name}" for name in ENVELOPE}
+    headers = {name: f"e_{name}" for name in ENVELOPE}
+    lifted = ", ".join(f"{_header(f'ce_{name}')} AS {column}" for name, column in headers.items())
+    sample = _structure(event)
+    structured, array = (
+        {**dict.fromkeys(ENVELOPE, "JSON"), "data": data} for data in (sample, [_listed(event)])
     )
-    binary_single = _records(
-        f"value, 0 AS idx, {headers}, json_transform(value, {sample}) AS j", f"NOT {STARTS_ARRAY}"
-    )
-    structured_list = (
-        f"(SELECT {CARRIED}, {lifted}, j.data AS elements "
-        f"FROM {_records(f'json_transform(value, {array}) AS j', LOOKS_ARRAY)})"
-    )
-    binary_list = _records(f"{headers}, json_transform(value, '[\"JSON\"]') AS elements", STARTS_ARRAY)
-    return DecodeSql(
-        structured_single=_select(event, opened, "j.data", structured_single),
-        structured_array=_select(event, QUOTED, "j", _elements(structured_list, sample)),
-        binary_single=_select(event, QUOTED, "j", binary_single),
-        binary_array=_select(event, QUOTED, "j", _elements(binary_list, sample)),
-    )
+    return {
+        "structured": DecodeSql(
+            _LOOKS_ARRAY,
+            _single(event, inside, "j.data", _records(_opened(structured))),
+            _array(event, inside, "j.data", _records(_opened(array))),
+            _names(event, "$.data"),
+        ),
+        "binary": DecodeSql(
+            _STARTS_ARRAY,
+            _single(event, headers, "j", _records(f"{lifted}, {_opened(sample)}")),
+            _array(event, headers, "j", _records(f"{lifted}, {_opened([_listed(event)])}")),
+            _names(event, "$"),
+        ),
+    }
 
 
-def _records(columns: str, where: str) -> str:
-    """The records of one form, if they are JSON at all: a transform of anything else would raise."""
-    return f"(SELECT {CARRIED}, {columns} FROM records WHERE {where} AND json_valid(value))"
+def _opened(structure: object) -> str:
+    return f"json_transform(value, '{json.dumps(structure)}') AS j"
 
 
-def _elements(lists: str, sample: str) -> str:
-    """A row for each element of the arrays in `lists(…, elements)`, each opened like a single sample."""
-    attributes = ", ".join(QUOTED.values())
-    unnested = (
-        f"(SELECT {CARRIED}, {attributes}, unnest(elements)::VARCHAR AS element, "
-        f"generate_subscripts(elements, 1) - 1 AS idx FROM {lists})"
+def _records(columns: str) -> str:
+    return f"(SELECT row, part, record_time, value, {columns} FROM {{records}})"
+
+
+def _single(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
+    opened = _envelope(event, envelope, f"{data} AS s, 0 AS idx, value", records)
+    return _select(event, opened, listed=False)
+
+
+def _array(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
+    """What the samples of a message have in common is looked at once, before they are told apart."""
+    opened = _envelope(event, envelope, f"{data} AS elements", records)
+    one = "* EXCLUDE (elements), unnest(elements) AS s, generate_subscripts(elements, 1) - 1 AS idx"
+    return _select(event, f"(SELECT {one} FROM {opened})", listed=True)
+
+
+def _envelope(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
+    """The message's own columns, and `sound`: whether nothing about it is in doubt but its samples.
+
+    `envelope`: attribute → where it stands, as quoted JSON text.
+    """
+    checks = [
+        f"{envelope['specversion']} = '\"1.0\"'",
+        f"{envelope['type']} = '\"{event.type}\"'",
+        "NOT contains(value, '\\')",  # escapes are read by the slow path
+        *(_attribute(envelope[name]) for name in ("id", "source")),
+        f"time <= record_time + INTERVAL {MAX_CLOCK_AHEAD_SECONDS} SECOND",
+    ]
+    if event.retained:
+        checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
+    texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
+    return (
+        f"(SELECT row, part, record_time, {data}, source, id, time, {' AND '.join(checks)} AS sound "
+        f"FROM (SELECT *, {texts}, {_time(_unquote(envelope['time']))} AS time FROM {records}))"
     )
-    opened = f"json_transform(element, {sample}) AS j"
-    return f"(SELECT {CARRIED}, idx, {attributes}, element AS value, {opened} FROM {unnested})"
 
 
 def _structure(event: EventType) -> dict[str, str]:
@@ -90,8 +113,9 @@ def _structure(event: EventType) -> dict[str, str]:
     return {**{f.name: "JSON" for f in event.fields}, **kinds}
 
 
-def _text(structure: object) -> str:
-    return "'" + json.dumps(structure) + "'"
+def _listed(event: EventType) -> dict[str, str]:
+    """The same for a sample of an array, whose money stays text: its JSON type cannot be asked for."""
+    return dict.fromkeys(_structure(event), "JSON")
 
 
 def _header(name: str) -> str:
@@ -99,24 +123,17 @@ def _header(name: str) -> str:
     return f"'\"' || try(decode({name})) || '\"'"
 
 
-def _select(event: EventType, envelope: dict[str, str], data: str, source: str) -> str:
-    """One SELECT: the conditions of `ok` and the typed columns.
+def _select(event: EventType, opened: str, *, listed: bool) -> str:
+    """One SELECT: the conditions of `ok` and the typed columns of `opened(…, sound, s, idx)`; `s` is the sample.
 
     Column aliases prefixed `t_` are the unquoted or parsed values; `ok` refers to them so that each is
     computed once.
     """
-    parsed: list[str] = [f"{_time(_unquote(envelope['time']))} AS t_time"]
-    checks = [
-        f"{envelope['specversion']} = '\"1.0\"'",
-        f"{envelope['type']} = '\"{event.type}\"'",
-        "NOT contains(value, '\\')",  # escapes are read by the slow path
-        *(_attribute(envelope[name]) for name in ("id", "source")),
-        f"t_time <= record_time + INTERVAL {MAX_CLOCK_AHEAD_SECONDS} SECOND",
-    ]
+    parsed: list[str] = []
+    checks = ["sound"]
     columns = []
-    dimensions = ", ".join(f"{data}.{d.name}::VARCHAR" for d in event.dimensions)
     for field in event.fields[len(event.dimensions) :]:
-        text = f"{data}.{field.name}"
+        text = f"s.{field.name}"
         checks.append(_field_check(field, text))
         if field.kind == "time":
             parsed.append(f"{_time(_unquote(text))} AS t_{field.name}")
@@ -126,22 +143,37 @@ def _select(event: EventType, envelope: dict[str, str], data: str, source: str) 
         else:
             columns.append(f"{_unquote(text)} AS {field.name}")
     for measure in event.measures:
-        text = f"{data}.{measure.name}"
-        parsed.append(f"{_parse(measure, text)} AS t_{measure.name}")
-        checks.append(_measure_check(measure, text))
+        text = f"s.{measure.name}"
+        parsed.append(f"{_parse(measure, text, listed)} AS t_{measure.name}")
+        checks.append(_measure_check(measure, text, listed))
         columns.append(f"t_{measure.name} AS {measure.name}")
-    if any(m.kind == "money" for m in event.measures):
-        checks += _money_checks(event, data, written_anew="AS element" in source)
+    if any(m.kind == "money" for m in event.measures) and not listed:
+        checks += _money_checks(event, "$.data." if "j.data" in opened else "$.")
     if event.retained:
-        checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
         columns.append("NULL::VARCHAR AS x_columns")
-    ok = " AND ".join(checks)
     return (
-        f"SELECT row, idx::INTEGER AS idx, coalesce({ok}, false) AS ok, part, record_time, "
-        f"{_unquote(envelope['source'])} AS source, {_unquote(envelope['id'])} AS id, t_time AS time, "
-        f"hash({dimensions}) AS quoted, "
-        f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {source})"
+        f"SELECT row, idx::INTEGER AS idx, coalesce({' AND '.join(checks)}, false) AS ok, part, record_time, "
+        f"source, id, time, {_quoted(event)} AS quoted, "
+        f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {opened})"
     )
+
+
+def _names(event: EventType, data: str) -> str:
+    """The dimensions of single samples, looked up where they stand; `good` where they are surely what they seem."""
+    structure = json.dumps({d.name: "JSON" for d in event.dimensions})
+    one = f"coalesce(json_extract(value, '{data}[' || idx || ']'), json_extract(value, '{data}'))"
+    checks = [_field_check(d, f"s.{d.name}") for d in event.dimensions]
+    checks.append(f"{_quoted(event)} = quoted")
+    texts = ", ".join(f"{_unquote(f's.{d.name}')} AS {d.name}" for d in event.dimensions)
+    return (
+        f"SELECT quoted, coalesce({' AND '.join(checks)}, false) AS good, {texts} FROM (SELECT quoted, "
+        f"json_transform({one}, '{structure}') AS s FROM {{records}} JOIN wanted USING (row))"
+    )
+
+
+def _quoted(event: EventType) -> str:
+    """What stands for the dimensions of the sample `s` until their series is known."""
+    return f"hash({', '.join(f's.{d.name}::VARCHAR' for d in event.dimensions)})"
 
 
 def _unquote(text: str) -> str:
@@ -149,7 +181,7 @@ def _unquote(text: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    """True for a string of 1 to 1024 bytes; `value` is not where an array's attributes stand, so escapes again."""
+    """True for a string of 1 to 1024 bytes; `value` is not where headers stand, so escapes again."""
     unescaped = "" if text.startswith("j.") else f" AND NOT contains({text}, '\\')"
     return f"({_plain_string(text, 1, 1024)}{unescaped})"
 
@@ -183,9 +215,12 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _parse(measure: Measure, text: str) -> str:
+def _parse(measure: Measure, text: str, listed: bool) -> str:
     if measure.kind == "text":
         return _unquote(text)
+    if measure.kind == "money" and listed:
+        amount = f"CASE WHEN starts_with({text}, '\"') THEN {_unquote(text)} ELSE {text}::VARCHAR END"
+        return f"try_cast({amount} AS DECIMAL(38,10))"
     if measure.kind == "money":
         return text
     if measure.kind == "histogram":
@@ -198,11 +233,13 @@ def _numeric_list(text: str) -> str:
     return f"regexp_full_match({text}, '\\[[-+0-9.eE, ]*\\]')"
 
 
-def _measure_check(measure: Measure, text: str) -> str:
-    if measure.kind == "money":
-        return "true" if measure.optional else f"{text} IS NOT NULL"
+def _measure_check(measure: Measure, text: str, listed: bool) -> str:
     value = f"t_{measure.name}"
-    if measure.kind == "text":
+    if measure.kind == "money" and not listed:
+        return "true" if measure.optional else f"{text} IS NOT NULL"
+    if measure.kind == "money":  # a fraction was written anew, and may have lost digits by that
+        good = f"{value} IS NOT NULL AND (starts_with({text}, '\"') OR {_whole(text)})"
+    elif measure.kind == "text":
         good = _one_of(text, measure.enum)
     elif measure.kind == "histogram":
         low, high = _bounds(measure)
@@ -230,17 +267,13 @@ def _bounds(measure: Measure) -> tuple[str, str]:
     return f"{measure.minimum}{cast}", f"{measure.maximum}{cast}"
 
 
-def _money_checks(event: EventType, data: str, written_anew: bool) -> list[str]:
+def _money_checks(event: EventType, prefix: str) -> list[str]:
     """Money is transformed straight to DECIMAL (exact), so its JSON types are asked for separately."""
     names = [m.name for m in event.measures if m.kind == "money"]
-    prefix = "$.data." if data == "j.data" else "$."
     paths = ", ".join(f"'{prefix}{name}'" for name in names)
     kinds = f"json_type(value, [{paths}])"
-    # the element of an array was written anew, and a fraction may have lost digits by that
-    known = (
-        "['UBIGINT', 'BIGINT', 'VARCHAR']" if written_anew else "['UBIGINT', 'BIGINT', 'DOUBLE', 'VARCHAR']"
-    )
-    present = " + ".join(f"({data}.{name} IS NOT NULL)::INTEGER" for name in names)
+    known = "['UBIGINT', 'BIGINT', 'DOUBLE', 'VARCHAR']"
+    present = " + ".join(f"(s.{name} IS NOT NULL)::INTEGER" for name in names)
     return [
         f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}",
         f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}",

@@ -54,18 +54,23 @@ class Seen:
                     [[str(data / name) for (name,) in names], low, high],
                 )
 
-    def remove_duplicates(self, progress: Progress) -> list[tuple[int, int]]:
-        """Delete the duplicates from `delta_samples_{view}`; their (row, idx), in log order.
+    def remove_duplicates(self, progress: Progress) -> dict[tuple[int, datetime], int]:
+        """Delete the duplicates from `delta_samples_{view}`; how many there were by (partition, minute).
 
         `progress` is each partition's greatest min(event time, record time) before this batch.
         """
         view = self._event.view
         found = self._retained() if self._event.retained else self._windowed(progress)
-        if found:
-            self._con.execute(
-                f"DELETE FROM delta_samples_{view} WHERE (row, idx) IN (SELECT (row, idx) FROM duplicates_{view})"
-            )
-        return found
+        if not found:
+            return {}
+        counted = self._con.execute(
+            f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} "
+            f"SEMI JOIN duplicates_{view} USING (row, idx) GROUP BY ALL"
+        ).fetchall()
+        self._con.execute(
+            f"DELETE FROM delta_samples_{view} WHERE (row, idx) IN (SELECT (row, idx) FROM duplicates_{view})"
+        )
+        return {(part, minute): n for part, minute, n in counted}
 
     def remember(self, progress: Progress) -> None:
         """Keep this batch's identities, and forget those that no partition can ask for again."""

@@ -1,18 +1,20 @@
 """The one way in: a batch is processed, its dead letters are written, its delta applied.
 
-    batch → Processor.process → DeadLetters.write → Watermarks.applied → Ledger.apply → told
+    batch → Processor.decode → Processor.take, DeadLetters.write → Watermarks.applied → Ledger.apply → told
 
-Everything that touches the ledger's connection runs on one thread, one thing at a time.  While a batch is taken
-in no tick moves the frontier, but what goes by the wall clock is written: dead letters may have to wait for the
-broker, and somebody must hear of that.
+Everything that touches the ledger's connection runs on one thread, one thing at a time; decoding, which does not,
+has another.  Dead letters are written while the rest of their batch is worked on.  While a batch is taken in no
+tick moves the frontier, but what goes by the wall clock is written: dead letters may have to wait for the broker,
+and somebody must hear of that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Delta
 from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
-from pipeline.stream.process import DeadLetter, Processor
+from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.watermark import Watermarks
 
 LETTERS_WITHIN = 2.0
@@ -62,21 +64,36 @@ class Intake:
     ) -> None:
         self._ledger, self._processor, self._watermarks = ledger, processor, watermarks
         self._dead_letters, self._told = dead_letters, told
-        self._thread = ThreadPoolExecutor(1, "ledger")
-        self._taking, self._one_at_a_time = asyncio.Lock(), asyncio.Lock()
+        self._thread, self._decoder = ThreadPoolExecutor(1, "ledger"), ThreadPoolExecutor(1, "decoder")
+        self._decoding, self._taking, self._one_at_a_time = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._stopped = False
         self._stopping = asyncio.Event()
         self.tally = Tally()
 
-    async def take(self, batch: Batch) -> None:
+    async def decode(self, batch: Batch) -> DecodedBatch | None:
+        """Open one batch, while the one before it is taken in; None once there is no use in it."""
+        async with self._decoding:
+            if self._stopping.is_set():
+                return None  # fetched, but not taken in: it is fetched again at the next start
+            with _within_memory(len(batch)):
+                return await self._on_thread(self._decoder, self._processor.decode, batch)
+
+    async def take(self, batch: DecodedBatch) -> None:
         """Take one batch in; returns when it is committed."""
         async with self._taking:
             if self._stopped:
-                return  # fetched, but not taken in: it is fetched again at the next start
-            delta, letters = await self.with_ledger(self._process, batch)
-            if letters and not await self._written(letters):
-                self._stopped = True
                 return
+            writing = (
+                asyncio.ensure_future(self._dead_letters.write(batch.letters)) if batch.letters else None
+            )
+            try:
+                delta = await self.with_ledger(self._process, batch)
+                if writing and not await self._written(writing):
+                    self._stopped = True
+                    return
+            finally:
+                if writing:
+                    writing.cancel()
             now = time.time()
             progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
             self._watermarks.applied(delta.ranges, progress, now)
@@ -100,7 +117,7 @@ class Intake:
     async def with_ledger(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something else that writes through the ledger's own connection."""
         async with self._one_at_a_time:
-            return await self._on_thread(work, *args, **kwargs)
+            return await self._on_thread(self._thread, work, *args, **kwargs)
 
     async def stop(self) -> None:
         """Wait for the batch under way; whatever waits behind it is not taken in any more."""
@@ -108,14 +125,15 @@ class Intake:
         async with self._taking, self._one_at_a_time:
             self._stopped = True
             self._thread.shutdown(wait=False)
+        async with self._decoding:
+            self._decoder.shutdown(wait=False)
 
-    async def _written(self, letters: Sequence[DeadLetter]) -> bool:
-        """Whether the broker has them; False when it does not take them and we are stopping.
+    async def _written(self, writing: asyncio.Task[None]) -> bool:
+        """Whether the broker has the letters; False when it does not take them and we are stopping.
 
         Then the batch is not taken in either: it is fetched again at the next start.
         """
-        writing = asyncio.ensure_future(self._dead_letters.write(letters))
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({writing, stopping}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({writing}, timeout=LETTERS_WITHIN)
@@ -123,23 +141,30 @@ class Intake:
                 writing.result()
             return writing.done()
         finally:
-            writing.cancel()
             stopping.cancel()
 
-    def _process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
-        """Raises LedgerError when DuckDB's memory does not suffice for the batch."""
-        try:
-            return self._processor.process(batch, self._ledger.known_from(), self._ledger.progress())
-        except duckdb.OutOfMemoryException as error:
-            raise LedgerError(
-                f"a batch of {len(batch):,} records needs more memory than DuckDB may use "
-                f"({str(error).splitlines()[0]}); raise memory_limit or lower batch_bytes, then start again: nothing "
-                "is lost"
-            ) from error
+    def _process(self, batch: DecodedBatch) -> Delta:
+        with _within_memory(len(batch)):
+            return self._processor.take(batch, self._ledger.known_from(), self._ledger.progress())
 
     def _marks(self, now: float) -> dict[str, datetime]:
         return {topic: utc(mark) for topic, mark in self._watermarks.current(now).items()}
 
-    async def _on_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: work(*args, **kwargs))
+    @staticmethod
+    async def _on_thread(
+        thread: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(*args, **kwargs))
+
+
+@contextlib.contextmanager
+def _within_memory(records: int) -> Iterator[None]:
+    """Raises LedgerError when DuckDB's memory does not suffice for a batch of so many records."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise LedgerError(
+            f"a batch of {records:,} records needs more memory than DuckDB may use "
+            f"({str(error).splitlines()[0]}); raise memory_limit or lower batch_bytes, then start again: nothing "
+            "is lost"
+        ) from error

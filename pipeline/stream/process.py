@@ -1,9 +1,10 @@
 """From a batch of records to a delta: the named steps of `STEPS`, in order.
 
-    records → decode → remove duplicates → roll up → segment → quarantine → count fates → delta
+    records → decode → receive → remove duplicates → roll up → segment → quarantine → count fates → delta
 
-The caller runs this and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
-and on the identities of the batches before it.
+The caller runs these and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
+and on the identities of the batches before it.  Decoding depends on neither: it has a connection of its own, so
+that the next batch can be decoded on another thread meanwhile.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from pipeline.ledger import files
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
 from pipeline.rollup.windows import GRID_SECONDS, floor_sql
-from pipeline.stream.batch import Batch, Records, TopicRecords
-from pipeline.stream.decode import Decoder, Refusal, place_of, record_time
+from pipeline.stream.batch import Batch, topic_records
+from pipeline.stream.decode import Decoder, place_of, record_time
+from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive
 from pipeline.stream.duplicates import Seen
 
 QUARANTINE = "quarantine"
@@ -60,18 +62,33 @@ class DeadLetter:
     reasons: Mapping[int, str]
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """A batch once it is decoded: of its records only those remain that were refused.
+
+    `topics` is emptied by what takes it in: the columns are large.
+    """
+
+    ranges: Mapping[Place, tuple[int, int]]
+    topics: dict[str, Decoded]
+    letters: Sequence[DeadLetter]
+    records: int
+
+    def __len__(self) -> int:
+        return self.records
+
+
 @dataclass(slots=True)
 class Work:
     """What the steps hand on for one topic."""
 
     event: EventType
-    topic: TopicRecords | None
+    decoded: Decoded | None
     known_from: datetime
     before: dict[int, datetime]
-    records: Records = ()
     refusals: list[Refusal] = field(default_factory=list)
     arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
-    duplicates: list[tuple[int, int]] = field(default_factory=list)
+    duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
     rows: int = 0
     segments: list[Segment] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
@@ -79,7 +96,10 @@ class Work:
 
 
 class Processor:
-    """Turns batches into deltas on `con`, the ledger's connection; segments are written under `data`."""
+    """Turns batches into deltas on `con`, the ledger's connection; segments are written under `data`.
+
+    `decode` may run on another thread than `take`, one batch at a time and in their order.
+    """
 
     def __init__(self, con: duckdb.DuckDBPyConnection, catalog: Catalog, data: Path, max_bytes: int) -> None:
         self._con = con
@@ -87,40 +107,60 @@ class Processor:
         self._segments = data / "segments"
         self._segments.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
-        self._decoders = {e.topic: Decoder(con, e, max_bytes) for e in catalog.types}
+        self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes) for e in catalog.types}
+        for event in catalog.types:
+            make_tables(con, event)
         self.seen = {e.topic: Seen(con, e) for e in catalog.types}
 
     def process(
         self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
     ) -> tuple[Delta, list[DeadLetter]]:
-        """The delta of `batch`, and its dead letters.
+        """The delta of `batch`, and its dead letters: `decode` and `take` in one."""
+        decoded = self.decode(batch)
+        return self.take(decoded, known_from, progress), list(decoded.letters)
+
+    def decode(self, batch: Batch) -> DecodedBatch:
+        """Open the records of `batch`, whatever the ledger holds."""
+        topics = {
+            topic: decoder.decode(topic_records(records, self._max_bytes))
+            for topic, decoder in self._decoders.items()
+            if (records := batch.of_topic(topic))
+        }
+        letters = [
+            letter for topic, found in topics.items() for letter in _dead_letters(topic, found.refusals)
+        ]
+        return DecodedBatch(batch.ranges, topics, letters, len(batch))
+
+    def take(
+        self, batch: DecodedBatch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
+    ) -> Delta:
+        """The delta of a decoded batch.
 
         `known_from`: topic → the first instant not yet evaluated (naive UTC); `progress`: what each partition
         had reached before.
         """
         done: list[Work] = []
         for event in self._catalog.types:
-            if batch.of_topic(event.topic):
+            if decoded := batch.topics.pop(event.topic, None):
                 before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
-                columns = batch.columns(event.topic, self._max_bytes)
-                work = Work(event, columns, known_from[event.topic], before)
+                work = Work(event, decoded, known_from[event.topic], before)
+                del decoded  # tens of megabytes, which nobody needs once they are received
                 for step in STEPS:
                     step(self, work)
                 done.append(work)
-        delta = Delta(
+        return Delta(
             ranges=batch.ranges,
             progress={(w.event.topic, part): at for w in done for part, at in w.progress.items()},
             views=tuple(w.event.view for w in done if w.rows),
             segments=tuple(s for w in done for s in w.segments),
             fates=tuple(f for w in done for f in w.fates),
         )
-        return delta, [letter for w in done for letter in _dead_letters(w)]
 
-    def _decode(self, work: Work) -> None:
-        assert work.topic is not None
-        decoded = self._decoders[work.event.topic].decode(work.topic)
-        work.topic = None  # tens of megabytes, which nobody needs any more
-        work.records, work.refusals, work.arrived = decoded.records, decoded.refusals, decoded.arrived
+    def _receive(self, work: Work) -> None:
+        assert work.decoded is not None
+        receive(self._con, work.decoded)
+        work.refusals, work.arrived = work.decoded.refusals, work.decoded.arrived
+        work.decoded = None
 
     def _remove_duplicates(self, work: Work) -> None:
         seen = self.seen[work.event.topic]
@@ -186,27 +226,27 @@ class Processor:
             f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} GROUP BY ALL ORDER BY ALL"
         ).fetchall():
             counts[part, minute, "aggregated", ""] += n
-        for position, _ in work.duplicates:
-            counts[*place_of(work.records[position]), "duplicate", "identity_seen"] += 1
+        for place, n in work.duplicates.items():
+            counts[*place, "duplicate", "identity_seen"] += n
         for refusal in work.refusals:
             outcome = refusal.outcome
-            counts[*place_of(work.records[refusal.position]), outcome.fate, outcome.reason] += 1
+            counts[*place_of(refusal.record), outcome.fate, outcome.reason] += 1
         work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n]
 
 
 STEPS = (
-    Processor._decode,
+    Processor._receive,
     Processor._remove_duplicates,
     Processor._roll_up,
     Processor._write_segment,
     Processor._quarantine,
     Processor._count_fates,
 )
-"""What happens to a topic's records, in order; read this as the table of contents."""
+"""What happens to a topic's records once they are decoded, in order; read this as the table of contents."""
 
 
 def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
-    record, outcome = work.records[refusal.position], refusal.outcome
+    record, outcome = refusal.record, refusal.outcome
     return {
         "time": outcome.time,
         "topic": work.event.topic,
@@ -222,13 +262,16 @@ def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _dead_letters(work: Work) -> Sequence[DeadLetter]:
+def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:
     """One for each record: an array with ten bad samples is kept once, with ten reasons."""
+    letters: dict[int, DeadLetter] = {}
     reasons: dict[int, dict[int, str]] = {}
-    for refusal in work.refusals:
+    for refusal in refusals:
         if refusal.outcome.fate == "dead_lettered":
-            reasons.setdefault(refusal.position, {})[refusal.outcome.idx] = refusal.outcome.reason
-    return [DeadLetter(work.event.topic, work.records[p], r) for p, r in sorted(reasons.items())]
+            at = refusal.position
+            reasons.setdefault(at, {})[refusal.outcome.idx] = refusal.outcome.reason
+            letters.setdefault(at, DeadLetter(topic, refusal.record, reasons[at]))
+    return [letters[at] for at in sorted(letters)]
 
 
 def _quoted(path: Path) -> str:

@@ -30,7 +30,6 @@ from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
-from pipeline.stream import batch as batch_columns
 from pipeline.stream import process
 from pipeline.stream.batch import Batch
 
@@ -97,6 +96,24 @@ class Statements:
         with self._spent.on(what(sql)):
             return self._con.executemany(sql, *args)
 
+    def cursor(self) -> Statements:
+        return Statements(self._con.cursor(), self._spent)
+
+    def sql(self, sql: str) -> Query:
+        return Query(self._con.sql(sql), self._spent)
+
+
+@dataclass
+class Query:
+    """A relation of the decoder, which is worked out when its columns are asked for."""
+
+    relation: Any
+    spent: Spent
+
+    def to_arrow_table(self) -> Any:
+        with self.spent.on("decode to Arrow"):
+            return self.relation.to_arrow_table()
+
 
 def what(sql: str) -> str:
     """`INSERT INTO partials_gpu` of a statement: its verb and its table, whatever the width."""
@@ -156,18 +173,20 @@ def take_in(data: Path, events: int, *, by_statement: bool) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _records_measured(spent: Spent) -> Iterator[None]:
-    plain = batch_columns.topic_records
-    batch_columns.topic_records = spent.wrap("records to Arrow", plain)
+    plain = process.topic_records
+    process.topic_records = spent.wrap("records to Arrow", plain)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        batch_columns.topic_records = plain
+        process.topic_records = plain  # type: ignore[attr-defined]
 
 
 def _take(ledger: Ledger, processor: process.Processor, batch: Batch, spent: Spent) -> None:
+    with spent.on("decode"):
+        decoded = processor.decode(batch)
+    assert not decoded.letters
     with spent.on("process, the rest"):
-        delta, letters = processor.process(batch, ledger.known_from(), ledger.progress())
-    assert not letters
+        delta = processor.take(decoded, ledger.known_from(), ledger.progress())
     reached = min(delta.progress.values()).replace(tzinfo=UTC).timestamp()
     with spent.on("apply"):
         ledger.apply(delta, {TOPIC: utc(reached - 5)}, reached)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.catalog import EventType, Field, Measure, load
 from pipeline.stream.batch import topic_records
 from pipeline.stream.decode import Decoder, record_time
+from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
 
 Text = st.SearchStrategy[str]
@@ -253,6 +254,7 @@ def messages(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ..
 def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, parts: Any, limit: int) -> Any:
     """Rows and refusals of the decoder over one batch."""
     decoded = decoder.decode(topic_records(parts, limit))
+    receive(con, decoded)
     names = ", ".join(f'"{name}"' for name, _ in event.columns())
     rows = con.execute(
         f"SELECT row, idx, part, record_time, source, id, time, {names} FROM delta_samples_{event.view} "
@@ -289,7 +291,8 @@ def test_the_vectorised_decoder_and_the_careful_one_agree_on_every_message(
     records = [make.record(value, headers, topic=topic, offset=n) for n, (value, headers) in enumerate(found)]
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    decoder = Decoder(con, event, 20_000)
+    decoder = Decoder(con.cursor(), event, 20_000)
+    make_tables(con, event)
     expected = slow(event, records, 20_000)
     assert fast(decoder, con, event, [(0, records)], 20_000) == expected
     assert fast(decoder, con, event, [(0, records)], 20_000) == expected, "once the series are known"

@@ -87,7 +87,9 @@ def test_opened_as_one_chunk_they_would_not_fit(
 
     async def take() -> None:
         try:
-            await intake.take(Batch(batch.records, batch.ranges))
+            decoded = await intake.decode(Batch(batch.records, batch.ranges))
+            assert decoded
+            await intake.take(decoded)
         finally:
             await intake.stop()
 
