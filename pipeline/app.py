@@ -318,9 +318,8 @@ class Gigawatch:
 
     async def _tick(self) -> None:
         await self.intake.tick()
-        alerts = pipeline_alerts(self.contracts)
-        positions = {place: p for place, p in self.watermarks.positions().items()}
-        states, changes = self.health.look(alerts, positions, time.time())
+        positions = dict(self.watermarks.positions())
+        states, changes = self.health.look(pipeline_alerts(self.contracts), positions, time.time())
         if changes:
             await self.intake.with_ledger(self.ledger.record_own, states, changes, time.time())
             self.delivery.nudge()
