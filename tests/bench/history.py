@@ -3,9 +3,10 @@
     python tests/bench/history.py DIRECTORY [--days 90]
 
 Files are where publishing puts them (`publish.place`), with the columns, order and compression that it gives them:
-settled directories hold one file, the open ones their slices.  The tables of racks are cut: `WHOLE` says over how
-long each width has all 8,210 series, before that it has one rack of each cluster.  Everything else is as long as
-retention keeps it.  Raw events, quarantine and the ledger are left out: no panel reads them.
+settled directories hold one file, the open ones their slices.  Everything is as long as retention keeps it, but the
+tables of GPUs by rack are smaller than real ones before `WHOLE`: those by the minute and finer have one rack of each
+cluster, those by the quarter of an hour and wider every rack with its counts, whose measures stand still for hours.
+Raw events, quarantine and the ledger are left out.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ from pipeline.ledger.views import (
 from pipeline.rules.evaluate import plan_of
 
 WHOLE = {"10s": HOUR, "1m": 25 * HOUR, "15m": 8 * DAY, "1h": 30 * DAY, "1d": 10 * 365 * DAY}
-"""Seconds before the end from which on a table of GPUs by rack has every rack."""
+"""Seconds before the end from which on a table of GPUs by rack is as large as a real one."""
+STILL = DAY // 4
+"""Seconds for which measures stand still in the wider tables before that."""
 Select = Callable[[int, int], str]
 
 
@@ -108,7 +111,11 @@ def tables(types: catalog.Catalog, made: Made) -> Iterator[tuple[PublishedTable,
             whole = made.newest - WHOLE[width.name] if event_type.entity else 0
 
             def rows(start: int, end: int, event_type=event_type, width=width, whole=whole) -> str:  # type: ignore[no-untyped-def]
-                return rollup_rows(event_type, width.seconds, start, end, leads_only=end <= whole)
+                cut, wide = end <= whole, width.seconds >= 900
+                still = STILL if cut and wide else 1
+                return rollup_rows(
+                    event_type, width.seconds, start, end, still=still, leads_only=cut and not wide
+                )
 
             yield rollup_table(event_type, width), since, rows
 

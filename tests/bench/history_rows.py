@@ -115,9 +115,12 @@ def series_table(event_type: EventType, series: Sequence[Series]) -> str:
 
 
 def rollup_rows(
-    event_type: EventType, seconds: int, start: int, end: int, *, leads_only: bool = False
+    event_type: EventType, seconds: int, start: int, end: int, *, still: int = 1, leads_only: bool = False
 ) -> str:
-    """SELECT of the published columns for each series and window of `[start, end)`, in the published order."""
+    """SELECT of the published columns for each series and window of `[start, end)`, in the published order.
+
+    `still`: seconds for which a series' measures (not its counts) stay the same, and so take little room.
+    """
     dimensions = [quoted(d.name) for d in event_type.dimensions]
     step = (
         max(3600, seconds) if event_type.retained else seconds
@@ -141,7 +144,8 @@ def rollup_rows(
     )
     only = f"WHERE {turn}" + (" AND lead" if leads_only else "")
     return (
-        f"SELECT {', '.join(columns)} FROM (SELECT *, (hash(n, t) >> 1)::BIGINT AS h FROM ({windows}), "
+        f"SELECT {', '.join(columns)} FROM (SELECT *, (hash(n, t) >> 1)::BIGINT AS h, "
+        f"(hash(n, t // {still}) >> 1)::BIGINT AS m FROM ({windows}), "
         f"fleet_{event_type.view} {only}) ORDER BY {', '.join(['window_start', *dimensions])}"
     )
 
@@ -158,10 +162,10 @@ def _distinct(mark: str) -> str:
 
 def _measure(measure: Measure, number: int) -> Iterator[str]:
     low, high = TYPICAL.get(measure.name, (0.0, 1.0))
-    value = f"({low} + {high - low} * ((h >> {4 * number}) & 1048575) / 1048575)"
-    small = f"({low} + {high - low} * ((h >> {4 * number}) & 4095) / 4095)"
+    value = f"({low} + {high - low} * ((m >> {4 * number}) & 1048575) / 1048575)"
+    small = f"({low} + {high - low} * ((m >> {4 * number}) & 4095) / 4095)"
     total = f"(round({value} * samples / {measure.quantum}) * {measure.quantum})::DOUBLE"
-    money = "(3000 + h % 100000 / 100)::DECIMAL(38,10)"
+    money = "(3000 + m % 100000 / 100)::DECIMAL(38,10)"
     forms = {
         "mean": f"{total} / samples", "sum": total, "min": f"round({small} * 0.9, 3)", "max": f"round({small} * 1.1, 3)",
         "last": f"round({small}, 3)", "count": "(samples * 2)::BIGINT", "p50": f"{value} / 3", "p95": value,
