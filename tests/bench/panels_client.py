@@ -1,0 +1,106 @@
+"""The client that asks what the dashboards ask, as a process of its own: whoever measures must not be held up.
+
+    python panels_client.py ADDRESS ROUNDS DAYS OUT.json
+
+OUT gets a list of `{dashboard, panel, rows, ms}`: for each panel its milliseconds, one for each round.  A panel asks all
+its questions, one after the other, over one connection; each dashboard's variables and annotations count as a panel.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "serve"))
+
+from grafana_macros import expand, interval_of  # noqa: E402  # the tests of the dashboards have it too
+
+DAY, MOVED = 86_400, 1800
+"""A round's times end up to half an hour before the newest."""
+Document = Mapping[str, Any]
+Ask = Any
+
+
+def documents() -> Iterator[Document]:
+    """The dashboards as they are shipped."""
+    for path in sorted((ROOT / "dashboards").glob("*.json")):
+        yield json.loads(path.read_text("utf-8"))
+
+
+def panels(document: Document) -> Iterator[tuple[str, Mapping[str, Any], list[str]]]:
+    """(title, panel, its questions) of everything that a dashboard asks when it is opened."""
+    variables = [v["query"] for v in document["templating"]["list"] if v["type"] == "query"]
+    yield "(variables)", {}, variables
+    yield "(annotations)", {}, [each["target"]["rawSql"] for each in document["annotations"]["list"]]
+    for panel in document["panels"]:
+        if targets := panel.get("targets"):
+            yield panel["title"], panel, [target["rawSql"] for target in targets]
+
+
+class Client:
+    """One connection; `newest` is the end of the history in epoch seconds."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._connection = pymysql.connect(host=host, port=int(port), user="bench", database="gigawatch")
+        self.newest = int(self.ask('SELECT UNIX_TIMESTAMP(max("time")) FROM standing')[0][0])
+
+    def ask(self, sql: str) -> Any:
+        with self._connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+    def open(self, document: Document, start: int, end: int) -> Iterator[tuple[str, float, int]]:
+        """(title, milliseconds, rows) of each panel of a dashboard over a range."""
+        single = self._single_values(document, start, end)
+        for title, panel, questions in panels(document):
+            texts = [
+                expand(
+                    sql, start, end, document=document, variables=single, interval_ms=interval_of(panel, start, end)
+                )
+                for sql in questions
+            ]  # fmt: skip
+            rows, began = 0, time.perf_counter()
+            for sql in texts:
+                try:
+                    rows += len(self.ask(sql))
+                except pymysql.Error as error:
+                    raise RuntimeError(f"{document['uid']}, {title}: {error}\n{sql}") from error
+            yield title, (time.perf_counter() - began) * 1000, rows
+
+    def _single_values(self, document: Document, start: int, end: int) -> dict[str, str]:
+        """Variables of one value that follow from the range, such as the width of the roll-ups."""
+        found: dict[str, str] = {}
+        for variable in document["templating"]["list"]:
+            if variable["type"] == "query" and not variable.get("multi") and not variable.get("includeAll"):
+                rows = self.ask(expand(variable["query"], start, end, document=document, variables=found))
+                found[variable["name"]] = str(rows[0][0])
+        return found
+
+
+def measure(address: str, rounds: int, days: int) -> list[dict[str, Any]]:
+    """Every panel once in each round, so that what else runs disturbs all of them alike."""
+    client, moved = Client(address), random.Random(1)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for _ in range(rounds):
+        end = client.newest - moved.randrange(MOVED)
+        for document in documents():
+            uid = document["uid"].removeprefix("gigawatch-")
+            for title, took, rows in client.open(document, end - days * DAY, end):
+                one = found.setdefault((uid, title), {"dashboard": uid, "panel": title, "ms": []})
+                one["ms"].append(took)
+                one["rows"] = rows
+    return list(found.values())
+
+
+if __name__ == "__main__":
+    address, rounds, days, out = sys.argv[1:]
+    Path(out).write_text(json.dumps(measure(address, int(rounds), int(days))))
