@@ -1,0 +1,102 @@
+"""All dashboards as files: classic JSON, which every Grafana from 8 to 13 loads, the same bytes from the same code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard
+
+from pipeline.serve import (
+    dashboards_capacity,
+    dashboards_clause,
+    dashboards_energy,
+    dashboards_noc,
+    dashboards_pipeline,
+    dashboards_queues,
+    dashboards_spend,
+)
+
+Document = dict[str, Any]
+MAKERS: tuple[Callable[[], dashboard.Dashboard], ...] = (
+    dashboards_noc.noc,
+    dashboards_capacity.capacity,
+    dashboards_queues.queues,
+    dashboards_spend.spend,
+    dashboards_energy.energy,
+    dashboards_pipeline.health,
+    dashboards_clause.clause,
+)
+
+
+def documents() -> list[Document]:
+    """Every dashboard as Grafana takes it, the first page first."""
+    return [_document(make()) for make in MAKERS]
+
+
+def files() -> dict[str, str]:
+    """File name → text, as `dashboards/` holds them."""
+    return {
+        f"{document['uid'].removeprefix('gigawatch-')}.json": json.dumps(
+            document, indent=2, sort_keys=True, ensure_ascii=False
+        )
+        + "\n"
+        for document in documents()
+    }
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes them into a directory, which is made where it is not; gives the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in files().items():
+        paths.append(folder / name)
+        paths[-1].write_text(text, "utf-8")
+    return paths
+
+
+def differing(folder: Path) -> list[str]:
+    """What in a directory is not what the code gives, a line for each file: missing, different, or of no dashboard."""
+    found = []
+    wanted = files()
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{path}: is missing")
+        elif path.read_text("utf-8") != text:
+            found.append(f"{path}: is not what the code gives")
+    left_over = sorted(path for path in folder.glob("*.json") if path.name not in wanted)
+    return [*found, *(f"{path}: is of no dashboard" for path in left_over)]
+
+
+def panel_queries(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(dashboard uid, panel title, ref, SQL with Grafana's macros) of every panel's every question, in order."""
+    return [
+        (document["uid"], panel["title"], target["refId"], target["rawSql"])
+        for panel in document["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def _document(model: dashboard.Dashboard) -> Document:
+    document: Document = json.loads(json.dumps(model, cls=JSONEncoder))
+    return dict(_kept(document))
+
+
+def _kept(value: Any) -> Any:
+    """Without `placement: inControlsMenu`, which the SDK gives every link and annotation: from Grafana 12 on it hides
+    them in a menu, and nobody on call looks there."""
+    if isinstance(value, dict):
+        return {k: _kept(v) for k, v in value.items() if (k, v) != ("placement", "inControlsMenu")}
+    return [_kept(each) for each in value] if isinstance(value, list) else value
+
+
+def texts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(what it is, SQL) of everything else that asks: annotations and variables."""
+    for annotation in document["annotations"]["list"]:
+        yield f"annotation {annotation['name']}", annotation["target"]["rawSql"]
+    for variable in document["templating"]["list"]:
+        yield f"variable {variable['name']}", variable["query"]

@@ -1,0 +1,128 @@
+"""Questions of the dashboards: what a panel asks through Grafana's built-in MySQL data source, and parts of its SQL.
+
+The SQL is DuckDB's own but for Grafana's macros, so that a panel's question runs in a notebook once they are filled
+in.  `$__timeFilter("time")` becomes FROM_UNIXTIME, which the door has as a macro; DIV, which `$__timeGroup` becomes,
+would send every question through the translator, so times are grouped by `time_bucket`.
+
+Macros read their arguments up to the first `)`: give them a plain column.
+"""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import Any, Literal, Self
+
+from grafana_foundation_sdk.cog import builder, runtime, variants
+from grafana_foundation_sdk.models.common import DataSourceRef
+
+from pipeline.rules.telemetry import OWN
+
+DATA_SOURCE = "gigawatch"
+"""The uid of the data source; dashboards/provisioning has the same."""
+SOURCE = DataSourceRef(type_val="mysql", uid=DATA_SOURCE)
+Form = Literal["table", "time_series"]
+
+NOW = "make_timestamp(epoch_us(now()))"
+"""The wall clock as the views have their times: UTC, without a zone."""
+ALL = "*"
+"""What a variable holds when everything is chosen.  A list of all values would be `IN ()` before the first data."""
+BY_REGION, LABELS_REGION = "by_values ->> '$.region'", "labels ->> '$.region'"
+"""The region of a reading and of an alert; NULL where it is split by no region."""
+BUCKET = 'time_bucket(to_milliseconds($__interval_ms), "time")'
+"""Times of readings in steps as wide as a point of the panel."""
+FRESH = """SELECT max(age_seconds) AS "data age" FROM data_age"""
+
+
+class Question(variants.Dataquery):
+    """A target of the MySQL data source, which the SDK has no model of; `form` is how Grafana reads the answer."""
+
+    def __init__(self, sql: str, form: Form = "table", ref: str = "A") -> None:
+        self.sql, self.form, self.ref = sql, form, ref
+
+    def to_json(self) -> dict[str, object]:
+        """As Grafana keeps it since version 9."""
+        return {
+            "datasource": SOURCE,
+            "editorMode": "code",
+            "format": self.form,
+            "rawQuery": True,
+            "rawSql": self.sql,
+            "refId": self.ref,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The other way round."""
+        return cls(data["rawSql"], data["format"], data["refId"])
+
+
+class Asked(builder.Builder[Question]):
+    """The SDK's panels take builders."""
+
+    def __init__(self, sql: str, form: Form = "table", ref: str = "A") -> None:
+        self._question = Question(plain(sql), form, ref)
+
+    def build(self) -> Question:
+        """The target."""
+        return self._question
+
+
+def register() -> None:
+    """Lets the SDK read our targets back from JSON."""
+    runtime.register_dataquery_variant(runtime.DataqueryConfig("mysql", Question.from_json))
+
+
+def plain(sql: str) -> str:
+    """Without the indentation that it has in the source."""
+    return dedent(sql).strip()
+
+
+def chosen(column: str, variable: str) -> str:
+    """Whether the column is among what is chosen.  What is split by nothing of the kind concerns every choice."""
+    return f"('{ALL}' IN (${{{variable}}}) OR {column} IN (${{{variable}}}) OR {column} IS NULL)"
+
+
+def of_contract(column: str = "contract") -> str:
+    """Rows of the chosen contracts; our own alerts are about the numbers of all of them."""
+    return f"('{ALL}' IN (${{contract}}) OR {column} IN (${{contract}}, '{OWN}'))"
+
+
+def of_region(column: str = "region") -> str:
+    """Rows of the chosen regions, and those of no region."""
+    return chosen(column, "region")
+
+
+def where(by_values: str = "by_values") -> str:
+    """The values that a reading is split by, in words, whatever they are."""
+    return f"array_to_string({by_values} ->> '$.*', ' / ')"
+
+
+CLAUSE_LABEL = "concat_ws(' / ', clause, provider, region, site, cluster, sku, queue, workload_class)"
+"""A clause and what it is split by, in the views that have a column for each dimension."""
+
+
+def spread(*columns: str) -> str:
+    """Columns as rows of their names and values; what is NULL is left out by whoever asks."""
+    names = ", ".join(f"'{name}'" for name in columns)
+    values = ", ".join(f'"{name}"::DOUBLE' for name in columns)
+    return f"unnest([{names}]) AS what, unnest([{values}]) AS value"
+
+
+def view_of(sql: str) -> str:
+    """The view of raw events that an alert's own query reads."""
+    return f"regexp_extract({sql}, '\\bFROM ([a-z_0-9]+)', 1)"
+
+
+def to_clause(region: str = "NULL", at: str = "NULL::TIMESTAMP", events: str = "''") -> str:
+    """Where a row leads: the query of a link to the clause's dashboard, with every value escaped.
+
+    Ids and regions come from contracts and events, and are data, never part of an address.  With an instant `at` the
+    dashboard shows the hour around it; `events` names the raw events to show.
+    """
+    return (
+        "concat('var-contract=', url_encode(contract), '&var-clause=', url_encode(clause), "
+        f"'&var-region=', coalesce(url_encode({region}), '$__all'), "
+        f"coalesce('&var-events=' || nullif({events}, ''), ''), "
+        f"coalesce('&from=' || (epoch_ms({at}) - 1800000)::VARCHAR || '&to=' || (epoch_ms({at}) + 1800000)::VARCHAR, "
+        "'&from=${__from}&to=${__to}')) AS link"
+    )
