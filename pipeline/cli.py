@@ -511,6 +511,41 @@ def door(
     run_door(options, child)
 
 
+@app.command()
+def board(
+    data: Data = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port; 0 takes a free one.")] = 8420,
+    bind: Annotated[
+        str, typer.Option(help="Address to listen at; beyond the loopback only with users and TLS.")
+    ] = "127.0.0.1",
+    alertmanager: Annotated[
+        str | None, typer.Option(help="Base URL of the Alertmanager whose silences are shown.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak TLS with.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="File of those who may come in; door --new-user makes its lines.")
+    ] = None,
+    schemas: Annotated[
+        Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
+    ] = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
+    config: Config = None,
+) -> None:
+    """A web page beside the pipeline: open alerts, contract standing, spend, windows; also /metrics and /readyz.
+
+    Example: gigawatch board --data gigawatch-demo
+    """
+    from pipeline.serve.board import BoardOptions, run_board
+
+    settings = load_settings(config, data=data, schemas=schemas, alertmanager=alertmanager)
+    options = BoardOptions(
+        data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
+        users=users, alertmanager=settings.alertmanager,
+    )  # fmt: skip
+    run_board(options, child)
+
+
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
 ForReason = Annotated[str | None, typer.Option("--reason", help="Only records with this reason.")]
 

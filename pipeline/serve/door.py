@@ -9,16 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import signal
-import socket
-import ssl
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 
 import structlog
@@ -35,6 +30,7 @@ from pipeline.serve.door_login import CAPABILITIES, Entrance
 from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.door_wire import Wire
+from pipeline.serve.listening import await_end_of_input, opens_beyond, spelled, tls_context
 
 log = structlog.get_logger("door")
 
@@ -106,7 +102,7 @@ class _Door:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         if child:
-            threading.Thread(target=_await_end_of_input, args=(loop, stop), daemon=True).start()
+            threading.Thread(target=await_end_of_input, args=(loop, stop), daemon=True).start()
         server = await self._listen()
         try:
             await self._translator.start()
@@ -161,57 +157,12 @@ class _Door:
             wire.close()
 
 
-def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Whoever started us holds the other end: it ends with them, however they end."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(stop.set)
-
-
 def _address(server: asyncio.Server) -> str:
-    host, port = server.sockets[0].getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return spelled(*server.sockets[0].getsockname()[:2])
 
 
 def _entrance(options: DoorOptions) -> Entrance:
     """TLS and users as they are asked for.  Raises SettingsError; beyond the loopback both are required."""
-    beyond = not _is_loopback(options.bind)
-    if (options.tls_cert is None) != (options.tls_key is None):
-        raise SettingsError("door: found one of --tls-cert and --tls-key, expected both or none")
-    if beyond:
-        missing = [
-            name
-            for name, value in (("--users", options.users), ("--tls-cert", options.tls_cert))
-            if not value
-        ]
-        if missing:
-            raise SettingsError(
-                f"--bind {options.bind}: open beyond this machine, without {' and '.join(missing)}; expected a users "
-                "file and TLS (--users FILE --tls-cert FILE --tls-key FILE), or --bind 127.0.0.1"
-            )
+    beyond = opens_beyond("door", options.bind, options.users, options.tls_cert, options.tls_key)
     users = read_users(options.users) if options.users else None
-    return Entrance(Doorkeeper(users), _tls(options), insist=beyond)
-
-
-def _tls(options: DoorOptions) -> ssl.SSLContext | None:
-    if options.tls_cert is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise SettingsError(
-            f"TLS: {options.tls_cert}, {options.tls_key} cannot be used ({error}); expected a certificate and its key as PEM"
-        ) from error
-    return context
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether every address that the name stands for stays on this machine."""
-    try:
-        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
-    except OSError as error:
-        raise SettingsError(f"--bind: {host!r} is no address of this machine ({error})") from error
-    return all(ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
+    return Entrance(Doorkeeper(users), tls_context(options.tls_cert, options.tls_key), insist=beyond)

@@ -148,6 +148,13 @@ class Doorkeeper:
         self._failed(_origin(address))
         return False
 
+    def knows(self, name: str, password: str, address: str) -> bool:
+        """The same of a password that comes as it is, over TLS or on the loopback: HTTP's basic authentication."""
+        once, challenge = hashlib.sha1(password.encode()).digest(), nonce()
+        mask = hashlib.sha1(challenge + hashlib.sha1(once).digest()).digest()
+        answer = bytes(a ^ b for a, b in zip(once, mask, strict=True))
+        return self.admits(name, answer, challenge, address)
+
     def _failed(self, origin: str) -> None:
         times = self._failures.setdefault(origin, [])
         times.append(self._clock())

@@ -25,27 +25,36 @@ def status_now(settings: Settings, asked: str | None = None) -> tuple[dict[str, 
     `asked`: a bootstrap address to use in place of the pipeline's own.
     Raises SettingsError when no pipeline has ever written a status there.
     """
-    found = status.read(settings.data)
-    if found is None:
-        raise SettingsError(
-            f"{settings.data}: no status there, expected the data directory of a pipeline that has run; name it "
-            "with --data"
-        )
-    pid = status.writer_of(settings.data)
+    found, state = status_written(settings.data)
     kafka: dict[str, Any] = {"bootstrap": asked or found["bootstrap"], "answers": True, "error": None}
     try:
         states = describe_topics(kafka["bootstrap"], list(found["lag"]), settings.kafka_client())
-        found = status.with_ends(found, {state.name: state.offsets for state in states})
+        found = status.with_ends(found, {topic.name: topic.offsets for topic in states})
     except GigawatchError as error:
         kafka |= {"answers": False, "error": str(error)}
-    age = round(status.age(found, time.time()), 1)
+    return found, {**state, "kafka": kafka}
+
+
+def status_written(data: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same without asking Kafka: the lag is as the pipeline last saw it, and `answers` is None.
+
+    Raises SettingsError when no pipeline has ever written a status there.
+    """
+    found = status.read(data)
+    if found is None:
+        raise SettingsError(
+            f"{data}: no status there, expected the data directory of a pipeline that has run; name it with --data"
+        )
+    pid = status.writer_of(data)
     state = {
         "running": pid is not None,
         "pid": pid,
         "state": found["state"],
         "written_at": found["written_at"],
+        "age_s": round(status.age(found, time.time()), 1),
+        "kafka": {"bootstrap": found["bootstrap"], "answers": None, "error": None},
     }
-    return found, {**state, "age_s": age, "kafka": kafka}
+    return found, state
 
 
 def well(data: Path, now: float) -> tuple[bool, str]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,10 @@ import pymysql
 import pytest
 
 from pipeline.catalog import load
+from pipeline.contract.loader import load_all
+from pipeline.ledger import status as written
+from pipeline.ledger.health import Pulse, note
+from pipeline.rules.evaluate import plan_of
 from pipeline.serve.door_child import Door
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,3 +138,155 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         )  # fmt: skip
         passwords[name] = done.stdout.split(": ")[1].strip()
     return file, passwords
+
+
+# ------------------------------------------------------------------------------------------------- the board
+
+EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
+BOARD_READY = "board ready at "
+
+
+class Stage:
+    """A data directory as a running pipeline leaves it: a real ledger with its lock, a contract, what is published.
+
+    Alerts, readings and standing are rows of the ledger's own tables; times are epoch seconds.
+    """
+
+    def __init__(self, data: Path) -> None:
+        ledgers = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
+        self.data, self.small = data, ledgers["SmallLedger"](data, load())
+        self.con, self.moment = self.small.con, ledgers["moment"]
+        self.gpu, self.charge = ledgers["gpu_row"], ledgers["charge_row"]
+        self.now = int(time.time()) // 10 * 10
+        contracts = load_all(EXAMPLE)
+        self.small.ledger.use(contracts, plan_of(contracts, load()), self.now)
+
+    def row(self, table: str, **values: Any) -> None:
+        """One row of `alerts`, `readings` or `standing`; mappings become JSON."""
+        row = {"contract": "northwind-aurora", **values}
+        moments = ("time", "active_at", "fired_at", "resolved_at", "since")
+        cells = [
+            self.moment(v) if k in moments and v is not None
+            else json.dumps(v) if isinstance(v, dict) else v
+            for k, v in row.items()
+        ]  # fmt: skip
+        names = ", ".join(f'"{name}"' for name in row)
+        self.con.execute(f"INSERT INTO {table}({names}) VALUES ({', '.join('?' * len(row))})", cells)
+        at = None if table == "standing" else self.moment(values["time"])
+        self.con.execute("INSERT INTO dirty VALUES (?, ?)", [table, at])
+
+    def alert(self, state: str = "firing", region: str = "eu-west", ago: int = 600, **values: Any) -> None:
+        """A change of state of a capacity alert, `ago` seconds before now."""
+        at = self.now - ago
+        severity = values.pop("severity", "critical")
+        own = {"alertname": "CapacityShortfall", "clause": "eu-fleet", **values.pop("labels", {})}
+        labels = {**own, "contract": "northwind-aurora", "region": region, "severity": severity}
+        notes = {
+            "summary": f"eu-fleet: 3,900 GPUs delivered, at least 4,096 promised ({region})",
+            "text": "Aurora keeps the committed number of healthy GPUs available to Northwind in each region.",
+            "at_risk": "18,000 EUR an hour; 196 GPUs", "contact": "Aurora desk, +49 30 555 0100",
+            "runbook": "https://runbooks.example/capacity", "sql": "SELECT count(DISTINCT gpu)\nFROM gpu",
+            **values.pop("annotations", {}),
+        }  # fmt: skip
+        row = {
+            "time": at, "alertname": own["alertname"], "clause": own["clause"], "labels": labels, "state": state,
+            "active_at": at - 120, "fired_at": None if state == "pending" else at, "severity": severity,
+            "observed": 3900.0, "bound": 4096.0, "unit": "GPUs", "window": "peak-season", "annotations": notes,
+            "trusted": True, "samples": 3900, **values,
+        }  # fmt: skip
+        self.row("alerts", **row)
+
+    def stands(self, state: str = "ok", region: str = "eu-west", **values: Any) -> None:
+        """A row of the standing, and three hours of readings behind it."""
+        row = {
+            "clause": "eu-fleet", "alertname": "CapacityShortfall", "by_values": {"region": region}, "state": state,
+            "observed": 3900.0 if state == "breach" else 4200.0, "bound": 4096.0, "unit": "GPUs",
+            "window": "peak-season", "samples": 3900, "facts": {}, **values,
+        }  # fmt: skip
+        self.row("standing", **row, since=self.now - 720, time=self.now)
+        for n in range(180):
+            value = row["observed"] if n < 12 else (row["observed"] or 0) + 150 + 40 * ((n * 7) % 5)
+            self.row("readings", **{**row, "observed": value}, time=self.now - 60 * n)
+
+    def spend(self) -> None:
+        """A tranche with 300 days of charges, and what it is on course to."""
+        days = [
+            {"day": 1_767_225_600 + 86_400 * n, "usage": f"{98_000 + 400 * n}.10", "other": "0"}
+            for n in range(300)
+        ]
+        common = {"clause": "year-1", "by_values": {}, "bound": 42e6, "unit": "EUR", "samples": 300}
+        self.row("standing", alertname="TrancheExhausted", observed=47.3e6 * 0.8, state="ok", time=self.now,
+                 since=self.now - 9000, facts={"days": days}, **common)  # fmt: skip
+        self.row("standing", alertname="TrancheOverrunForecast", observed=58_000_000.0, state="breach",
+                 time=self.now, since=self.now - 9000, facts={}, **common)  # fmt: skip
+
+    def publish(self, **status: Any) -> None:
+        """What readers see, and the status, both as of now; `status` in place of what it would say."""
+        now = time.time()
+        note(self.con.cursor(), Pulse({"telemetry.gpu": 7}, 12_500.0, 0.5, 9.0), now)
+        self.small.publish()
+        quiet = {"p50": 0.4, "p99": 1.6}
+        written.write(self.data, {
+            "state": "running", "written_at": datetime.fromtimestamp(now, UTC).isoformat(), "pid": os.getpid(),
+            "bootstrap": "127.0.0.1:1", "contracts": [{"id": "northwind-aurora", "version": "2026.2"}],
+            "contract_error": None, **written.snapshot(self.con),
+            "watermarks": {"telemetry.gpu": datetime.fromtimestamp(now - 2, UTC).isoformat()},
+            "lag": {"telemetry.gpu": {"0": 7}}, "rate_events_per_s": 12_500.0, "freshness_s": quiet,
+            "decision_delay_s": quiet, **status,
+        })  # fmt: skip
+
+    def close(self) -> None:
+        """The pipeline ends; the files stay."""
+        self.small.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A data directory of the test's own, with a pipeline's lock on it."""
+    made = Stage(tmp_path / "data")
+    yield made
+    made.close()
+
+
+@dataclass
+class Board:
+    """`gigawatch board` as a child process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    address: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    def stop(self) -> int:
+        assert self.process.stdin is not None
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def open_board(tmp_path: Path) -> Iterator[Callable[..., Board]]:
+    """`open_board(data, *arguments)`: a board on a free port, ready."""
+    opened: list[Board] = []
+
+    def make(data: Path, *arguments: str) -> Board:
+        log = tmp_path / f"board-{len(opened)}.log"
+        command = [sys.executable, "-P", "-m", "pipeline.cli", "board", "--child", "--data", str(data)]
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                [*command, "--port", "0", *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=errors,
+            )  # fmt: skip
+        opened.append(Board(process, log))
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        assert line.startswith(BOARD_READY), log.read_text()
+        opened[-1].address = line.removeprefix(BOARD_READY).strip()
+        return opened[-1]
+
+    yield make
+    for board in opened:
+        board.stop()

@@ -1,0 +1,158 @@
+"""`gigawatch board`: one page that says how everything stands, in a process of its own beside the pipeline.
+
+It reads the published files and the status file, nothing else.  Rows are read (`board_rows`), become a page
+(`board_model`), bytes (`board_page`), and lie ready (`board_watch`) before anybody asks.  This file opens the board
+and closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from pipeline import catalog
+from pipeline.errors import GigawatchError, SettingsError
+from pipeline.serve import status as outside
+from pipeline.serve.board_gate import LOCAL_NAMES, Gate
+from pipeline.serve.board_metrics import KIND, exposition
+from pipeline.serve.board_page import Answer, Pages
+from pipeline.serve.board_silences import Alertmanager
+from pipeline.serve.board_watch import Watch
+from pipeline.serve.door_users import Doorkeeper, read_users
+from pipeline.serve.listening import await_end_of_input, opens_beyond, spelled, tls_context
+
+READY = "board ready at "
+"""What its first line on standard output starts with; the rest is the address."""
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class BoardOptions:
+    """What a board is opened with; `alertmanager` is where silences are asked for."""
+
+    data: Path
+    schemas: Path | None = None
+    bind: str = "127.0.0.1"
+    port: int = 8420
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    users: Path | None = None
+    alertmanager: str | None = None
+
+
+def run_board(options: BoardOptions, child: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM, and as a `child` until its standard input ends.  Raises SettingsError."""
+    beyond = opens_beyond("board", options.bind, options.users, options.tls_cert, options.tls_key)
+    keeper = Doorkeeper(read_users(options.users)) if options.users else None
+    gate = Gate(keeper, None if beyond else LOCAL_NAMES | {options.bind})
+    alertmanager = Alertmanager(options.alertmanager) if options.alertmanager else None
+    watch = Watch(options.data, catalog.load(options.schemas), Pages(), alertmanager)
+    asyncio.run(_serve(options, gate, watch, child))
+
+
+async def _serve(options: BoardOptions, gate: Gate, watch: Watch, child: bool) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if child:
+        threading.Thread(target=await_end_of_input, args=(loop, stop), daemon=True).start()
+    runner = web.AppRunner(application(options.data, gate, watch), access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        site = web.TCPSite(
+            runner, options.bind, options.port, ssl_context=tls_context(options.tls_cert, options.tls_key)
+        )
+        await _listen(site, options)
+        watch.start()
+        print(f"{READY}{spelled(*runner.addresses[0][:2])}", flush=True)
+        await stop.wait()
+    finally:
+        watch.stop()
+        await runner.cleanup()
+
+
+async def _listen(site: web.TCPSite, options: BoardOptions) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        raise SettingsError(
+            f"--port {options.port}: the board cannot be opened at {options.bind} ({error.strerror}); "
+            "another one may be open there: name a free port"
+        ) from error
+
+
+def application(data: Path, gate: Gate, watch: Watch) -> web.Application:
+    """All that can be asked; every answer goes through the gate."""
+    answers = _Answers(data, watch)
+    app = web.Application(middlewares=[gate.middleware], client_max_size=1024)
+    app.router.add_get("/", answers.page)
+    app.router.add_get("/healthz", answers.healthz)
+    app.router.add_get("/readyz", answers.readyz)
+    app.router.add_get("/metrics", answers.metrics)
+    app.router.add_get("/status.json", answers.status)
+    for path, file in watch.static.items():
+        app.router.add_get(path, _fixed(file))
+    return app
+
+
+class _Answers:
+    def __init__(self, data: Path, watch: Watch) -> None:
+        self._data, self._watch = data, watch
+
+    async def page(self, request: web.Request) -> web.Response:
+        return sent(request, self._watch.current(), "no-cache")
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        ready, why = self._watch.ready(time.time())
+        return web.Response(status=200 if ready else 503, text=f"{why}\n")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=exposition(self._watch.seen, time.time()), headers={"Content-Type": KIND, "Cache-Control": "no-store"}
+        )  # fmt: skip
+
+    async def status(self, request: web.Request) -> web.Response:
+        """As `gigawatch status --json` says it, with the lag as the pipeline last saw it: Kafka is not asked."""
+        try:
+            found, state = outside.status_written(self._data)
+            return _json(200, outside.as_json(found, state))
+        except GigawatchError as error:
+            return _json(503, {"error": str(error)})
+
+
+def sent(request: web.Request, answer: Answer, keep: str) -> web.Response:
+    """The answer compressed where that is understood; 304 where the browser has it."""
+    packed = "gzip" in request.headers.get("Accept-Encoding", "")
+    tag = f'"{answer.tag}{"-gz" if packed else ""}"'
+    headers = {"ETag": tag, "Cache-Control": keep, "Vary": "Accept-Encoding"}
+    if tag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    headers["Content-Type"] = f"{answer.kind}; charset=utf-8"
+    return web.Response(body=answer.packed if packed else answer.body, headers=headers)
+
+
+def _fixed(answer: Answer) -> Any:
+    async def handler(request: web.Request) -> web.Response:
+        return sent(request, answer, FOR_EVER)
+
+    return handler
+
+
+def _json(code: int, document: Any) -> web.Response:
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    return web.Response(
+        status=code, text=text, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )

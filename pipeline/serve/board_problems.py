@@ -1,0 +1,115 @@
+"""Why the board must not be trusted just now, loudest first: dead data that looks fine is its worst fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pipeline.ledger import status as written
+from pipeline.serve.board_silences import Routing
+from pipeline.serve.board_words import PROSE, instant, short
+from pipeline.serve.status import QUIET_AFTER
+from pipeline.serve.terminal import duration
+
+BEHIND = 300.0
+"""Seconds that event time may lag behind the clock before what is shown is no longer called now."""
+UNPUBLISHED = 60.0
+"""Seconds since the last publishing, which comes every ten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`bad`: what is below may be dead; `warn`: something is amiss, and what is below holds."""
+
+    level: Literal["bad", "warn"]
+    title: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What is known of the pipeline: its last status, the process that holds the data directory, when it last
+    published; `reading`: why the history could not be read, if so."""
+
+    status: Mapping[str, Any] | None
+    pid: int | None
+    published_at: datetime | None = None
+    reading: str = ""
+
+
+def problems(life: Life, routing: Routing, now: float) -> tuple[Problem, ...]:
+    """All of them, the bad ones first; `now` in epoch seconds."""
+    found = [*_life(life, now), *_reading(life, now), *_notes(life), *_delivery(life, routing)]
+    return tuple(sorted(found, key=lambda one: one.level))
+
+
+def _life(life: Life, now: float) -> Iterator[Problem]:
+    if life.status is None:
+        if life.pid is None:
+            yield Problem("bad", "No data: no pipeline has ever run here")
+        else:
+            yield Problem("bad", "No data yet: the pipeline is starting")
+        return
+    age = written.age(life.status, now)
+    since = f"Its last word is {duration(round(age))} old. What is below is as of then, not now."
+    if life.pid is None:
+        state = life.status["state"]
+        if state == "failed":
+            said = short(life.status.get("error"), PROSE)
+            yield Problem("bad", "The pipeline has failed", f"It said: {said}. {since}")
+        elif state == "stopped":
+            yield Problem("bad", "The pipeline is stopped", since)
+        else:
+            yield Problem("bad", "The pipeline is dead: it ended without a word", since)
+    elif age > QUIET_AFTER:
+        yield Problem("bad", "The pipeline has stalled: it runs and says nothing", since)
+
+
+def _reading(life: Life, now: float) -> Iterator[Problem]:
+    if life.reading:
+        yield Problem("bad", "The published history cannot be read", short(life.reading, PROSE))
+    if life.status is None or life.pid is None:
+        return
+    if life.published_at is not None:
+        age = now - life.published_at.replace(tzinfo=UTC).timestamp()
+        if age > UNPUBLISHED:
+            yield Problem(
+                "bad",
+                "Nothing new is published",
+                f"Alerts and standing are {duration(round(age))} old. What is below is as of then, not now.",
+            )
+    mark = written.least_watermark(life.status)
+    if mark is None:
+        yield Problem("bad", "No data yet: nothing has been evaluated")
+    elif now - mark > BEHIND:
+        yield Problem(
+            "bad",
+            f"What is below is {duration(round(now - mark))} behind the clock",
+            f"Events are evaluated up to {instant(mark)}: a backlog, an outage, or the replay of an old day.",
+        )
+
+
+def _notes(life: Life) -> Iterator[Problem]:
+    if life.status is None:
+        return
+    if life.status["contract_error"]:
+        said = short(life.status["contract_error"], PROSE)
+        yield Problem("warn", "A new contract is refused, the old one goes on", said)
+    if not life.status["contracts"]:
+        yield Problem("warn", "No contract: only the telemetry itself is watched")
+
+
+def _delivery(life: Life, routing: Routing) -> Iterator[Problem]:
+    for row in (life.status or {}).get("undelivered", ()):
+        if row["last_error"] or row["refused"]:
+            why = short(row["last_error"] or "", PROSE)
+            what = f"{row['count']:,} alert change{'' if row['count'] == 1 else 's'}"
+            yield Problem("warn", f"{what} could not be delivered to {short(row['destination'])}", why)
+    if routing.error:
+        yield Problem(
+            "warn",
+            "Alertmanager does not answer: silences are unknown",
+            f"{routing.address}: {routing.error}. Every open alert is below.",
+        )

@@ -1,0 +1,154 @@
+"""What the board reads: a few questions to the published views, in bounded memory, and when to ask them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import Catalog
+from pipeline.ledger import query
+from pipeline.ledger.views import PLAIN_TABLES
+
+Row = Mapping[str, Any]
+Key = tuple[str, str, str, str]
+"""contract, clause, alertname, by_values: what a reading is of."""
+Point = tuple[float, float | None, float | None]
+"""Epoch seconds, observed, bound."""
+
+MEMORY = "128MB"
+ALERTS = 200
+"""Open alerts that are shown; how many there are beyond is said."""
+CHARTS = 40
+"""Alerts that get a chart: the worst ones."""
+HOURS = 4
+STANDING = 2_000
+WINDOWS_AHEAD = 30
+"""Days."""
+
+OPEN = """SELECT severity, urgency, state, alertname, contract, clause, labels, about, active_at, fired_at, observed, bound,
+    unit, "window", summary, "text", at_risk, risk_per_hour, stale, runbook, contact, "sql"
+FROM alerts_open ORDER BY coalesce(urgency, 4), state, fired_at DESC, alertname, contract, clause, labels"""
+STANDS = """SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, "time", "window"
+FROM standing ORDER BY contract, clause, alertname, by_values"""
+SERIES = f"""SELECT contract, clause, alertname, by_values, epoch("time") AS t, observed, bound
+FROM readings WHERE "time" > (SELECT max("time") FROM standing) - INTERVAL {HOURS} HOUR
+    AND (contract, clause, alertname, by_values) IN (SELECT unnest($1), unnest($2), unnest($3), unnest($4))
+ORDER BY ALL"""
+SPENT = """SELECT contract, clause, currency, epoch(starts) AS starts, epoch(ends) AS ends, epoch(day) AS day, spent,
+    "commit", ceiling, remaining, forecast FROM spend ORDER BY contract, clause, day"""
+NEXT = f"""SELECT contract, "window", "text", starts, ends FROM windows
+WHERE ends > $1 AND starts < $1 + INTERVAL {WINDOWS_AHEAD} DAY
+QUALIFY row_number() OVER (PARTITION BY contract, "window" ORDER BY starts) <= 2
+ORDER BY starts, contract, "window" LIMIT 20"""
+PROMISES = (
+    """SELECT DISTINCT contract, version, supplier, customer, currency, term_end FROM clauses ORDER BY ALL"""
+)
+FATES = "SELECT topic, fate, coalesce(reason, '') AS reason, sum(n)::BIGINT AS n FROM fates GROUP BY ALL ORDER BY ALL"
+PULSE = "SELECT max(published_at) AS published_at FROM data_age"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The rows of one look; `alerts` are all that are open, `series` the readings of the worst of them."""
+
+    alerts: Sequence[Row] = ()
+    standing: Sequence[Row] = ()
+    series: Mapping[Key, Sequence[Point]] | None = None
+    spend: Sequence[Row] = ()
+    windows: Sequence[Row] = ()
+    contracts: Sequence[Row] = ()
+    fates: Sequence[Row] = ()
+    published_at: datetime | None = None
+
+
+def open_history(data: Path, catalog: Catalog) -> DuckDBPyConnection:
+    """The views over DATA in a DuckDB that takes one core and little memory.  Raises QueryError."""
+    con = query.open_views(data, catalog, MEMORY)
+    con.execute("SET threads = 1")
+    return con
+
+
+def look(con: DuckDBPyConnection, now: float) -> Published:
+    """Everything that the board shows of the history; `now` in epoch seconds decides which windows are next.
+
+    Raises QueryError.
+    """
+    alerts, standing = _rows(con, OPEN), _rows(con, STANDS)[:STANDING]
+    wanted = sorted({key for alert in alerts[:CHARTS] for key in keys_of(alert, standing)})
+    (pulse,) = _rows(con, PULSE)
+    return Published(
+        alerts=alerts,
+        standing=standing,
+        series=_series(con, wanted) if wanted else {},
+        spend=_rows(con, SPENT),
+        windows=_rows(con, NEXT, [datetime.fromtimestamp(now, UTC).replace(tzinfo=None)]),
+        contracts=_rows(con, PROMISES),
+        fates=_rows(con, FATES),
+        published_at=pulse["published_at"],
+    )
+
+
+def keys_of(alert: Row, standing: Sequence[Row]) -> list[Key]:
+    """The readings that an alert is about: of its clause, with values that are all among its labels."""
+    labels = _mapping(alert["labels"])
+    return [
+        key_of(row)
+        for row in standing
+        if same_clause(row, alert) and _values(row["by_values"]) <= set(labels.items())
+    ]
+
+
+def key_of(row: Row) -> Key:
+    """What a row of `standing` is about."""
+    return row["contract"], row["clause"], row["alertname"], row["by_values"]
+
+
+def same_clause(row: Row, other: Row) -> bool:
+    """Whether both are about the same promise, whatever it is split by."""
+    return all(row[name] == other[name] for name in ("clause", "alertname", "contract"))
+
+
+def _values(by_values: str) -> set[tuple[str, str]]:
+    return {(name, value) for name, value in _mapping(by_values).items() if value}
+
+
+def _mapping(text: str | None) -> dict[str, str]:
+    found = json.loads(text or "{}")
+    return {str(name): str(value) for name, value in found.items() if value is not None}
+
+
+def _series(con: DuckDBPyConnection, wanted: Sequence[Key]) -> dict[Key, list[Point]]:
+    found: dict[Key, list[Point]] = {}
+    columns = [list(column) for column in zip(*wanted, strict=True)]
+    for row in query.ask(con, SERIES, columns).rows:
+        found.setdefault(row[:4], []).append(row[4:])
+    return found
+
+
+def _rows(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    result = query.ask(con, sql, parameters)
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+
+
+def fingerprint(data: Path) -> int:
+    """Another number whenever a published file has come, gone or been replaced.
+
+    A file is replaced by renaming another over it, which changes its directory's time: directories are enough.
+    """
+    return hash(tuple(stamp for table in PLAIN_TABLES for stamp in _stamps(data / table.root)))
+
+
+def _stamps(root: Path) -> list[tuple[str, int]]:
+    try:
+        with os.scandir(root) as entries:
+            found = [(e.name, e.stat().st_mtime_ns) for e in entries if e.is_dir()]
+        return [*sorted(found), (str(root), root.stat().st_mtime_ns)]
+    except OSError:  # not there yet
+        return [(str(root), 0)]

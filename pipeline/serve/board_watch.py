@@ -1,0 +1,150 @@
+"""The thread that looks: it reads what has changed, makes the page, and lays it where requests find it.
+
+Requests never wait for DuckDB.  The thread is nice to the pipeline on the same cores; a second one asks Alertmanager,
+so that a slow one delays nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import structlog
+
+from pipeline.catalog import Catalog
+from pipeline.errors import GigawatchError
+from pipeline.ledger import status as written
+from pipeline.serve.board_metrics import Seen, Tally
+from pipeline.serve.board_model import Page, page_of
+from pipeline.serve.board_page import Answer, Pages
+from pipeline.serve.board_problems import Life, Problem
+from pipeline.serve.board_rows import Published, fingerprint, look, open_history
+from pipeline.serve.board_silences import Alertmanager, Routing
+from pipeline.serve.status import well
+
+log = structlog.get_logger("board")
+
+EVERY = 2.0
+ASK_EVERY = 5.0
+STUCK_AFTER = 30.0
+"""Seconds without a look, after which the page says that it is dead."""
+AT_LEAST = 60.0
+"""Seconds after which the history is read again although no file has changed: windows open by the clock."""
+NICE = 10
+
+
+class Watch:
+    """`page` and `seen` are the newest; each is replaced as a whole, so that any thread may read them."""
+
+    def __init__(self, data: Path, catalog: Catalog, pages: Pages, alertmanager: Alertmanager | None) -> None:
+        self._data, self._catalog, self._pages, self._alertmanager = data, catalog, pages, alertmanager
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._print: int | None = None
+        self._read_at = 0.0
+        self._published = Published()
+        self._reading = ""
+        self._tally = Tally()
+        self._routing = Routing(alertmanager.address if alertmanager else "")
+        self._model: Page | None = None
+        self._stop = threading.Event()
+        self.static = pages.static
+        self.seen = Seen(Life(None, None), self._published, 0.0)
+        self.page: Answer
+        self._looked = 0.0
+        self.look()
+
+    def start(self) -> None:
+        """The threads; they end with `stop`, or with the process."""
+        threading.Thread(target=self._run, args=(EVERY, self.look), daemon=True, name="look").start()
+        if self._alertmanager is not None:
+            threading.Thread(target=self._run, args=(ASK_EVERY, self.ask), daemon=True, name="ask").start()
+
+    def stop(self) -> None:
+        """Both threads end after what they are doing."""
+        self._stop.set()
+
+    def current(self) -> Answer:
+        """The page; should the thread have stopped looking, one that says so."""
+        if time.monotonic() - self._looked <= STUCK_AFTER or self._model is None:
+            return self.page
+        stuck = Problem("bad", "The board has stopped looking", "Restart it; what is below is old.")
+        return self._pages.render(_with(self._model, stuck))
+
+    def ready(self, now: float) -> tuple[bool, str]:
+        """Whether the pipeline's status is fresh and the history could be read, in a line; `now`: epoch seconds."""
+        if time.monotonic() - self._looked > STUCK_AFTER:
+            return False, "the board has stopped looking"
+        if self._reading:
+            return False, f"the published history cannot be read: {self._reading}"
+        return well(self._data, now)
+
+    def ask(self) -> None:
+        """What Alertmanager says; takes a few seconds at most."""
+        if self._alertmanager is not None:
+            self._routing = self._alertmanager.ask()
+
+    def look(self) -> None:
+        """Read what has changed, and make the page anew if anything on it has."""
+        now = time.time()
+        self._read(now)
+        life = self._life()
+        self.seen = Seen(life, self._published, now, dict(self._tally.total))
+        model = page_of(str(self._data), life, self._published, self._routing, now)
+        if model != self._model:
+            self.page = self._pages.render(model)
+            self._model = model
+        self._looked = time.monotonic()
+
+    def _life(self) -> Life:
+        try:
+            return Life(
+                written.read(self._data),
+                written.writer_of(self._data),
+                self._published.published_at,
+                self._reading,
+            )
+        except GigawatchError as error:
+            return Life(None, None, None, str(error))
+
+    def _read(self, now: float) -> None:
+        """The history, if a file of it has changed; what went wrong stands on the page until it is right."""
+        stamp = fingerprint(self._data)
+        if stamp == self._print and not self._reading and now - self._read_at < AT_LEAST:
+            return
+        try:
+            if self._con is None:
+                self._con = open_history(self._data, self._catalog)
+            self._published = look(self._con, now)
+            self._tally.note(self._published.fates)
+            self._print, self._read_at, self._reading = stamp, now, ""
+        except GigawatchError as error:
+            self._reading = str(error)
+        except duckdb.Error as error:  # a file that is no Parquet, too little memory
+            self._reading = str(error).splitlines()[0]
+            self._con = None
+
+    def _run(self, every: float, work: Callable[[], None]) -> None:
+        _be_nice()
+        while not self._stop.wait(every):
+            try:
+                work()
+            except Exception:  # the next look may be right; until then the page grows old, and says so
+                log.exception("a look has failed")
+
+
+def _with(page: Page, problem: Problem) -> Page:
+    return replace(page, problems=(problem, *page.problems))
+
+
+def _be_nice() -> None:
+    """This thread alone gives way to others; on Linux a thread has its own niceness."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

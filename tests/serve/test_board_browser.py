@@ -1,0 +1,191 @@
+"""The board in a real browser: it keeps itself current, can be used by everybody, and needs no script to be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ON_CI = os.environ.get("CI") == "true"
+SIZES = {"phone": 375, "desk": 1280}
+PATIENCE = 30_000
+"""Milliseconds that something may take to appear; the machine is shared."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium without a window."""
+    command = shutil.which("chromium") or shutil.which("chromium-browser")
+    if command is None:
+        missing = "needs Chromium: apt-get install --no-install-recommends chromium"
+        if ON_CI:
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as player:
+        browser = player.chromium.launch(
+            executable_path=command, args=["--no-sandbox"]
+        )  # root, in a container
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`visit(board, **how)`: a page that has come up; at the end its console must have been silent."""
+    contexts, said = [], []
+
+    def come(board: Any, width: int = 1280, **how: Any) -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **how))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: said.append(message.text))  # policy violations are told there too
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(board.url)
+        return page
+
+    yield come
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+@pytest.fixture
+def board(stage: Any, open_board: Callable[..., Any]) -> Any:
+    """A board over alerts of every severity, hostile ones among them, a tranche and a contract."""
+    evil = "<script>alert(1)</script>" + "W" * 10_000
+    stage.alert(region="eu-west")
+    stage.alert("pending", region="us-east", severity="warning", ago=30)
+    stage.alert(
+        region=evil,
+        severity="ticket",
+        annotations={"runbook": "javascript:alert(1)", "text": evil, "sql": evil},
+    )
+    stage.stands("breach", region="eu-west")
+    stage.stands("unknown", region="us-west", observed=None)
+    stage.stands("ok", region=evil)
+    stage.spend()
+    stage.publish()
+    return open_board(stage.data)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_everybody_can_use_it_and_nothing_sticks_out(
+    board: Any, visit: Callable[..., Page], size: str, scheme: str
+) -> None:
+    page = visit(board, SIZES[size], color_scheme=scheme)
+    expect(page.locator("article.alert .live canvas").first).to_be_visible(timeout=PATIENCE)
+    page.locator("details").first.evaluate("one => one.open = true")
+    found = Axe().run(page, options={"resultTypes": ["violations"]})
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) < 300) == (scheme == "dark")
+
+
+def test_an_alert_that_fires_appears_and_is_said_aloud_and_nothing_else_moves(
+    board: Any, stage: Any, visit: Callable[..., Page]
+) -> None:
+    page = visit(board)
+    first = page.locator("article.alert", has_text="eu-west")
+    first.locator("summary").click()
+    first.locator("summary").focus()
+    page.evaluate("document.querySelector('article.alert').mark = 'the same node'")
+    stage.alert(region="ap-south", severity="warning", ago=1)
+    stage.publish()
+    new = page.locator("article.alert", has_text="ap-south")
+    expect(new).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("[aria-live=polite]")).to_have_text(re.compile(r"New alert, warning: .*ap-south"))
+    assert first.locator("details").evaluate("one => one.open"), "what was opened stays open"
+    assert first.locator("summary").evaluate("one => one === document.activeElement"), "focus stays"
+    assert page.evaluate("document.querySelector('article.alert').mark") == "the same node"
+    assert "3 alerts firing" in page.title()
+    stage.alert(
+        "resolved",
+        region="ap-south",
+        severity="warning",
+        ago=0,
+        fired_at=stage.now - 1,
+        resolved_at=stage.now,
+    )
+    stage.publish()
+    expect(new).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("[aria-live=polite]")).to_have_text("One alert is over.")
+
+
+def test_a_place_on_the_page_is_kept_while_it_changes(
+    board: Any, stage: Any, visit: Callable[..., Page]
+) -> None:
+    page = visit(board, 375)
+    page.locator("#spend").scroll_into_view_if_needed()
+    heading = page.locator("#spend-title")
+    before = heading.bounding_box()
+    stage.alert(region="ap-south", ago=1)
+    stage.publish()
+    expect(page.locator("article.alert", has_text="ap-south")).to_have_count(1, timeout=PATIENCE)
+    after = heading.bounding_box()
+    assert before and after and abs(before["y"] - after["y"]) < 2
+
+
+def test_a_chart_says_the_value_under_the_pointer(board: Any, visit: Callable[..., Page]) -> None:
+    page = visit(board)
+    figure = page.locator("article.alert figure").first
+    figure.locator(".live canvas").first.wait_for(timeout=PATIENCE)
+    figure.locator(".plot").hover()
+    expect(figure.locator(".read")).to_have_text(
+        re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC: observed [\d,]+, bound 4,096$")
+    )
+
+
+def test_a_board_that_is_gone_is_said_on_the_page_that_is_still_open(board: Any, browser: Browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(board.url)
+    board.stop()
+    lost = page.get_by_role("alert")
+    expect(lost).to_be_visible(timeout=PATIENCE)
+    expect(lost).to_contain_text("The board does not answer. What is below is as of")
+    context.close()
+
+
+def test_a_pipeline_that_dies_is_said_on_the_page_that_is_open(
+    board: Any, stage: Any, visit: Callable[..., Page]
+) -> None:
+    page = visit(board)
+    expect(page.locator("#problems")).to_have_count(0)
+    stage.close()
+    expect(page.locator("#problems")).to_contain_text("The pipeline is dead", timeout=PATIENCE)
+    assert page.title().startswith("STALE")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_a_script_the_page_is_whole(board: Any, visit: Callable[..., Page], size: str) -> None:
+    page = visit(board, SIZES[size], java_script_enabled=False)
+    first = page.locator("article.alert").first
+    expect(first.locator("svg path.observed")).to_be_visible()
+    expect(first).to_contain_text("least 3,900 GPUs at")
+    first.locator("summary").click()
+    expect(first.locator("pre")).to_be_visible()
+    assert page.locator("noscript meta[http-equiv=refresh]").count() or "refresh" in page.content()
+
+
+def test_all_of_it_can_be_reached_by_keyboard_and_the_focus_is_seen(
+    board: Any, visit: Callable[..., Page]
+) -> None:
+    page = visit(board)
+    page.keyboard.press("Tab")
+    skip = page.locator("a.skip")
+    expect(skip).to_be_focused()
+    assert skip.bounding_box()["y"] >= 0, "seen while it has the focus"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.locator("article.alert a").first).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.locator("article.alert details").first.evaluate("one => one.open")

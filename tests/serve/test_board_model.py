@@ -1,0 +1,247 @@
+"""From rows to what the page says: what is loud, what is cut, what is drawn; without an engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.notify.wire import fingerprint
+from pipeline.serve.board_charts import POINTS, readings_chart, spend_chart
+from pipeline.serve.board_gate import credentials, host_of
+from pipeline.serve.board_metrics import Tally
+from pipeline.serve.board_model import page_of
+from pipeline.serve.board_page import Pages, headline, title
+from pipeline.serve.board_problems import BEHIND, Life, problems
+from pipeline.serve.board_rows import Published
+from pipeline.serve.board_silences import Routing, Silence, muted
+from pipeline.serve.board_words import amount, beyond, lines, link, short
+from pipeline.serve.status import QUIET_AFTER
+
+NOW = 1_796_000_000.0
+
+
+def written(age: float = 1.0, behind: float = 2.0, **values: Any) -> dict[str, Any]:
+    """A status of `age` seconds, evaluated to `behind` seconds before now."""
+    at = datetime.fromtimestamp(NOW - age, UTC).isoformat()
+    mark = datetime.fromtimestamp(NOW - behind, UTC).isoformat()
+    return {
+        "state": "running", "written_at": at, "watermarks": {"telemetry.gpu": mark}, "contract_error": None,
+        "contracts": [{"id": "c", "version": "1"}], "undelivered": [], "rate_events_per_s": 5.0, "lag": {},
+        "by_topic": {}, "freshness_s": {"p50": 1.0, "p99": 2.0}, "decision_delay_s": {"p50": None, "p99": None},
+        **values,
+    }  # fmt: skip
+
+
+def life(pid: int | None = 7, **values: Any) -> Life:
+    published = datetime.fromtimestamp(NOW - 5, UTC).replace(tzinfo=None)
+    return Life(written(**values), pid, published)
+
+
+def alert(**values: Any) -> dict[str, Any]:
+    labels = {"alertname": "Novel", "clause": "k", "contract": "c", "region": "r", "severity": "critical"}
+    at = datetime(2026, 11, 29, 23)
+    return {
+        "severity": "critical", "urgency": 0, "state": "firing", "alertname": "Novel", "contract": "c", "clause": "k",
+        "labels": json.dumps(labels), "about": "r", "active_at": at, "fired_at": at, "observed": 3.0, "bound": 4.0,
+        "unit": "widgets", "window": None, "summary": "s", "text": "t", "at_risk": None, "risk_per_hour": None,
+        "stale": False, "runbook": None, "contact": None, "sql": None, **values,
+    }  # fmt: skip
+
+
+def stands(**values: Any) -> dict[str, Any]:
+    at = datetime(2026, 11, 29, 23)
+    return {
+        "contract": "c", "clause": "k", "alertname": "Novel", "by_values": '{"region": "r", "sku": ""}', "state": "ok",
+        "observed": 3.0, "bound": 4.0, "unit": "widgets", "since": at, "time": at, "window": None, **values,
+    }  # fmt: skip
+
+
+def titles(of: Life, routing: Routing | None = None) -> list[tuple[str, str]]:
+    return [(p.level, p.title) for p in problems(of, routing or Routing(), NOW)]
+
+
+def test_a_pipeline_that_is_well_gives_no_cause_for_doubt() -> None:
+    assert titles(life()) == []
+
+
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        (Life(None, None), "no pipeline has ever run here"),
+        (Life(None, 7), "is starting"),
+        (life(pid=None, state="stopped"), "is stopped"),
+        (life(pid=None), "ended without a word"),
+        (life(pid=None, state="failed", error="disk full"), "has failed"),
+        (life(age=QUIET_AFTER + 1), "has stalled"),
+        (life(behind=BEHIND + 60), "6m00s behind the clock"),
+        (life(watermarks={}), "nothing has been evaluated"),
+        (replace(life(), reading="broken file"), "cannot be read"),
+        (replace(life(), published_at=datetime(2026, 11, 29, 23, 30)), "Nothing new is published"),
+    ],
+)
+def test_dead_or_old_data_is_said_loudly(of: Life, says: str) -> None:
+    found = titles(of)
+    assert found[0][0] == "bad"
+    assert says in found[0][1]
+
+
+def test_what_is_amiss_beside_the_data_is_a_note_and_the_bad_comes_first() -> None:
+    waits = [{"destination": "webhook", "count": 3, "last_error": "HTTP 500", "refused": 0}]
+    of = life(pid=None, state="stopped", contract_error="c.yaml:1: wrong", undelivered=waits, contracts=[])
+    found = titles(of, Routing("http://am", "no answer"))
+    assert [level for level, _ in found] == ["bad", "warn", "warn", "warn", "warn"]
+    assert "3 alert changes could not be delivered to webhook" in [title for _, title in found]
+
+
+def test_a_page_over_dead_data_never_says_that_all_is_well() -> None:
+    calm = page_of("d", life(), Published(), Routing(), NOW)
+    assert headline(calm) == "Nothing fires"
+    dead = page_of("d", life(pid=None), Published(), Routing(), NOW)
+    assert headline(dead) == "No alert fired, as of then"
+    assert title(dead).startswith("STALE")
+    text = Pages().render(dead).body.decode()
+    assert text.index("Do not trust what is below") < text.index('id="alerts"')
+
+
+def test_a_kind_of_clause_that_nobody_has_heard_of_appears_by_its_own_name() -> None:
+    rows = [stands(), stands(by_values='{"moon": "io"}', state="unknown"), stands(clause="z", state="breach")]
+    page = page_of("d", life(), Published(alerts=[alert()], standing=rows), Routing(), NOW)
+    (contract,) = page.contracts
+    assert [(s.mood, s.clause, s.about) for s in contract.amiss] == [
+        ("firing", "k", "r"), ("pending", "z", "r"), ("unknown", "k", "io"),
+    ]  # fmt: skip
+    (card,) = page.alerts
+    assert (card.alertname, card.observed, card.bound, card.beyond) == (
+        "Novel", "3 widgets", "4 widgets", "1 widgets below",
+    )  # fmt: skip
+
+
+def test_the_watchdog_is_no_alert_that_anybody_has_to_read() -> None:
+    page = page_of("d", life(), Published(alerts=[alert(alertname="Watchdog")]), Routing(), NOW)
+    assert (page.alerts, page.firing, page.watchdog) == ((), 0, True)
+
+
+def test_an_alert_keeps_its_name_in_the_page_when_its_severity_changes() -> None:
+    def ids(severity: str) -> list[str]:
+        labels = {"region": "r", "severity": severity}
+        rows = [alert(severity=severity, labels=json.dumps(labels))]
+        return [card.id for card in page_of("d", life(), Published(alerts=rows), Routing(), NOW).alerts]
+
+    assert ids("critical") == ids("warning")
+
+
+def test_what_alertmanager_says_of_an_alert_is_found_by_its_fingerprint() -> None:
+    row = alert()
+    labels = json.loads(row["labels"])
+    found = muted(
+        [{"fingerprint": fingerprint(labels), "status": {"silencedBy": ["one"], "inhibitedBy": []}}],
+        [{"id": "one", "endsAt": "2026-12-01T08:00:00.123Z", "createdBy": "ada", "comment": "known"}],
+    )
+    page = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "", found), NOW)
+    (card,) = page.alerts
+    assert card.muted and card.muted.silences == (Silence("2026-12-01T08:00:00Z", "ada", "known"),)
+    assert not card.unheard
+    (other,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am"), NOW).alerts
+    assert other.muted is None and other.unheard
+    (alone,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "down"), NOW).alerts
+    assert not alone.unheard, "nobody knows"
+
+
+@given(st.text())
+def test_whatever_text_comes_it_is_short_and_steers_nothing(text: str) -> None:
+    shown = short(text, 50)
+    assert len(shown) <= 50
+    assert not any(ord(c) < 32 or c in "\u202e\u2066\u2069\u200f\x7f\u2028" for c in shown)
+
+
+def test_only_addresses_of_the_web_become_links() -> None:
+    assert link("https://runbooks.example/a?b=c#d") == "https://runbooks.example/a?b=c#d"
+    for bad in ("javascript:alert(1)", "JAVASCRIPT:alert(1)", "data:text/html,x", "//evil", "https://a b", "ftp://x",
+                "https://x/\u202e", "https://" + "x" * 5000, " https://x", None, ""):  # fmt: skip
+        assert link(bad) == "", bad
+
+
+def test_numbers_are_said_with_their_units() -> None:
+    assert [amount(1208.0, "GPUs"), amount(252, "s"), amount(None, "MW"), amount(9_738_268.4, "USD")] == [
+        "1,208 GPUs", "4m12s", "-", "9.74M USD",
+    ]  # fmt: skip
+    assert (beyond(3, 5, "MW"), beyond(5, 3, "MW"), beyond(5, 5, "MW"), beyond(None, 5, "MW")) == (
+        "2 MW below", "2 MW above", "", "",
+    )  # fmt: skip
+    assert len(lines("x" * 100_000)) <= 8192
+
+
+def test_a_chart_has_gaps_where_nothing_was_read_and_steps_where_the_bound_changes() -> None:
+    points = [(0.0, 1.0, 5.0), (60.0, None, 5.0), (120.0, 3.0, 6.0)]
+    chart = readings_chart(points, "jobs")
+    assert chart is not None
+    assert chart.observed.count("M") == 2
+    assert chart.bound.count("M") == 1 and chart.bound.count("L") == 3
+    assert chart.figures == "Last 3 jobs; bound 6 jobs; least 1 jobs at 00:00, most 3 jobs at 00:02 UTC"
+    drawn = json.loads(chart.data)
+    assert drawn["rows"][1] == [60_000, None, 5.0]
+    assert readings_chart([(0.0, 1.0, 5.0)], "jobs") is None
+
+
+@given(st.lists(st.floats(-1e12, 1e12), min_size=2, max_size=2000))
+def test_a_chart_of_any_numbers_stays_within_its_box_and_its_size(values: list[float]) -> None:
+    chart = readings_chart([(60.0 * n, v, None) for n, v in enumerate(values)], "x")
+    assert chart is not None
+    pairs = [place.lstrip("ML").split(",") for place in chart.observed.split()]
+    assert len(pairs) <= POINTS + 1
+    assert all(-0.1 <= float(x) <= 600.1 and -0.1 <= float(y) <= 120.1 for x, y in pairs)
+
+
+def test_a_burn_down_goes_on_dotted_to_what_it_is_on_course_to() -> None:
+    chart = spend_chart([(0.0, 10.0), (86_400.0, 20.0)], 0.0, 10 * 86_400.0, 100.0, 90.0, "EUR")
+    assert chart is not None and chart.forecast and chart.bound
+    drawn = json.loads(chart.data)
+    assert drawn["rows"][-1] == [864_000_000, None, 100.0, 90.0]
+    over = spend_chart([(0.0, 10.0)], 0.0, 86_400.0, None, None, "EUR")
+    assert over is not None and (over.forecast, over.bound) == ("", "")
+
+
+def test_counts_for_prometheus_never_fall_when_old_rows_are_removed() -> None:
+    tally = Tally()
+    for n in (100, 120, 70, 75):
+        tally.note([{"topic": "t", "fate": "in", "reason": "", "n": n}])
+    assert tally.total[("t", "in", "")] == 125
+
+
+def test_names_and_hosts_are_read_from_their_headers() -> None:
+    assert credentials("Basic YWxpY2U6czpl") == ("alice", "s:e")
+    for bad in ("", "Bearer x", "Basic ***", "Basic YWxpY2U=", "Basic /////w=="):
+        assert credentials(bad) is None, bad
+    assert [host_of(h) for h in ("localhost:8420", "[::1]:1", "evil.example", "", "[", "127.0.0.1.:80")] == [
+        "localhost", "::1", "evil.example", "", "", "127.0.0.1",
+    ]  # fmt: skip
+
+
+def test_a_window_is_open_from_its_first_instant() -> None:
+    at = datetime.fromtimestamp(NOW, UTC).replace(tzinfo=None)
+    rows = [
+        {
+            "contract": "c",
+            "window": name,
+            "text": "",
+            "starts": at + timedelta(seconds=d),
+            "ends": at + timedelta(hours=1),
+        }
+        for name, d in (("now", 0), ("soon", 1))
+    ]
+    page = page_of("d", life(), Published(windows=rows), Routing(), NOW)
+    assert [(w.name, w.is_open) for w in page.windows] == [("now", True), ("soon", False)]
+
+
+def test_many_alerts_are_one_quick_page() -> None:
+    rows = [alert(labels=json.dumps({"region": str(n)}), about=str(n)) for n in range(500)]
+    page = page_of("d", life(), Published(alerts=rows, standing=[stands()] * 500), Routing(), time.time())
+    assert (len(page.alerts), page.unshown, page.firing) == (200, 300, 500)
+    assert b"And 300 more" in Pages().render(page).body
