@@ -109,9 +109,7 @@ def standing_rows(newest: int, charged_since: int) -> str:
         FROM ({_read(str(newest), str(newest + 1))}) ORDER BY ALL"""
 
 
-SQL_OF_AN_ALERT = (
-    "SELECT count(*) AS value FROM (SELECT max(time) AS last FROM gpu WHERE region = 'x')\n" * 12
-)
+SQL_OF_AN_ALERT = "SELECT count(*) AS value FROM (SELECT max(time) AS last FROM gpu WHERE region = 'x') " * 12
 
 
 def alerts_rows(newest: int, start: int, end: int) -> str:
