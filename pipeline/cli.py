@@ -46,9 +46,11 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The Kafka topics that the pipeline reads and writes.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 contract_app = typer.Typer(help="Contracts, before they run.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 deadletter_app = typer.Typer(help="Records that could not be understood.", **NO_ARGUMENTS)  # type: ignore[arg-type]
+dashboards_app = typer.Typer(help="Grafana's dashboards.", **NO_ARGUMENTS)  # type: ignore[arg-type]
 app.add_typer(topics_app, name="topics")
 app.add_typer(contract_app, name="contract")
 app.add_typer(deadletter_app, name="deadletter")
+app.add_typer(dashboards_app, name="dashboards")
 
 
 class Level(StrEnum):
@@ -652,6 +654,72 @@ def deadletter_replay(
         typer.echo(f"{name}: no dead letter about it", err=True)
     if refused or missing:
         raise typer.Exit(1)
+
+
+@dashboards_app.command("build")
+def dashboards_build(
+    out: Annotated[Path, typer.Option(help="The directory of the JSON files.")] = Path("dashboards"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 1 if a file is not what the code gives.")
+    ] = False,
+) -> None:
+    """Write the dashboards as JSON files, which Grafana's provisioning, its import and `push` take.
+
+    Example: gigawatch dashboards build --check
+    """
+    from pipeline.serve import dashboards_build as dashboards
+
+    if check:
+        differing = dashboards.differing(out)
+        for line in differing:
+            typer.echo(f"{line}; mend with: gigawatch dashboards build --out {out}", err=True)
+        raise typer.Exit(1 if differing else 0)
+    for path in dashboards.write(out):
+        typer.echo(str(path))
+
+
+@dashboards_app.command("push")
+def dashboards_push(
+    url: Annotated[str, typer.Option(help="Base URL of a Grafana.")],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a service account token.  [default: the variable GRAFANA_TOKEN]"),
+    ] = None,
+    datasource: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT of the SQL door as Grafana reaches it; makes the data source."),
+    ] = None,
+    datasource_user: Annotated[str, typer.Option(help="Its user at the door.")] = "grafana",
+    datasource_password_file: Annotated[
+        Path | None, typer.Option(help="File with that user's password.")
+    ] = None,
+    datasource_ca: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) that the door is checked by.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+) -> None:
+    """Folder, data source and dashboards into an existing Grafana; what is there already stays as it is.
+
+    Example: gigawatch dashboards push --url https://grafana.example --token-file grafana-token --dry-run
+    """
+    from pipeline.serve import dashboards_push as pushing
+    from pipeline.serve.dashboards_build import documents
+    from pipeline.settings import read_secret
+
+    token = pushing.token_from(token_file, os.environ.get(pushing.TOKEN_VARIABLE))
+    source = None
+    if datasource is not None:
+        password, certificate = (
+            read_secret(f) if f else None for f in (datasource_password_file, datasource_ca)
+        )
+        source = pushing.DataSource(datasource, datasource_user, password, certificate)
+    changes = pushing.plan(pushing.Grafana(url, token), documents(), source)
+    for change in changes if dry_run else pushing.push(changes):
+        typer.echo(f"{change.what}: {change.outcome}")
+        for line in change.diff if dry_run else ():
+            typer.echo(f"  {line}")
 
 
 def main() -> None:

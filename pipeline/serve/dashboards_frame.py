@@ -118,5 +118,4 @@ def frame(
     )  # fmt: skip
     model = whole.build()
     model.panels = [cast(Builder[dashboard.Panel], panel).build() for panel in panels]
-    model.fiscal_year_start_month = None
     return model

@@ -97,7 +97,8 @@ LANES = f"""
         GROUP BY ALL),
     shown AS (
         SELECT contract, clause, alertname, by_values FROM lanes
-        GROUP BY ALL ORDER BY count(*) FILTER (worst = 2) DESC, count(*) FILTER (worst = 1) DESC, clause, alertname, by_values LIMIT 20)
+        GROUP BY ALL ORDER BY count(*) FILTER (worst = 2) DESC,
+            count(*) FILTER (worst = 1) DESC, clause, alertname, by_values LIMIT 20)
     SELECT at AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
     FROM lanes JOIN shown USING (contract, clause, alertname, by_values) ORDER BY 1
 """
