@@ -40,6 +40,7 @@ from pipeline.notify.kafka_topic import AlertTopic
 from pipeline.notify.policy import Policy
 from pipeline.notify.webhook import Webhook, authorization
 from pipeline.rules.evaluate import Plan, plan_of
+from pipeline.serve.servers import Servers, servers
 from pipeline.settings import Settings, read_secret
 from pipeline.stream.batch import Batch
 from pipeline.stream.deadletter import DeadLetters
@@ -122,8 +123,28 @@ class Gigawatch:
             await asyncio.to_thread(self.ledger.close)
 
     async def _run(self, destinations: list[Destination], stop: asyncio.Event) -> None:
-        settings, client = self.settings, self.settings.kafka_client()
         self._failure = asyncio.get_running_loop().create_future()
+        app = await self._wired(destinations)
+        await app.source.connect()
+        own, changes = self.health.begin(pipeline_alerts(self.contracts), time.time())
+        await self.intake.with_ledger(self.ledger.record_own, own, changes, time.time())
+        app.flow_control.resume()  # Faust resumes its channels at a rebalance, which we never have
+        await app.start()
+        delivering = asyncio.create_task(self._guard(self.delivery.run()), name="delivery")
+        self.servers.start()
+        try:
+            await self._until(stop)
+        finally:
+            closing = asyncio.create_task(self.servers.stop())
+            await self.intake.stop()
+            await app.stop()
+            await self._finish()
+            self.delivery.stop()
+            await asyncio.gather(delivering, closing, return_exceptions=True)
+
+    async def _wired(self, destinations: list[Destination]) -> _App:
+        """All parts, from the source to the destinations, in a Faust app that is not started yet."""
+        settings = self.settings
         app = _App(
             "gigawatch", broker=f"kafka://{settings.bootstrap}", autodiscover=False, web_enabled=False,
             datadir=str(settings.data / "faust"),
@@ -136,6 +157,12 @@ class Gigawatch:
             await free.acquire()
             await batches.put(batch)  # type: ignore[arg-type]  # Faust says EventT, and means anything
 
+        @app.agent(batches)
+        async def take_in(stream: faust.StreamT[Batch]) -> None:
+            async for batch in stream:
+                await self._guard(self.intake.take(batch))
+                free.release()
+
         self.watermarks = self._watermarks()
         outbox = MeasuredOutbox(self.ledger, self.delays)
         self.delivery = Delivery(
@@ -144,16 +171,11 @@ class Gigawatch:
         )  # fmt: skip
         processor = Processor(self.ledger.con, self.catalog, settings.data, settings.max_message_bytes)
         await asyncio.to_thread(self._remember, processor)
-        self.intake = Intake(
-            self.ledger,
-            processor,
-            self.watermarks,
-            DeadLetters(self.producer, settings.deadletter_topic),
-            self._told,
-        )
+        letters = DeadLetters(self.producer, settings.deadletter_topic)
+        self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told)
         app.source = BatchSource(
-            settings.bootstrap, client, self.catalog.topics, self.ledger.offsets(), self.ledger.topic_ids(),
-            put=hand_on, wanted=lambda: not free.locked(),
+            settings.bootstrap, settings.kafka_client(), self.catalog.topics, self.ledger.offsets(),
+            self.ledger.topic_ids(), put=hand_on, wanted=lambda: not free.locked(),
             assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
             answered=lambda ends: self.watermarks.answered(ends, time.time()),
             guard=self._guard, max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
@@ -162,41 +184,30 @@ class Gigawatch:
             self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
             give_up_after=settings.give_up_after, now=time.time(),
         )  # fmt: skip
+        self.servers = Servers(servers(settings))
+        self._start_clock(app)
+        return app
 
-        @app.agent(batches)
-        async def take_in(stream: faust.StreamT[Batch]) -> None:
-            async for batch in stream:
-                await self._guard(self.intake.take(batch))
-                free.release()
-
+    def _start_clock(self, app: _App) -> None:
+        """What happens at intervals, as timers of the app."""
         for every, work in (
-            (settings.tick, self._tick),
-            (settings.publish_every, self.housekeeper.keep),
+            (self.settings.tick, self._tick),
+            (self.settings.publish_every, self.housekeeper.keep),
             (CONTRACT_EVERY, self._look_at_contracts),
             (STATUS_EVERY, self._write_status),
         ):
             app.timer(interval=every)(self._guarded(work))
 
-        await app.source.connect()
-        own, changes = self.health.begin(pipeline_alerts(self.contracts), time.time())
-        await self.intake.with_ledger(self.ledger.record_own, own, changes, time.time())
-        app.flow_control.resume()  # Faust resumes its channels at a rebalance, which we never have
-        await app.start()
-        delivering = asyncio.create_task(self._guard(self.delivery.run()), name="delivery")
-        try:
-            await self._until(stop)
-        finally:
-            await self.intake.stop()
-            await app.stop()
-            if not self._failure.done():
-                await self.housekeeper.finish(
-                    lambda con: status.write(settings.data, self._status(con, "stopped"))
-                )
-            else:
-                self.housekeeper.close()
-                status.write_failure(settings.data, str(self._failure.exception()))
-            self.delivery.stop()
-            await asyncio.gather(delivering, return_exceptions=True)
+    async def _finish(self) -> None:
+        """Seal and publish the last; after a failure only say what it was."""
+        assert self._failure is not None
+        if self._failure.done():
+            self.housekeeper.close()
+            status.write_failure(self.settings.data, str(self._failure.exception()))
+        else:
+            await self.housekeeper.finish(
+                lambda con: status.write(self.settings.data, self._status(con, "stopped"))
+            )
 
     async def _until(self, stop: asyncio.Event) -> None:
         assert self._failure is not None
@@ -352,6 +363,7 @@ class Gigawatch:
             "bootstrap": self.settings.bootstrap,
             "contracts": [{"id": c.id, "version": c.version, "digest": c.digest} for c in self.contracts],
             "contract_error": self.contract_error,
+            "servers": self.servers.status() if state == "running" else {},
             **status.snapshot(con),
             "lag": lag,
             "rate_events_per_s": round(self.intake.tally.rate(now), 1),

@@ -167,6 +167,9 @@ def run(
     seal_every: Annotated[
         float | None, typer.Option(help="Age (s) that published raw rows reach at most.  [default: 300]")
     ] = None,
+    door: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the SQL door; '' for none.  [default: 127.0.0.1:3306]")
+    ] = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -179,7 +182,7 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door,
     )  # fmt: skip
     from pipeline import app as wiring
 

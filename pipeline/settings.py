@@ -20,6 +20,9 @@ from pipeline.errors import SettingsError
 PASSED_THROUGH = ("security_protocol", "sasl_mechanism", "sasl_plain_username")
 """Client settings that aiokafka and kafka-python call by the same names; TLS is passed as a context."""
 
+ADDRESS = r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:]+):\d{1,5}$"
+"""HOST:PORT, an IPv6 host in brackets; or nothing."""
+
 
 class Settings(BaseSettings):
     """Frozen once made.  Times in seconds, sizes in bytes unless the name says otherwise."""
@@ -32,13 +35,14 @@ class Settings(BaseSettings):
     alertmanager: str | None = Field(None, description="Base URL of an Alertmanager")
     webhook: str | None = Field(None, description="URL that gets Alertmanager's webhook body, version 4")
     webhook_token_file: Path | None = Field(None, description="File with a bearer token for the webhook")
-    alerts_topic: str = Field(
-        "gigawatch.alerts", description="Compacted topic for alert states; empty for none"
-    )
-    deadletter_topic: str = Field(
-        "telemetry.deadletter", description="Where records go that cannot be understood"
-    )
+    alerts_topic: str = Field("gigawatch.alerts", description="Compacted topic of alert states; empty: none")
+    deadletter_topic: str = Field("telemetry.deadletter", description="Where records go that make no sense")
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
+
+    door: str = Field("127.0.0.1:3306", pattern=ADDRESS, description="Where the SQL door opens; empty: none")
+    users: Path | None = Field(None, description="Who may come in at door and board")
+    tls_cert: Path | None = Field(None, description="Certificate (PEM) of door and board")
+    tls_key: Path | None = Field(None, description="The certificate's key (PEM)")
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: str | None = None
@@ -56,19 +60,13 @@ class Settings(BaseSettings):
     memory_limit: str = Field("600MB", pattern=r"^[\d.]+ ?[KMGT]i?B$", description="DuckDB's memory_limit")
     threads: int = Field(2, gt=0, description="DuckDB's threads")
     tick: float = Field(1.0, gt=0, description="How often silence is looked for")
-    publish_every: float = Field(
-        10.0, gt=0, description="Age that published roll-ups and alerts reach at most"
-    )
+    publish_every: float = Field(10.0, gt=0, description="Age that published roll-ups reach at most")
     seal_every: float = Field(300.0, gt=0, description="Age that published raw rows reach at most")
     stalled_after: float = Field(
-        30.0, gt=0, description="PipelineStalled goes out after so long without progress"
+        30.0, gt=0, description="PipelineStalled is fired after so long a standstill"
     )
-    give_up_after: float = Field(
-        180.0, gt=0, description="With records waiting and no progress: the process ends"
-    )
-    page_max_age: float = Field(
-        600.0, gt=0, description="Older changes go to history and topic, they page nobody"
-    )
+    give_up_after: float = Field(180.0, gt=0, description="The process ends after so long a standstill")
+    page_max_age: float = Field(600.0, gt=0, description="Changes that are older page nobody")
 
     @classmethod
     def settings_customise_sources(

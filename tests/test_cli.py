@@ -187,7 +187,12 @@ class Running:
     expected: int = 0
 
     def start(self) -> None:
-        env = {**os.environ, "GIGAWATCH_SEAL_EVERY": "2", "GIGAWATCH_PUBLISH_EVERY": "1"}
+        env = {
+            **os.environ,
+            "GIGAWATCH_SEAL_EVERY": "2",
+            "GIGAWATCH_PUBLISH_EVERY": "1",
+            "GIGAWATCH_DOOR": "",
+        }
         self.log = (self.data.parent / f"run-{time.monotonic_ns()}.log").open("w+")
         self.process = subprocess.Popen(
             command("run", "--bootstrap", self.bootstrap, "--contract", self.contract, "--data", self.data),

@@ -10,14 +10,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pipeline.embed.kafka import LAUNCHER
 from pipeline.errors import GigawatchError
 from pipeline.ledger import status
+from pipeline.serve.child import PREFIX, last_words, wait_or_kill
 
 STOP_SECONDS = 15.0
 START_SECONDS = 90.0
-PREFIX = "GIGAWATCH_"
 
 
 class Pipeline:
@@ -63,14 +64,27 @@ class Pipeline:
         deadline = time.monotonic() + START_SECONDS
         while not self.begun():
             if time.monotonic() > deadline:
-                raise GigawatchError(self._last_words(f"has not begun after {START_SECONDS:.0f} s"))
+                raise GigawatchError(
+                    last_words(f"the pipeline has not begun after {START_SECONDS:.0f} s", self._log)
+                )
+            time.sleep(0.1)
+
+    def await_servers(self) -> dict[str, Any]:
+        """What its status says of its servers once each is open or has failed to.  Raises GigawatchError."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self.check()
+            servers: dict[str, Any] = (status.read(self._data) or {}).get("servers") or {}
+            settled = all(server["address"] or server["error"] for server in servers.values())
+            if settled or time.monotonic() > deadline:
+                return servers
             time.sleep(0.1)
 
     def check(self) -> None:
         """Raises GigawatchError when it has ended by itself."""
         code = self._process.poll() if self._process else None
         if code is not None:
-            raise GigawatchError(self._last_words(f"ended by itself with code {code}"))
+            raise GigawatchError(last_words(f"the pipeline ended by itself with code {code}", self._log))
 
     def stop(self) -> None:
         """SIGTERM, so that it seals and publishes; SIGKILL if it has not ended after 15 s."""
@@ -78,11 +92,7 @@ class Pipeline:
         if process is None or process.poll() is not None:
             return
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, STOP_SECONDS)
 
     def __enter__(self) -> Pipeline:
         self.start()
@@ -92,7 +102,3 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    def _last_words(self, what: str) -> str:
-        tail = self._log.read_text(errors="replace").splitlines()[-8:]
-        return f"the pipeline {what}; the end of {self._log}:\n" + "\n".join(tail)

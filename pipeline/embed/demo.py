@@ -24,7 +24,7 @@ from pipeline.embed import scenarios
 from pipeline.embed.again import Again
 from pipeline.embed.child import Pipeline
 from pipeline.embed.demo_folder import DemoFolder
-from pipeline.embed.kafka import EmbeddedKafka
+from pipeline.embed.kafka import HOST, EmbeddedKafka, port_or_free
 from pipeline.embed.outcome import Outcome, outcome
 from pipeline.embed.receiver import Delivery, Receiver
 from pipeline.embed.scenarios import Play
@@ -39,6 +39,8 @@ SCENARIO = "peak-season"
 DURATION = 120.0
 PARTITIONS = 4
 LOOK_EVERY = 0.25
+DOOR = 3306
+"""Its usual port, which is taken where a MySQL runs."""
 SETTINGS = {
     "seal_every": "10",
     "publish_every": "2",
@@ -128,6 +130,8 @@ class Demo:
         self.started = time.time()
         screen.step("starting the pipeline", 0, 0)
         self.pipeline.await_begun()
+        screen.step("opening the SQL door", 0, 0)
+        screen.opened(self.pipeline.await_servers())
         running.callback(screen.note, "stopping the pipeline, then Kafka …")
 
     def _pipeline(self) -> Pipeline:
@@ -135,6 +139,7 @@ class Demo:
             *("--bootstrap", self.kafka.bootstrap),
             *("--contract", str(self.folder.contracts)),
             *("--webhook", self.receiver.url),
+            *("--door", f"{HOST}:{port_or_free(DOOR)}"),
         ]
         return Pipeline(self.folder.data, self.folder.log, arguments, SETTINGS)
 

@@ -28,6 +28,7 @@ from types import TracebackType
 
 from pipeline.embed.java import Progress, class_path, java
 from pipeline.errors import BrokerUnreachable, GigawatchError
+from pipeline.serve.child import last_words, wait_or_kill
 from pipeline.stream.topics import probe
 
 HOST = "127.0.0.1"
@@ -143,11 +144,7 @@ class EmbeddedKafka:
             return
         process.terminate()
         process.send_signal(signal.SIGCONT)  # a stopped process receives SIGTERM only when it goes on
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, STOP_SECONDS)
 
     def kill(self) -> None:
         """SIGKILL: the crash of a broker."""
@@ -279,16 +276,18 @@ class EmbeddedKafka:
         raise GigawatchError(self._last_words(f"ended with code {process.returncode} while it started"))
 
     def _last_words(self, what: str) -> str:
-        tail = self.log_file.read_text(errors="replace").splitlines()[-15:]
-        return f"the embedded Kafka in {self.data_dir} {what}; the end of {self.log_file}:\n" + "\n".join(
-            tail
-        )
+        return last_words(f"the embedded Kafka in {self.data_dir} {what}", self.log_file, lines=15)
 
 
 def free_port(other_than: int = 0) -> int:
     """A TCP port of the loopback that nothing listens on, outside the range of outgoing connections."""
     ports = random.sample(PORTS, k=1000)
     return next(port for port in ports if port != other_than and _is_free(port))
+
+
+def port_or_free(port: int) -> int:
+    """The port if nothing listens on it, else one like `free_port`'s."""
+    return port if _is_free(port) else free_port()
 
 
 def prefetch(progress: Progress | None = None) -> None:

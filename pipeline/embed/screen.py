@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from pipeline.embed.outcome import Outcome
 from pipeline.embed.receiver import Delivery
 from pipeline.embed.scenarios import Play, Scenario
 from pipeline.embed.sim_writer import Sent
-from pipeline.embed.summary import summary_of, try_next
+from pipeline.embed.summary import addresses, summary_of, try_next
 from pipeline.ledger.status import least_watermark
 from pipeline.serve.terminal import (
     STYLES,
@@ -100,7 +100,7 @@ def dashboard(view: View, width: int, height: int) -> RenderableType:
     if view.status is None:
         return Group(*head, Text("waiting for the pipeline …", "dim"))
     head += [Text(""), *_figures(view, width), Text("")]
-    foot = Text("Ctrl-C stops everything; the data stays.", "dim")
+    foot = _foot(view, width)
     left = height - len(head) - 2  # the foot, and the last line, which a terminal scrolls for
     lines, alerts = standing(view.status), alert_rows(view)
     if width >= WIDE:
@@ -110,6 +110,15 @@ def dashboard(view: View, width: int, height: int) -> RenderableType:
     mine = max(3, min(len(alerts), (left - 5) // 2))
     rest = left - 5 - mine
     return Group(*head, standing_table(lines, rest), Text(""), alert_table(view, alerts, mine), foot)
+
+
+def _foot(view: View, width: int) -> Text:
+    """How it ends, and where else it can be seen, as far as there is room."""
+    line = "Ctrl-C stops everything; the data stays."
+    for what, where in addresses((view.status or {}).get("servers") or {}):
+        more = f"{line}   {what} {where}"
+        line = more if len(more) <= width else line
+    return Text(line, "dim", no_wrap=True, overflow="ellipsis")
 
 
 def _title(view: View) -> Text:
@@ -230,6 +239,12 @@ class Screen:
             self._task = self._progress.add_task(what, total=total or None)
         elif self._task is not None:
             self._progress.update(self._task, completed=done, total=total or None)
+
+    def opened(self, servers: Mapping[str, Mapping[str, Any]]) -> None:
+        """Where the board and the SQL door are, each as one line to paste."""
+        self._end_progress()
+        for what, line in addresses(servers):
+            self._console.print(Text(f"  {what:9} {line}", "bold"), soft_wrap=True)
 
     def show(self, view: View) -> None:
         """The play as it is now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from pipeline.serve.terminal import STYLES, about, add, clean, duration, equatio
 
 WIDE_SUMMARY = 104
 """Columns from which the table has room for clause and delivery."""
+
+OPEN_ALERTS = "SELECT fired_at, severity, alertname, about, observed, bound, unit FROM alerts_open"
 
 
 def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> RenderableType:
@@ -46,6 +49,18 @@ def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> 
         *([Text(f"Report     {report}")] if report else []),
     ]
     return Group(*parts)
+
+
+def addresses(servers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(what, one line to paste) for each server of a status, or why it is not open."""
+    lines = {"board": "http://{0}/", "door": f"mysql -h {{1}} -P {{2}} -u demo gigawatch -e '{OPEN_ALERTS}'"}
+    found = []
+    for command, server in servers.items():
+        host, _, number = (server["address"] or "").rpartition(":")
+        line = lines[command].format(server["address"], host, number)
+        name = {"board": "Board", "door": "SQL door"}[command]
+        found.append((name, f"not open: {clean(server['error'])}" if server["error"] else line))
+    return found
 
 
 def try_next(data: Path) -> list[str]:

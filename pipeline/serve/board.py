@@ -26,11 +26,10 @@ from pipeline.serve.board_metrics import KIND, exposition
 from pipeline.serve.board_page import Answer, Pages
 from pipeline.serve.board_silences import Alertmanager
 from pipeline.serve.board_watch import Watch
+from pipeline.serve.child import ready
 from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.listening import await_end_of_input, opens_beyond, spelled, tls_context
 
-READY = "board ready at "
-"""What its first line on standard output starts with; the rest is the address."""
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -72,7 +71,7 @@ async def _serve(options: BoardOptions, gate: Gate, watch: Watch, child: bool) -
         )
         await _listen(site, options)
         watch.start()
-        print(f"{READY}{spelled(*runner.addresses[0][:2])}", flush=True)
+        print(f"{ready('board')}{spelled(*runner.addresses[0][:2])}", flush=True)
         await stop.wait()
     finally:
         watch.stop()

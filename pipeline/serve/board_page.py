@@ -90,10 +90,10 @@ def _formed(at: str, form: str) -> str:
 def headline(page: Page) -> str:
     """The page in a line."""
     as_of = " as of then" if _is_bad(page) else ""
-    if not page.firing:
+    if not page.body.firing:
         return "No alert fired, as of then" if _is_bad(page) else "Nothing fires"
-    urgent = f", {page.critical} critical" if page.critical else ""
-    return f"{page.firing} alert{'' if page.firing == 1 else 's'} firing{urgent}{as_of}"
+    urgent = f", {page.body.critical} critical" if page.body.critical else ""
+    return f"{page.body.firing} alert{'' if page.body.firing == 1 else 's'} firing{urgent}{as_of}"
 
 
 def title(page: Page) -> str:
@@ -105,7 +105,7 @@ def mood(page: Page) -> str:
     """The headline's colour."""
     if _is_bad(page):
         return "dead"
-    return "critical" if page.critical else "warning" if page.firing else "ok"
+    return "critical" if page.body.critical else "warning" if page.body.firing else "ok"
 
 
 def _is_bad(page: Page) -> bool:

@@ -81,7 +81,8 @@ def look(con: DuckDBPyConnection, now: float) -> Published:
     Raises QueryError.
     """
     alerts, standing = _rows(con, OPEN), _rows(con, STANDS)[:STANDING]
-    wanted = sorted({key for alert in alerts[:CHARTS] for key in keys_of(alert, standing)})
+    clauses = by_clause(standing)
+    wanted = sorted({key for alert in alerts[:CHARTS] for key in keys_of(alert, clauses)})
     (pulse,) = _rows(con, PULSE)
     return Published(
         alerts=alerts,
@@ -95,31 +96,36 @@ def look(con: DuckDBPyConnection, now: float) -> Published:
     )
 
 
-def keys_of(alert: Row, standing: Sequence[Row]) -> list[Key]:
+Clauses = Mapping[tuple[str, str, str], Sequence[Row]]
+"""contract, clause, alertname → the rows of the standing."""
+
+
+def by_clause(standing: Sequence[Row]) -> Clauses:
+    """The standing by the promise that each row is of, whatever it is split by."""
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in standing:
+        found.setdefault(clause_of(row), []).append(row)
+    return found
+
+
+def clause_of(row: Row) -> tuple[str, str, str]:
+    """Contract, clause and alertname of an alert or of a row of the standing."""
+    return row["contract"], row["clause"], row["alertname"]
+
+
+def keys_of(alert: Row, clauses: Clauses) -> list[Key]:
     """The readings that an alert is about: of its clause, with values that are all among its labels."""
-    labels = _mapping(alert["labels"])
-    return [
-        key_of(row)
-        for row in standing
-        if same_clause(row, alert) and _values(row["by_values"]) <= set(labels.items())
-    ]
-
-
-def key_of(row: Row) -> Key:
-    """What a row of `standing` is about."""
-    return row["contract"], row["clause"], row["alertname"], row["by_values"]
-
-
-def same_clause(row: Row, other: Row) -> bool:
-    """Whether both are about the same promise, whatever it is split by."""
-    return all(row[name] == other[name] for name in ("clause", "alertname", "contract"))
+    labels = set(labels_of(alert["labels"]).items())
+    rows = clauses.get(clause_of(alert), ())
+    return [(*clause_of(row), row["by_values"]) for row in rows if _values(row["by_values"]) <= labels]
 
 
 def _values(by_values: str) -> set[tuple[str, str]]:
-    return {(name, value) for name, value in _mapping(by_values).items() if value}
+    return {(name, value) for name, value in labels_of(by_values).items() if value}
 
 
-def _mapping(text: str | None) -> dict[str, str]:
+def labels_of(text: str | None) -> dict[str, str]:
+    """A JSON object of labels or values, all as text."""
     found = json.loads(text or "{}")
     return {str(name): str(value) for name, value in found.items() if value is not None}
 

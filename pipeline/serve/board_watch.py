@@ -1,13 +1,11 @@
 """The thread that looks: it reads what has changed, makes the page, and lays it where requests find it.
 
-Requests never wait for DuckDB.  The thread is nice to the pipeline on the same cores; a second one asks Alertmanager,
-so that a slow one delays nothing.
+Requests never wait for DuckDB.  A second thread asks Alertmanager, so that a slow one delays nothing.  The threads are
+not nicer than the one that answers: one that is put aside while it holds the interpreter's lock holds up every request.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import threading
 import time
@@ -22,7 +20,7 @@ from pipeline.catalog import Catalog
 from pipeline.errors import GigawatchError
 from pipeline.ledger import status as written
 from pipeline.serve.board_metrics import Seen, Tally
-from pipeline.serve.board_model import Page, page_of
+from pipeline.serve.board_model import Body, Page, body_of, page_of
 from pipeline.serve.board_page import Answer, Pages
 from pipeline.serve.board_problems import Life, Problem
 from pipeline.serve.board_rows import Published, fingerprint, look, open_history
@@ -35,9 +33,10 @@ EVERY = 2.0
 ASK_EVERY = 5.0
 STUCK_AFTER = 30.0
 """Seconds without a look, after which the page says that it is dead."""
+SWITCH = 0.001
+"""Seconds after which a request may take the interpreter's lock from a look; 5 ms each time is Python's habit."""
 AT_LEAST = 60.0
 """Seconds after which the history is read again although no file has changed: windows open by the clock."""
-NICE = 10
 
 
 class Watch:
@@ -52,6 +51,8 @@ class Watch:
         self._reading = ""
         self._tally = Tally()
         self._routing = Routing(alertmanager.address if alertmanager else "")
+        self._body: Body | None = None
+        self._made_of = (self._published, self._routing)
         self._model: Page | None = None
         self._stop = threading.Event()
         self.static = pages.static
@@ -62,6 +63,7 @@ class Watch:
 
     def start(self) -> None:
         """The threads; they end with `stop`, or with the process."""
+        sys.setswitchinterval(SWITCH)
         threading.Thread(target=self._run, args=(EVERY, self.look), daemon=True, name="look").start()
         if self._alertmanager is not None:
             threading.Thread(target=self._run, args=(ASK_EVERY, self.ask), daemon=True, name="ask").start()
@@ -96,7 +98,11 @@ class Watch:
         self._read(now)
         life = self._life()
         self.seen = Seen(life, self._published, now, dict(self._tally.total))
-        model = page_of(str(self._data), life, self._published, self._routing, now)
+        routing = self._routing
+        made_of = (self._published, routing)
+        if self._body is None or made_of[0] is not self._made_of[0] or made_of[1] != self._made_of[1]:
+            self._body, self._made_of = body_of(*made_of, now), made_of
+        model = page_of(str(self._data), life, self._body, routing, now)
         if model != self._model:
             self.page = self._pages.render(model)
             self._model = model
@@ -131,7 +137,6 @@ class Watch:
             self._con = None
 
     def _run(self, every: float, work: Callable[[], None]) -> None:
-        _be_nice()
         while not self._stop.wait(every):
             try:
                 work()
@@ -141,10 +146,3 @@ class Watch:
 
 def _with(page: Page, problem: Problem) -> Page:
     return replace(page, problems=(problem, *page.problems))
-
-
-def _be_nice() -> None:
-    """This thread alone gives way to others; on Linux a thread has its own niceness."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

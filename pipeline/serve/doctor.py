@@ -16,21 +16,19 @@ from pipeline.errors import GigawatchError
 from pipeline.ledger import status
 from pipeline.serve import doctor_kafka, doctor_machine, doctor_receivers
 from pipeline.serve.findings import Finding, fail
+from pipeline.serve.servers import split_address
 from pipeline.settings import Settings
 
 Check = Callable[[], Iterable[Finding]]
-
-HOST = "127.0.0.1"
-PORTS = (("the board", 8420), ("the SQL door", 3306))
-"""What listens by default, and where, on the loopback."""
 
 
 def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str, Check]]:
     """Every check under its name, in the order in which a start would meet the faults."""
     running = status.writer_of(settings.data) is not None
     yield "versions", doctor_machine.versions
-    for what, number in PORTS:
-        yield "ports", partial(doctor_machine.port, what, HOST, number, running)
+    for what, address in (("the SQL door", settings.door),):
+        if address:
+            yield "ports", partial(doctor_machine.port, what, *split_address(address), running)
     yield "disk", partial(doctor_machine.disk, settings.data)
     yield "contract", lambda: doctor_machine.contract(settings.contract, settings.schemas, time.time())
     yield "data", lambda: doctor_machine.directory(settings.data, time.time())

@@ -20,8 +20,8 @@ import structlog
 
 from pipeline import catalog
 from pipeline.errors import SettingsError
+from pipeline.serve.child import ready
 from pipeline.serve.door_asking import LOST, Desk, Limits
-from pipeline.serve.door_child import READY
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
 from pipeline.serve.door_engine import Engine, limit_memory, size_of
 from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
@@ -107,7 +107,7 @@ class _Door:
         try:
             await self._translator.start()
             limit_memory(self._options.memory_limit)
-            print(f"{READY}{_address(server)}", flush=True)
+            print(f"{ready('door')}{_address(server)}", flush=True)
             await stop.wait()
         finally:
             server.close()

@@ -13,7 +13,7 @@ from pipeline.serve.terminal import clean, duration
 from pipeline.settings import Settings
 from pipeline.stream.topics import describe_topics
 
-EXTRA = ("contracts", "contract_error", "lag", "watermarks", "standing", "undelivered")
+EXTRA = ("contracts", "contract_error", "servers", "lag", "watermarks", "standing", "undelivered")
 """What `status --json` says beyond a report."""
 QUIET_AFTER = 30.0
 """Seconds after which a living pipeline's status, written every two, is too old."""
@@ -73,7 +73,7 @@ def well(data: Path, now: float) -> tuple[bool, str]:
 
 def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """The report of the run so far, with its standing and what is known of the process."""
-    return {**status.report(found), **{key: found[key] for key in EXTRA}, "pipeline": state}
+    return {**status.report(found), **{key: found.get(key) for key in EXTRA}, "pipeline": state}
 
 
 def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
@@ -95,6 +95,14 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     yield f"Kafka {kafka['bootstrap']}: {lag}"
     contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
     yield f"Contract: {clean(contracts) or 'none'}"
+    yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
     yield ""
+
+
+def _open_servers(servers: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Where the door and the board are, or what keeps them shut."""
+    for command, server in servers.items():
+        where = server["address"] or "opening"
+        yield f"{command.capitalize()}: " + (f"SHUT: {clean(server['error'])}" if server["error"] else where)

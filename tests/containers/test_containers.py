@@ -48,7 +48,11 @@ def test_the_pipeline_takes_everything_in_from_kafka_in_a_container(
     broker: Any, eventually: Any, tmp_path: Path
 ) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
-    environment |= {"GIGAWATCH_BOOTSTRAP": broker.outside, "GIGAWATCH_DATA": str(tmp_path / "data")}
+    environment |= {
+        "GIGAWATCH_BOOTSTRAP": broker.outside,
+        "GIGAWATCH_DATA": str(tmp_path / "data"),
+        "GIGAWATCH_DOOR": "",
+    }
 
     def gigawatch(*command: str) -> str:
         return subprocess.run(

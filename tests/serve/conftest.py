@@ -23,7 +23,7 @@ from pipeline.contract.loader import load_all
 from pipeline.ledger import status as written
 from pipeline.ledger.health import Pulse, note
 from pipeline.rules.evaluate import plan_of
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
@@ -204,9 +204,18 @@ class Stage:
             "window": "peak-season", "samples": 3900, "facts": {}, **values,
         }  # fmt: skip
         self.row("standing", **row, since=self.now - 720, time=self.now)
-        for n in range(180):
-            value = row["observed"] if n < 12 else (row["observed"] or 0) + 150 + 40 * ((n * 7) % 5)
-            self.row("readings", **{**row, "observed": value}, time=self.now - 60 * n)
+        before = (row["observed"] or 0) + 150
+        self.con.execute(
+            "INSERT INTO readings BY NAME SELECT * EXCLUDE (n, since) "
+            "REPLACE (CASE WHEN n < 12 THEN observed ELSE $2 + 40 * (n * 7 % 5) END AS observed, "
+            '"time" - to_minutes(n) AS "time") '
+            "FROM (SELECT * FROM standing ORDER BY rowid DESC LIMIT 1), (SELECT unnest(range($1)) AS n)",
+            [180, before],
+        )
+        self.con.execute(
+            "INSERT INTO dirty SELECT 'readings', $1::TIMESTAMP - to_minutes(unnest(range(180)))",
+            [self.moment(self.now)],
+        )
 
     def spend(self) -> None:
         """A tranche with 300 days of charges, and what it is on course to."""

@@ -16,7 +16,8 @@ from pipeline.notify.wire import fingerprint
 from pipeline.serve.board_charts import POINTS, readings_chart, spend_chart
 from pipeline.serve.board_gate import credentials, host_of
 from pipeline.serve.board_metrics import Tally
-from pipeline.serve.board_model import page_of
+from pipeline.serve.board_model import Page, body_of
+from pipeline.serve.board_model import page_of as page_with
 from pipeline.serve.board_page import Pages, headline, title
 from pipeline.serve.board_problems import BEHIND, Life, problems
 from pipeline.serve.board_rows import Published
@@ -61,6 +62,10 @@ def stands(**values: Any) -> dict[str, Any]:
         "contract": "c", "clause": "k", "alertname": "Novel", "by_values": '{"region": "r", "sku": ""}', "state": "ok",
         "observed": 3.0, "bound": 4.0, "unit": "widgets", "since": at, "time": at, "window": None, **values,
     }  # fmt: skip
+
+
+def page_of(data: str, of: Life, published: Published, routing: Routing, now: float) -> Page:
+    return page_with(data, of, body_of(published, routing, now), routing, now)
 
 
 def titles(of: Life, routing: Routing | None = None) -> list[tuple[str, str]]:
@@ -113,11 +118,11 @@ def test_a_page_over_dead_data_never_says_that_all_is_well() -> None:
 def test_a_kind_of_clause_that_nobody_has_heard_of_appears_by_its_own_name() -> None:
     rows = [stands(), stands(by_values='{"moon": "io"}', state="unknown"), stands(clause="z", state="breach")]
     page = page_of("d", life(), Published(alerts=[alert()], standing=rows), Routing(), NOW)
-    (contract,) = page.contracts
+    (contract,) = page.body.contracts
     assert [(s.mood, s.clause, s.about) for s in contract.amiss] == [
         ("firing", "k", "r"), ("pending", "z", "r"), ("unknown", "k", "io"),
     ]  # fmt: skip
-    (card,) = page.alerts
+    (card,) = page.body.alerts
     assert (card.alertname, card.observed, card.bound, card.beyond) == (
         "Novel", "3 widgets", "4 widgets", "1 widgets below",
     )  # fmt: skip
@@ -125,14 +130,14 @@ def test_a_kind_of_clause_that_nobody_has_heard_of_appears_by_its_own_name() -> 
 
 def test_the_watchdog_is_no_alert_that_anybody_has_to_read() -> None:
     page = page_of("d", life(), Published(alerts=[alert(alertname="Watchdog")]), Routing(), NOW)
-    assert (page.alerts, page.firing, page.watchdog) == ((), 0, True)
+    assert (page.body.alerts, page.body.firing, page.body.watchdog) == ((), 0, True)
 
 
 def test_an_alert_keeps_its_name_in_the_page_when_its_severity_changes() -> None:
     def ids(severity: str) -> list[str]:
         labels = {"region": "r", "severity": severity}
         rows = [alert(severity=severity, labels=json.dumps(labels))]
-        return [card.id for card in page_of("d", life(), Published(alerts=rows), Routing(), NOW).alerts]
+        return [card.id for card in page_of("d", life(), Published(alerts=rows), Routing(), NOW).body.alerts]
 
     assert ids("critical") == ids("warning")
 
@@ -145,12 +150,12 @@ def test_what_alertmanager_says_of_an_alert_is_found_by_its_fingerprint() -> Non
         [{"id": "one", "endsAt": "2026-12-01T08:00:00.123Z", "createdBy": "ada", "comment": "known"}],
     )
     page = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "", found), NOW)
-    (card,) = page.alerts
+    (card,) = page.body.alerts
     assert card.muted and card.muted.silences == (Silence("2026-12-01T08:00:00Z", "ada", "known"),)
     assert not card.unheard
-    (other,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am"), NOW).alerts
+    (other,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am"), NOW).body.alerts
     assert other.muted is None and other.unheard
-    (alone,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "down"), NOW).alerts
+    (alone,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "down"), NOW).body.alerts
     assert not alone.unheard, "nobody knows"
 
 
@@ -237,11 +242,11 @@ def test_a_window_is_open_from_its_first_instant() -> None:
         for name, d in (("now", 0), ("soon", 1))
     ]
     page = page_of("d", life(), Published(windows=rows), Routing(), NOW)
-    assert [(w.name, w.is_open) for w in page.windows] == [("now", True), ("soon", False)]
+    assert [(w.name, w.is_open) for w in page.body.windows] == [("now", True), ("soon", False)]
 
 
 def test_many_alerts_are_one_quick_page() -> None:
     rows = [alert(labels=json.dumps({"region": str(n)}), about=str(n)) for n in range(500)]
     page = page_of("d", life(), Published(alerts=rows, standing=[stands()] * 500), Routing(), time.time())
-    assert (len(page.alerts), page.unshown, page.firing) == (200, 300, 500)
+    assert (len(page.body.alerts), page.body.unshown, page.body.firing) == (200, 300, 500)
     assert b"And 300 more" in Pages().render(page).body

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.catalog import load
 from pipeline.serve import door_asking, door_check, door_engine, door_fence
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Call = Callable[..., pymysql.Connection]

@@ -25,7 +25,7 @@ import sqlalchemy
 from pipeline.catalog import load
 from pipeline.ledger.all_views import names
 from pipeline.ledger.query import view_names
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Call = Callable[..., pymysql.Connection]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline import cli
+from pipeline.serve.child import Door
 from pipeline.serve.door import DoorOptions
 from pipeline.serve.door_asking import Limits
 from pipeline.serve.door_check import MAX_LENGTH
-from pipeline.serve.door_child import Door
 from pipeline.serve.door_session import SQL_MODE
 from pipeline.serve.door_users import FAILURES, WITHIN
 

@@ -21,8 +21,8 @@ import pymysql
 import pytest
 
 from pipeline.errors import SettingsError
+from pipeline.serve.child import Door
 from pipeline.serve.door import DoorOptions, run_door
-from pipeline.serve.door_child import Door
 from pipeline.serve.door_users import (
     FAILURES,
     WITHIN,
@@ -296,7 +296,7 @@ def test_a_login_that_comes_byte_by_byte_is_understood(door: Door) -> None:
 
 def test_the_door_ends_with_the_one_that_opened_it(published: Path, tmp_path: Path) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", "import sys, time; from pathlib import Path; from pipeline.serve.door_child import Door\n"
+        [sys.executable, "-c", "import sys, time; from pathlib import Path; from pipeline.serve.child import Door\n"
          f"door = Door(Path({str(published)!r}), Path({str(tmp_path / 'log')!r}), ['--port', '0']); door.start()\n"
          "print(door.pid, flush=True); time.sleep(600)"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -315,11 +315,11 @@ def test_a_door_that_was_killed_is_opened_again_at_the_same_address(
 ) -> None:
     with Door(published, tmp_path / "log", ["--port", "0"]) as door:
         address, pid = door.address, door.pid
-        assert not door.keep()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         psutil.wait_procs([psutil.Process(pid)], timeout=10)
-        assert door.keep()
+        door.stop()
+        door.start()
         assert (door.address, door.pid == pid) == (address, False)
         with call(door) as connection, connection.cursor() as cursor:
             assert cursor.execute("SELECT 1") == 1

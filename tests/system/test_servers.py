@@ -1,0 +1,92 @@
+"""What opens beside a running pipeline: it is kept open, ends with the pipeline, and never ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+import psutil
+import pymysql
+import pytest
+
+
+def _server(status: dict[str, Any], command: str) -> dict[str, Any]:
+    found: dict[str, Any] = (status["servers"] or {}).get(command) or {"address": None, "error": None}
+    return found
+
+
+def _rows(address: str, sql: str) -> Any:
+    host, _, port = address.rpartition(":")
+    with pymysql.connect(host=host, port=int(port), user="me", database="gigawatch") as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+
+def _children(worker: Any, command: str) -> list[psutil.Process]:
+    children = psutil.Process(worker.process.pid).children()
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if child.cmdline()[4:5] == [command]]
+
+
+@pytest.fixture
+def sent(kafka: Any, telemetry_topics: Any, send: Any, gpu_event: Any) -> Any:
+    telemetry_topics()
+    now = time.time() - 30
+    send(kafka.bootstrap, "telemetry.gpu", [gpu_event(i, now + i / 10) for i in range(50)])
+    return kafka.bootstrap
+
+
+def test_a_running_pipeline_has_a_door_that_is_opened_again_when_it_is_killed_and_ends_with_it(
+    sent: str, worker_factory: Any
+) -> None:
+    worker = worker_factory(sent, door="127.0.0.1:0").start().await_begun().await_taken_in().await_published()
+    worker.await_status("the door is open", lambda s: _server(s, "door")["address"])
+    address = _server(worker.status(), "door")["address"]
+    assert _rows(address, "SELECT count(*) FROM gpu") == ((50,),)
+    [door] = _children(worker, "door")
+    os.kill(door.pid, signal.SIGKILL)
+    worker.await_status(
+        "another one", lambda s: [c for c in _children(worker, "door") if c.pid != door.pid] and _server(s, "door")["address"]
+    )  # fmt: skip
+    assert _server(worker.status(), "door")["address"] == address
+    assert _rows(address, "SELECT count(*) FROM gpu") == ((50,),)
+    [again] = _children(worker, "door")
+    assert worker.stop() == 0, worker.said()
+    _, alive = psutil.wait_procs([again], timeout=10)
+    assert not alive
+    assert "Traceback" not in worker.said()
+
+
+def test_a_pipeline_that_is_killed_takes_its_door_with_it(sent: str, worker_factory: Any) -> None:
+    worker = worker_factory(sent, door="127.0.0.1:0").start().await_begun()
+    worker.await_status("the door is open", lambda s: _server(s, "door")["address"])
+    doors = _children(worker, "door")
+    worker.kill()
+    _, alive = psutil.wait_procs(doors, timeout=20)
+    assert not alive
+
+
+def test_a_port_that_is_taken_is_said_and_the_pipeline_goes_on(sent: str, worker_factory: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        worker = worker_factory(sent, door=f"127.0.0.1:{port}").start().await_begun()
+        worker.await_status("the fault is told", lambda s: _server(s, "door")["error"])
+        worker.await_taken_in().await_published()
+        assert worker.one("SELECT count(*) FROM gpu") == 50
+        assert f"--port {port}: the door cannot be opened" in worker.said()
+    worker.await_status("it opens once the port is free", lambda s: _server(s, "door")["address"])
+    assert _server(worker.status(), "door")["error"] is None
+    assert worker.stop() == 0, worker.said()
+
+
+def test_a_pipeline_opens_nothing_when_nothing_is_asked_for(sent: str, worker_factory: Any) -> None:
+    worker = worker_factory(sent, door="").start().await_begun().await_taken_in()
+    assert worker.status()["servers"] == {}
+    assert not _children(worker, "door")
+    assert worker.stop() == 0, worker.said()
