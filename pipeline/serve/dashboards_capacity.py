@@ -50,11 +50,11 @@ PUE_NOW = f"""
     WHERE "time" >= $__timeTo() - INTERVAL 30 MINUTE AND "time" <= $__timeTo() AND {of_region()}
 """
 DELIVERED = f"""
-    SELECT at AS "time", concat_ws(' ', label, what) AS metric, value
+    SELECT moment AS "time", concat_ws(' ', label, what) AS metric, value
     FROM (
-        SELECT at, label, {spread("delivered", "committed", "ceiling")}
+        SELECT moment, label, {spread("delivered", "committed", "ceiling")}
         FROM (
-            SELECT {BUCKET} AS at, {CLAUSE_LABEL} AS label, min(delivered) AS delivered, max(committed) AS committed,
+            SELECT {BUCKET} AS moment, {CLAUSE_LABEL} AS label, min(delivered) AS delivered, max(committed) AS committed,
                 max(ceiling) AS ceiling
             FROM capacity WHERE {IN_TIME} GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
@@ -76,11 +76,11 @@ FLEET = f"""
     ORDER BY 1
 """
 BY_SKU = f"""
-    SELECT region, sku, max(reported) AS reported, arg_max(healthy, at) AS healthy, arg_max("in use", at) AS "in use",
-        arg_max("in use", at) / nullif(arg_max(reported, at), 0) AS "share in use",
-        arg_max(megawatts, at) AS "GPU MW", max(at) AS "window"
+    SELECT region, sku, max(reported) AS reported, arg_max(healthy, moment) AS healthy, arg_max("in use", moment) AS "in use",
+        arg_max("in use", moment) / nullif(arg_max(reported, moment), 0) AS "share in use",
+        arg_max(megawatts, moment) AS "GPU MW", max(moment) AS "window"
     FROM (
-        SELECT window_start AS at, region, sku, sum(gpus) AS reported, sum(gpus - gpus_unhealthy) AS healthy,
+        SELECT window_start AS moment, region, sku, sum(gpus) AS reported, sum(gpus - gpus_unhealthy) AS healthy,
             sum(gpus_in_use) AS "in use", sum(gpus * power_watts_mean) / 1e6 AS megawatts
         FROM gpu_${{resolution}}
         WHERE window_start >= $__timeTo() - to_milliseconds(2 * {RESOLUTION_MS}) AND {GPUS}
@@ -94,11 +94,11 @@ AGAINST = f"""
     FROM ({LATEST}) ORDER BY headroom, clause LIMIT 200
 """
 DRAWN = f"""
-    SELECT at AS "time", concat_ws(' ', label, what) AS metric, value
+    SELECT moment AS "time", concat_ws(' ', label, what) AS metric, value
     FROM (
-        SELECT at, label, {spread("drawn", "contracted")}
+        SELECT moment, label, {spread("drawn", "contracted")}
         FROM (
-            SELECT {BUCKET} AS at, {CLAUSE_LABEL} AS label, max(drawn_megawatts) AS drawn,
+            SELECT {BUCKET} AS moment, {CLAUSE_LABEL} AS label, max(drawn_megawatts) AS drawn,
                 max(contracted_megawatts) AS contracted
             FROM power WHERE {IN_TIME} GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1

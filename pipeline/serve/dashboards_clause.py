@@ -60,19 +60,19 @@ TERMS = f"""
     WHERE each.value ->> '$' IS NOT NULL ORDER BY contract, clause, each.id LIMIT 300
 """
 AGAINST = f"""
-    SELECT at AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
+    SELECT moment AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
     FROM (
-        SELECT at, clause, alertname, split, unnest(['observed', 'bound']) AS what, unnest([observed, bound]) AS value
+        SELECT moment, clause, alertname, split, unnest(['observed', 'bound']) AS what, unnest([observed, bound]) AS value
         FROM (
-            SELECT {BUCKET} AS at, clause, alertname, {where()} AS split, avg(observed) AS observed, last(bound) AS bound
+            SELECT {BUCKET} AS moment, clause, alertname, {where()} AS split, avg(observed) AS observed, last(bound) AS bound
             FROM readings WHERE $__timeFilter("time") AND {READ} GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """
 UNITS = f"SELECT {UNIT} AS unit FROM standing WHERE {READ} AND unit <> '' GROUP BY unit ORDER BY count(*) DESC LIMIT 1"
 FACTS = f"""
-    SELECT at AS "time", concat_ws(' / ', clause, nullif(split, ''), name) AS metric, avg(value) AS value
+    SELECT moment AS "time", concat_ws(' / ', clause, nullif(split, ''), name) AS metric, avg(value) AS value
     FROM (
-        SELECT {BUCKET} AS at, clause, {where()} AS split, each.key AS name, (each.value ->> '$')::DOUBLE AS value
+        SELECT {BUCKET} AS moment, clause, {where()} AS split, each.key AS name, (each.value ->> '$')::DOUBLE AS value
         FROM (SELECT "time", clause, by_values, facts FROM readings WHERE $__timeFilter("time") AND {READ}),
             json_each(facts) AS each
         WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%')

@@ -44,11 +44,11 @@ def by_site(value: str) -> str:
 
 
 POWER = f"""
-    SELECT at AS "time", concat_ws(' ', label, what) AS metric, value
+    SELECT moment AS "time", concat_ws(' ', label, what) AS metric, value
     FROM (
-        SELECT at, label, unnest(['IT', 'facility']) AS what, unnest([it, facility]) AS value
+        SELECT moment, label, unnest(['IT', 'facility']) AS what, unnest([it, facility]) AS value
         FROM (
-            SELECT {BUCKET} AS at, {SITE} AS label, avg(it_megawatts) AS it, avg(facility_megawatts) AS facility
+            SELECT {BUCKET} AS moment, {SITE} AS label, avg(it_megawatts) AS it, avg(facility_megawatts) AS facility
             FROM energy_mix WHERE {HERE} GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """

@@ -91,7 +91,7 @@ REGIONS = f"""
 """
 LANES = f"""
     WITH lanes AS (
-        SELECT contract, clause, alertname, by_values, {BUCKET} AS at,
+        SELECT contract, clause, alertname, by_values, {BUCKET} AS moment,
             max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
         FROM readings WHERE $__timeFilter("time") AND {STANDING}
         GROUP BY ALL),
@@ -99,7 +99,7 @@ LANES = f"""
         SELECT contract, clause, alertname, by_values FROM lanes
         GROUP BY ALL ORDER BY count(*) FILTER (worst = 2) DESC,
             count(*) FILTER (worst = 1) DESC, clause, alertname, by_values LIMIT 20)
-    SELECT at AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
+    SELECT moment AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
     FROM lanes JOIN shown USING (contract, clause, alertname, by_values) ORDER BY 1
 """
 PROMISES = f"""

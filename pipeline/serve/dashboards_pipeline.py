@@ -76,11 +76,11 @@ def by_topic(value: str) -> str:
 BEHIND = by_topic('max(epoch("time") - epoch(watermark))')
 LAG = by_topic("max(lag)::DOUBLE")
 DELAYS = f"""
-    SELECT at AS "time", what AS metric, value
+    SELECT moment AS "time", what AS metric, value
     FROM (
-        SELECT at, unnest(['freshness p99', 'decision delay p99']) AS what, unnest([freshness, decision]) AS value
+        SELECT moment, unnest(['freshness p99', 'decision delay p99']) AS what, unnest([freshness, decision]) AS value
         FROM (
-            SELECT {AT} AS at, max(freshness_p99_seconds) AS freshness, max(decision_delay_p99_seconds) AS decision
+            SELECT {AT} AS moment, max(freshness_p99_seconds) AS freshness, max(decision_delay_p99_seconds) AS decision
             FROM health WHERE $__timeFilter("time") GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """

@@ -52,11 +52,11 @@ IN_BREACH = f"""
 def against(condition: str) -> str:
     """Readings of service levels beside the bound in force: the worst of each step of time."""
     return f"""
-        SELECT at AS "time", concat_ws(' ', label, what) AS metric, value
+        SELECT moment AS "time", concat_ws(' ', label, what) AS metric, value
         FROM (
-            SELECT at, label, {spread("observed", "bound")}
+            SELECT moment, label, {spread("observed", "bound")}
             FROM (
-                SELECT {BUCKET} AS at, {CLAUSE_LABEL} AS label, max(observed) AS observed, min(bound) AS bound
+                SELECT {BUCKET} AS moment, {CLAUSE_LABEL} AS label, max(observed) AS observed, min(bound) AS bound
                 FROM queue_wait WHERE $__timeFilter("time") AND {condition} AND {HERE} GROUP BY ALL))
         WHERE value IS NOT NULL ORDER BY 1
     """

@@ -20,16 +20,16 @@ OVER = f"""
     FROM ({LATEST}) WHERE ceiling IS NOT NULL
 """
 BURN_DOWN = f"""
-    SELECT at AS "time", concat_ws(' ', clause, what) AS metric, value
+    SELECT moment AS "time", concat_ws(' ', clause, what) AS metric, value
     FROM (
-        SELECT day::TIMESTAMP AS at, clause, {spread("spent", "ceiling", "commit")}
+        SELECT day::TIMESTAMP AS moment, clause, {spread("spent", "ceiling", "commit")}
         FROM spend WHERE {of_contract()}
         UNION ALL
-        SELECT unnest([day::TIMESTAMP, ends]) AS at, clause, 'forecast' AS what, unnest([spent::DOUBLE, forecast]) AS value
+        SELECT unnest([day::TIMESTAMP, ends]) AS moment, clause, 'forecast' AS what, unnest([spent::DOUBLE, forecast]) AS value
         FROM ({LATEST})
         UNION ALL
-        SELECT ends AS at, clause, {spread("ceiling", "commit")} FROM ({LATEST}))
-    WHERE value IS NOT NULL AND at >= $__timeFrom() AND at <= $__timeTo() ORDER BY 1
+        SELECT ends AS moment, clause, {spread("ceiling", "commit")} FROM ({LATEST}))
+    WHERE value IS NOT NULL AND moment >= $__timeFrom() AND moment <= $__timeTo() ORDER BY 1
 """
 TRANCHES = f"""
     SELECT clause, starts, ends, spent::DOUBLE AS spent, forecast, "commit"::DOUBLE AS "commit",
