@@ -22,7 +22,7 @@ from load import TOPIC, restless_fleet, write_restless_contract
 from pipeline.embed.kafka import free_port
 from pipeline.embed.sim_writer import writer
 from pipeline.embed.simulator import Pace, run
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 if TYPE_CHECKING:
     from parts import Bench, Figures

@@ -19,7 +19,7 @@ import pymysql
 import pytest
 
 from pipeline.embed.kafka import LAUNCHER
-from pipeline.serve.door_child import Door
+from pipeline.serve.child import Door
 
 ROOT = Path(__file__).parents[2]
 RATE, SECONDS, CLIENTS = 20_000, 30, 20
