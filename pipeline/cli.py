@@ -170,6 +170,9 @@ def run(
     door: Annotated[
         str | None, typer.Option(help="HOST:PORT of the SQL door; '' for none.  [default: 127.0.0.1:3306]")
     ] = None,
+    board: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the board; '' for none.  [default: 127.0.0.1:8420]")
+    ] = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -182,7 +185,7 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door,
+        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
     )  # fmt: skip
     from pipeline import app as wiring
 

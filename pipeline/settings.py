@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
 
     door: str = Field("127.0.0.1:3306", pattern=ADDRESS, description="Where the SQL door opens; empty: none")
+    board: str = Field("127.0.0.1:8420", pattern=ADDRESS, description="Where the board opens; empty: none")
     users: Path | None = Field(None, description="Who may come in at door and board")
     tls_cert: Path | None = Field(None, description="Certificate (PEM) of door and board")
     tls_key: Path | None = Field(None, description="The certificate's key (PEM)")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
@@ -112,7 +112,19 @@ def _clashes(contract: Contract, document: Document, others: Sequence[Contract])
             place = document.place(("pipeline",), key=True)
             expected = f"it in one contract only ({other.path} has one)"
             found.append(Fault(contract.path, *place, "pipeline", "a second pipeline section", expected))
+        found += _other_aliases(contract, document, other)
     return found
+
+
+def _other_aliases(contract: Contract, document: Document, other: Contract) -> Iterator[Fault]:
+    """A charge says nothing of contracts: a name in it can stand for one thing only."""
+    for dimension, names in contract.aliases.items():
+        for billed, name in names.items():
+            theirs = other.aliases.get(dimension, {}).get(billed, name)
+            if theirs != name:
+                path = ("aliases", dimension, billed)
+                expected = f"{theirs!r}, as {other.path} says of the same name in bills"
+                yield Fault(contract.path, *document.place(path), ".".join(path), repr(name), expected)
 
 
 def _load(path: Path, dimensions: Dimensions) -> tuple[Contract | None, Document | None, list[Fault]]:
@@ -157,6 +169,7 @@ def _contract(document: Document, dimensions: Dimensions) -> Contract:
         windows=scope.windows,
         clauses=clauses,
         pipeline=pipeline,
+        aliases=_aliases(root.at("aliases")),
         path=document.file,
         digest=document.digest,
         notices=tuple(scope.notices),
@@ -180,6 +193,13 @@ def _fx(scope: Scope, cursor: Cursor) -> dict[str, tuple[tuple[int, Decimal], ..
             begin.fault(shown(begin.value), f"a date after that of the {code} rate before it")
         steps.append((t, factor))
     return {code: tuple(steps) for code, steps in table.items()}
+
+
+def _aliases(cursor: Cursor) -> dict[str, dict[str, str]]:
+    return {
+        dimension: {billed: item.text() or "" for billed, item in names.entries()}
+        for dimension, names in (cursor.entries() if cursor.present else ())
+    }
 
 
 def _note_unused_windows(scope: Scope) -> None:

@@ -259,6 +259,7 @@ class Contract:
     """One contract file.
 
     `fx`: currency → `((from_t, units of the contract's currency for one of it), …)`, ascending.
+    `aliases`: dimension of telemetry (provider, region, sku) → the supplier's name in bills → its name in telemetry.
     """
 
     id: str
@@ -272,6 +273,7 @@ class Contract:
     windows: Mapping[str, Window]
     clauses: tuple[Clause, ...]
     pipeline: PipelineAlerts | None = None
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     path: str = ""
     digest: str = ""
     notices: tuple[str, ...] = ()

@@ -39,8 +39,8 @@ SCENARIO = "peak-season"
 DURATION = 120.0
 PARTITIONS = 4
 LOOK_EVERY = 0.25
-DOOR = 3306
-"""Its usual port, which is taken where a MySQL runs."""
+BOARD, DOOR = 8420, 3306
+"""Their usual ports; where one is taken, as by a MySQL, a free one serves."""
 SETTINGS = {
     "seal_every": "10",
     "publish_every": "2",
@@ -130,7 +130,7 @@ class Demo:
         self.started = time.time()
         screen.step("starting the pipeline", 0, 0)
         self.pipeline.await_begun()
-        screen.step("opening the SQL door", 0, 0)
+        screen.step("opening the board and the SQL door", 0, 0)
         screen.opened(self.pipeline.await_servers())
         running.callback(screen.note, "stopping the pipeline, then Kafka …")
 
@@ -139,6 +139,7 @@ class Demo:
             *("--bootstrap", self.kafka.bootstrap),
             *("--contract", str(self.folder.contracts)),
             *("--webhook", self.receiver.url),
+            *("--board", f"{HOST}:{port_or_free(BOARD)}"),
             *("--door", f"{HOST}:{port_or_free(DOOR)}"),
         ]
         return Pipeline(self.folder.data, self.folder.log, arguments, SETTINGS)

@@ -98,6 +98,14 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "Business-critical windows within a year of now: a row for each occurrence",
         {"starts": "First instant, UTC", "ends": "Instant at which it is over, UTC"},
     ),
+    "aliases": (
+        "What suppliers call things in their bills, as the contracts say",
+        {
+            "dimension": "What is named: provider, region or sku",
+            "billed": "Its name in bills",
+            "name": "Its name in telemetry",
+        },
+    ),
     "health": (
         "The pipeline itself, by the wall clock: a row for each topic and minute",
         {

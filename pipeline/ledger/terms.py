@@ -2,7 +2,7 @@
 
 `clauses` has a row for each clause, whatever its kind: what every clause has in columns of their own, what only its
 kind has in `terms`, a JSON object with the names of the contract model.  `windows` has the occurrences of each
-named window within a year and a day around now.
+named window within a year and a day around now, `aliases` what the suppliers call things in their bills.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ SHARED = frozenset(field.name for field in fields(Clause))
 
 
 def write_contracts(con: duckdb.DuckDBPyConnection, contracts: Iterable[Contract], now: float) -> None:
-    """Replaces both tables by what `contracts` say, in the caller's transaction; `now` is epoch seconds."""
+    """Replaces the tables by what `contracts` say, in the caller's transaction; `now` is epoch seconds."""
     contracts = tuple(contracts)
     for table, rows in (
         ("clauses", [_clause(contract, clause) for contract in contracts for clause in contract.clauses]),
         ("windows", [row for contract in contracts for row in _windows(contract, int(now))]),
+        ("aliases", [row for contract in contracts for row in _aliases(contract)]),
     ):
         con.execute(f"DELETE FROM {table}")
         if rows:
@@ -51,6 +52,12 @@ def _windows(contract: Contract, now: int) -> Iterable[list[Any]]:
     for name, window in contract.windows.items():
         for start, end in window.intervals(now - AROUND, now + AROUND):
             yield [contract.id, name, window.text, utc(start), utc(end)]
+
+
+def _aliases(contract: Contract) -> Iterable[list[Any]]:
+    for dimension, names in contract.aliases.items():
+        for billed, name in names.items():
+            yield [contract.id, dimension, billed, name]
 
 
 def _json(value: Any) -> str:

@@ -107,6 +107,12 @@ WINDOWS_COLUMNS: Columns = (
     ("starts", "TIMESTAMP"),
     ("ends", "TIMESTAMP"),
 )
+ALIASES_COLUMNS: Columns = (
+    ("contract", "VARCHAR"),
+    ("dimension", "VARCHAR"),
+    ("billed", "VARCHAR"),
+    ("name", "VARCHAR"),
+)
 HEALTH_COLUMNS: Columns = (
     ("time", "TIMESTAMP"),
     ("topic", "VARCHAR"),
@@ -229,9 +235,11 @@ FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
 CLAUSES_TABLE = PublishedTable("clauses", "clauses", CLAUSES_COLUMNS, None, None)
 WINDOWS_TABLE = PublishedTable("windows", "windows", WINDOWS_COLUMNS, None, None)
+ALIASES_TABLE = PublishedTable("aliases", "aliases", ALIASES_COLUMNS, None, None)
 HEALTH_TABLE = PublishedTable("health", "health", HEALTH_COLUMNS, DAY, HOUR)
 PLAIN_TABLES = (
-    ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, HEALTH_TABLE,
+    ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, ALIASES_TABLE,
+    HEALTH_TABLE,
 )  # fmt: skip
 """The tables that are the same in the ledger and in the files; those without dates are one file each."""
 MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time"}

@@ -139,7 +139,7 @@ def sent(request: web.Request, answer: Answer, keep: str) -> web.Response:
         return web.Response(status=304, headers=headers)
     if packed:
         headers["Content-Encoding"] = "gzip"
-    headers["Content-Type"] = f"{answer.kind}; charset=utf-8"
+    headers["Content-Type"] = answer.kind
     return web.Response(body=answer.packed if packed else answer.body, headers=headers)
 
 

@@ -20,8 +20,12 @@ from pipeline.errors import SettingsError
 from pipeline.serve.board_model import Page
 
 FOLDER = Path(__file__).parent / "board"
-TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-OWN_FILES = ("board.css", "board.js", "icon.svg")
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+}
+OWN_FILES = ("board.css", "board.js", "icon.png")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,7 +71,7 @@ class Pages:
         text = self._page.render(
             page=page, static=self._names, bad=_is_bad(page), title=title(page), headline=headline(page), mood=mood(page)
         )  # fmt: skip
-        return answer(text.encode(errors="replace"), "text/html")
+        return answer(text.encode(errors="replace"), "text/html; charset=utf-8")
 
 
 def spoken(at: str) -> str:

@@ -60,6 +60,7 @@ class Child:
         """Open it; returns when it takes connections.  Raises GigawatchError with its last words."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         again = ["--port", self._port] if self._port else []
+        self.address = ""
         with self._log.open("ab") if self._log else contextlib.nullcontext() as log:
             process = self._process = subprocess.Popen(
                 [*self._command, *again], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
@@ -97,6 +98,12 @@ class Door(Child):
     """`gigawatch door`."""
 
     what, command = "SQL door", "door"
+
+
+class Board(Child):
+    """`gigawatch board`."""
+
+    what, command = "board", "board"
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -26,7 +26,7 @@ def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str
     """Every check under its name, in the order in which a start would meet the faults."""
     running = status.writer_of(settings.data) is not None
     yield "versions", doctor_machine.versions
-    for what, address in (("the SQL door", settings.door),):
+    for what, address in (("the board", settings.board), ("the SQL door", settings.door)):
         if address:
             yield "ports", partial(doctor_machine.port, what, *split_address(address), running)
     yield "disk", partial(doctor_machine.disk, settings.data)

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from pipeline.errors import GigawatchError
-from pipeline.serve.child import Child, Door
+from pipeline.serve.child import Board, Child, Door
 from pipeline.settings import Settings
 
 log = structlog.get_logger()
@@ -30,7 +30,10 @@ def servers(settings: Settings) -> list[Child]:
         *(["--tls-cert", str(settings.tls_cert)] if settings.tls_cert else []),
         *(["--tls-key", str(settings.tls_key)] if settings.tls_key else []),
     ]
+    silences = ["--alertmanager", settings.alertmanager] if settings.alertmanager else []
     found: list[Child] = []
+    if settings.board:
+        found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas, *silences]))
     if settings.door:
         found.append(Door(settings.data, None, [*_at(settings.door), *entrance, *schemas]))
     return found
@@ -71,7 +74,7 @@ class Servers:
         """By command: the address (None while it is not open) and what kept it from opening (None if nothing)."""
         return {
             child.command: {
-                "address": child.address if child.pid else None,
+                "address": (child.pid and child.address) or None,
                 "error": self._errors.get(child.command),
             }
             for child in self._children

@@ -107,9 +107,10 @@ def main() -> None:
     for name in [name for name in os.environ if name.startswith("GIGAWATCH_")]:
         del os.environ[name]  # about some other pipeline; the figures are those of the default settings
     # Catching up is measured against other single processes; in real time all runs that `gigawatch run` runs.
-    door = "" if given.messages else "127.0.0.1:0"
+    readers = "" if given.messages else "127.0.0.1:0"
     settings = load_settings(
-        bootstrap=given.bootstrap, data=Path(given.data), contract=Path(given.contract), webhook=given.webhook, door=door
+        bootstrap=given.bootstrap, data=Path(given.data), contract=Path(given.contract), webhook=given.webhook,
+        door=readers, board=readers,
     )  # fmt: skip
     asyncio.run(observe(settings, Path(given.out), given.messages))
 

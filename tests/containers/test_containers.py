@@ -52,6 +52,7 @@ def test_the_pipeline_takes_everything_in_from_kafka_in_a_container(
         "GIGAWATCH_BOOTSTRAP": broker.outside,
         "GIGAWATCH_DATA": str(tmp_path / "data"),
         "GIGAWATCH_DOOR": "",
+        "GIGAWATCH_BOARD": "",
     }
 
     def gigawatch(*command: str) -> str:

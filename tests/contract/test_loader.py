@@ -213,6 +213,18 @@ def test_contracts_that_run_together_share_neither_id_nor_pipeline_section(tmp_p
         load_all(tmp_path)
 
 
+def test_a_name_in_bills_stands_for_one_thing_in_all_contracts_that_run_together(tmp_path: Path) -> None:
+    names = {"EU": "eu-west", "US": "us-east"}
+    written(tmp_path / "a.json", aliases={"region": names, "sku": {"EU": "H200"}})
+    other = {"metadata": {"id": "other", "version": "1"}}
+    written(tmp_path / "b.json", **other, aliases={"region": names})
+    assert [contract.aliases["region"] for contract in load_all(tmp_path)] == [names, names]
+    written(tmp_path / "b.json", **other, aliases={"region": {**names, "EU": "eu-north"}})
+    [fault] = check([tmp_path])
+    assert (fault.path, fault.found) == ("aliases.region.EU", "'eu-north'")
+    assert fault.expected == f"'eu-west', as {tmp_path}/a.json says of the same name in bills"
+
+
 def test_one_wrong_contract_refuses_the_whole_directory(tmp_path: Path) -> None:
     written(tmp_path / "a.json")
     written(tmp_path / "b.json", currency="€")

@@ -190,6 +190,32 @@ def test_gpu_hours_stand_beside_what_was_billed_for_the_same_names(
     assert [(r["delivered"], r["healthy"], r["billed_quantity"]) for r in found] == [(2.0, 1.0, None)]
 
 
+def test_names_in_bills_are_those_of_telemetry_where_a_contract_maps_them(
+    promised: Any, catalog: Catalog, rows: Any
+) -> None:
+    hour = NOW // 3600 * 3600
+    known = {"provider": "aurora", "sku": "H200"}
+    promised.add("gpu", [rows.gpu(hour + 900 * i, gpu=n, **known) for i in range(4) for n in range(3)])
+    billed = {
+        "ServiceProviderName": "Aurora Compute",
+        "SkuId": "AUR-GPU-HOUR-H200",
+        "ConsumedQuantity": "2.5",
+    }
+    charges = [
+        rows.charge(hour, hour + 7200, "10.00", "one", **billed),
+        rows.charge(hour, hour + 7200, "3.00", "two", **billed | {"SkuId": "H200"}),
+        rows.charge(hour, hour + 7200, "7.00", "three", SkuId="nobody's"),
+    ]
+    promised.add("billing", charges)
+    found = asked(promised, catalog, "FROM gpu_hours ORDER BY provider")
+    assert [
+        (r["provider"], r["sku"], r["delivered"], r["billed_quantity"], r["billed_cost"]) for r in found
+    ] == [
+        ("aurora", "H200", 3.0, Decimal("5.0"), Decimal("13.00")),
+        ("azure", "nobody's", None, None, Decimal("7.00")),
+    ]
+
+
 def alert(ledger: Any, state: str, at: int, **values: Any) -> None:
     row = {
         "time": moment(at), "alertname": "CapacityShortfall", "contract": "northwind-aurora", "clause": "eu-fleet",

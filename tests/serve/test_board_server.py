@@ -120,7 +120,7 @@ def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ev
         "board.css",
         "board.js",
         "dygraph.js",
-        "icon.svg",
+        "icon.png",
     ]
     for name in files:
         file = get(board, name)

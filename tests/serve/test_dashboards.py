@@ -31,8 +31,8 @@ from ruamel.yaml import YAML
 from pipeline.catalog import load
 from pipeline.ledger.all_views import names
 from pipeline.serve import dashboards_sql
-from pipeline.serve.dashboards_build import differing, documents, files, panel_queries, texts, write
 from pipeline.serve.child import Door
+from pipeline.serve.dashboards_build import differing, documents, files, panel_queries, texts, write
 from pipeline.serve.door_names import MACROS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -60,7 +60,7 @@ class Worker:
         self.data = folder / "data"
         self.log = folder / "worker.log"
         self.bootstrap = bootstrap
-        quick = {"seal_every": 2, "publish_every": 1, "page_max_age": 30 * 86_400, "door": ""}
+        quick = {"seal_every": 2, "publish_every": 1, "page_max_age": 30 * 86_400, "door": "", "board": ""}
         given = {"bootstrap": bootstrap, "data": self.data, **quick, **settings}
         self.data = Path(str(given["data"]))
         self.settings = {f"GIGAWATCH_{name.upper()}": str(value) for name, value in given.items()}

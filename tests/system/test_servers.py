@@ -8,6 +8,7 @@ import socket
 import time
 from typing import Any
 
+import httpx
 import psutil
 import pymysql
 import pytest
@@ -20,10 +21,10 @@ def _server(status: dict[str, Any], command: str) -> dict[str, Any]:
 
 def _rows(address: str, sql: str) -> Any:
     host, _, port = address.rpartition(":")
-    with pymysql.connect(host=host, port=int(port), user="me", database="gigawatch") as connection:
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall()
+    connection = pymysql.connect(host=host, port=int(port), user="me", database="gigawatch")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
 
 
 def _children(worker: Any, command: str) -> list[psutil.Process]:
@@ -61,13 +62,32 @@ def test_a_running_pipeline_has_a_door_that_is_opened_again_when_it_is_killed_an
     assert "Traceback" not in worker.said()
 
 
-def test_a_pipeline_that_is_killed_takes_its_door_with_it(sent: str, worker_factory: Any) -> None:
-    worker = worker_factory(sent, door="127.0.0.1:0").start().await_begun()
-    worker.await_status("the door is open", lambda s: _server(s, "door")["address"])
-    doors = _children(worker, "door")
+def test_a_pipeline_that_is_killed_takes_its_door_and_its_board_with_it(
+    sent: str, worker_factory: Any
+) -> None:
+    worker = worker_factory(sent, door="127.0.0.1:0", board="127.0.0.1:0").start().await_begun()
+    for each in ("door", "board"):
+        worker.await_status(f"the {each} is open", lambda s, each=each: _server(s, each)["address"])
+    servers = _children(worker, "door") + _children(worker, "board")
+    assert len(servers) == 2
     worker.kill()
-    _, alive = psutil.wait_procs(doors, timeout=20)
+    _, alive = psutil.wait_procs(servers, timeout=20)
     assert not alive
+
+
+def test_a_running_pipeline_has_a_board_that_says_so(sent: str, worker_factory: Any, eventually: Any) -> None:
+    worker = (
+        worker_factory(sent, board="127.0.0.1:0").start().await_begun().await_taken_in().await_published()
+    )
+    worker.await_status("the board is open", lambda s: _server(s, "board")["address"])
+    board = f"http://{_server(worker.status(), 'board')['address']}"
+    ready = eventually(
+        "the board is ready", lambda: (a := httpx.get(f"{board}/readyz", trust_env=False)).is_success and a
+    )
+    assert str(worker.data) in ready.text
+    status = httpx.get(f"{board}/status.json", trust_env=False).json()
+    assert (status["pipeline"]["running"], status["events"]["in"]) == (True, 50)
+    assert worker.stop() == 0, worker.said()
 
 
 def test_a_port_that_is_taken_is_said_and_the_pipeline_goes_on(sent: str, worker_factory: Any) -> None:
