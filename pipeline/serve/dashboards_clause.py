@@ -69,11 +69,13 @@ AGAINST = f"""
     WHERE value IS NOT NULL ORDER BY 1
 """
 UNITS = f"SELECT {UNIT} AS unit FROM standing WHERE {READ} AND unit <> '' GROUP BY unit ORDER BY count(*) DESC LIMIT 1"
+# Of each step the reading at its start: to open the JSON of every minute of 90 days took eight seconds of CPU.
 FACTS = f"""
     SELECT moment AS "time", concat_ws(' / ', clause, nullif(split, ''), name) AS metric, avg(value) AS value
     FROM (
         SELECT {BUCKET} AS moment, clause, {where()} AS split, each.key AS name, (each.value ->> '$')::DOUBLE AS value
-        FROM (SELECT "time", clause, by_values, facts FROM readings WHERE $__timeFilter("time") AND {READ}),
+        FROM (SELECT "time", clause, by_values, facts FROM readings
+              WHERE $__timeFilter("time") AND epoch_ms("time") % $__interval_ms = 0 AND {READ} AND facts <> '{{}}'),
             json_each(facts) AS each
         WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%')
     GROUP BY ALL ORDER BY 1

@@ -46,11 +46,16 @@ def panels(document: Document) -> Iterator[tuple[str, Mapping[str, Any], list[st
 
 
 class Client:
-    """One connection; `newest` is the end of the history in epoch seconds."""
+    """One connection; `newest` is the end of the history in epoch seconds.
+
+    Values stay the texts that they come as: to make objects of them took longer than to get them.
+    """
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        self._connection = pymysql.connect(host=host, port=int(port), user="bench", database="gigawatch")
+        self._connection = pymysql.connect(
+            host=host, port=int(port), user="bench", database="gigawatch", conv={}
+        )
         self.newest = int(self.ask('SELECT UNIX_TIMESTAMP(max("time")) FROM standing')[0][0])
 
     def ask(self, sql: str) -> Any:
