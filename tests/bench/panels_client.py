@@ -1,8 +1,9 @@
 """The client that asks what the dashboards ask, as a process of its own: whoever measures must not be held up.
 
-    python panels_client.py ADDRESS ROUNDS DAYS OUT.json
+    python panels_client.py ADDRESS PID ROUNDS DAYS OUT.json
 
-OUT gets a list of `{dashboard, panel, rows, ms}`: for each panel its milliseconds, one for each round.  A panel asks all
+OUT gets a list of `{dashboard, panel, rows, ms, cpu_ms}`: for each panel the milliseconds that it waited, and those of
+CPU that the door, whose process is PID, took for it: one for each round.  A panel asks all
 its questions, one after the other, over one connection; each dashboard's variables and annotations count as a panel.
 """
 
@@ -14,9 +15,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pymysql
+from pymysql.converters import encoders
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "serve"))
@@ -45,17 +47,27 @@ def panels(document: Document) -> Iterator[tuple[str, Mapping[str, Any], list[st
             yield panel["title"], panel, [target["rawSql"] for target in targets]
 
 
+class Opened(NamedTuple):
+    """What one panel took: milliseconds until its last row, and those of CPU that the door spent."""
+
+    title: str
+    ms: float
+    cpu_ms: float
+    rows: int
+
+
 class Client:
     """One connection; `newest` is the end of the history in epoch seconds.
 
     Values stay the texts that they come as: to make objects of them took longer than to get them.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, door: int) -> None:
         host, _, port = address.rpartition(":")
         self._connection = pymysql.connect(
-            host=host, port=int(port), user="bench", database="gigawatch", conv={}
+            host=host, port=int(port), user="bench", database="gigawatch", conv=encoders
         )
+        self._clock = (~door << 3) | 2  # clock_getcpuclockid(3): of a process, all its threads together
         self.newest = int(self.ask('SELECT UNIX_TIMESTAMP(max("time")) FROM standing')[0][0])
 
     def ask(self, sql: str) -> Any:
@@ -63,23 +75,23 @@ class Client:
             cursor.execute(sql)
             return cursor.fetchall()
 
-    def open(self, document: Document, start: int, end: int) -> Iterator[tuple[str, float, int]]:
-        """(title, milliseconds, rows) of each panel of a dashboard over a range."""
-        single = self._single_values(document, start, end)
+    def open(self, document: Document, start: int, end: int) -> Iterator[Opened]:
+        """Each panel of a dashboard over a range."""
+        values = self._single_values(document, start, end)
         for title, panel, questions in panels(document):
+            interval = interval_of(panel, start, end)
             texts = [
-                expand(
-                    sql, start, end, document=document, variables=single, interval_ms=interval_of(panel, start, end)
-                )
+                expand(sql, start, end, document=document, variables=values, interval_ms=interval)
                 for sql in questions
-            ]  # fmt: skip
-            rows, began = 0, time.perf_counter()
+            ]
+            rows, began, cpu = 0, time.perf_counter(), time.clock_gettime(self._clock)
             for sql in texts:
                 try:
                     rows += len(self.ask(sql))
                 except pymysql.Error as error:
                     raise RuntimeError(f"{document['uid']}, {title}: {error}\n{sql}") from error
-            yield title, (time.perf_counter() - began) * 1000, rows
+            took, spent = time.perf_counter() - began, time.clock_gettime(self._clock) - cpu
+            yield Opened(title, took * 1000, spent * 1000, rows)
 
     def _single_values(self, document: Document, start: int, end: int) -> dict[str, str]:
         """Variables of one value that follow from the range, such as the width of the roll-ups."""
@@ -91,21 +103,22 @@ class Client:
         return found
 
 
-def measure(address: str, rounds: int, days: int) -> list[dict[str, Any]]:
+def measure(address: str, door: int, rounds: int, days: int) -> list[dict[str, Any]]:
     """Every panel once in each round, so that what else runs disturbs all of them alike."""
-    client, moved = Client(address), random.Random(1)
+    client, moved = Client(address, door), random.Random(1)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(rounds):
         end = client.newest - moved.randrange(MOVED)
         for document in documents():
             uid = document["uid"].removeprefix("gigawatch-")
-            for title, took, rows in client.open(document, end - days * DAY, end):
-                one = found.setdefault((uid, title), {"dashboard": uid, "panel": title, "ms": []})
-                one["ms"].append(took)
-                one["rows"] = rows
+            for panel in client.open(document, end - days * DAY, end):
+                new = {"dashboard": uid, "panel": panel.title, "rows": panel.rows, "ms": [], "cpu_ms": []}
+                one = found.setdefault((uid, panel.title), new)
+                one["ms"].append(panel.ms)
+                one["cpu_ms"].append(panel.cpu_ms)
     return list(found.values())
 
 
 if __name__ == "__main__":
-    address, rounds, days, out = sys.argv[1:]
-    Path(out).write_text(json.dumps(measure(address, int(rounds), int(days))))
+    address, door, rounds, days, out = sys.argv[1:]
+    Path(out).write_text(json.dumps(measure(address, int(door), int(rounds), int(days))))

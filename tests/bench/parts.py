@@ -36,6 +36,7 @@ from pipeline.embed.sim_writer import writer
 from pipeline.embed.simulator import Pace, run
 from pipeline.ledger import compact, seal, status
 from pipeline.ledger.store import Ledger
+from pipeline.serve.child import Door
 
 HERE = Path(__file__).parent
 Say = Callable[[str], None]
@@ -53,7 +54,7 @@ class Sizes:
     backlog: int = 5_000_000
     repeat: int = 3
     real_time: int = 120
-    rounds: int = 24
+    rounds: int = 20
     days: int = 90
 
     @staticmethod
@@ -163,12 +164,16 @@ class Bench:
         """A Python process for the `with`; what it says goes to a file of that name."""
         return _process(command, {}, self.scratch / log)
 
-    def ask_panels(self, address: str, rounds: int, days: int) -> list[Figures]:
+    def ask_panels(self, door: Door, rounds: int, days: int) -> list[Figures]:
         """What panels_client.py finds at the door."""
         out = self.scratch / "panels.json"
         out.unlink(missing_ok=True)
         with self.process(
-            [str(HERE / "panels_client.py"), address, str(rounds), str(days), str(out)], "panels.log"
+            [
+                *(str(HERE / "panels_client.py"), door.address, str(door.pid)),
+                *(str(rounds), str(days), str(out)),
+            ],
+            "panels.log",
         ) as process:
             if process.wait(PATIENCE):
                 raise RuntimeError((self.scratch / "panels.log").read_text(errors="replace")[-3000:])
