@@ -19,6 +19,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+PANELS_BEGIN, PANELS_END = "<!-- panels: begin -->", "<!-- panels: end -->"
 _DATA = "<!-- figures of build/bench.json:\n"
 _KEPT = 4
 """Significant digits on the page: more would be noise."""
@@ -138,28 +139,37 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-def section(found: Mapping[str, Any]) -> str:
+def section(found: Mapping[str, Any], begin: str = BEGIN, end: str = END) -> str:
     """What stands between the marks."""
-    return f"{BEGIN}\n{_DATA}{json.dumps(found, indent=1)}\n-->\n\n{markdown(found)}\n\n{END}"
+    return f"{begin}\n{_DATA}{json.dumps(found, indent=1)}\n-->\n\n{markdown(found)}\n\n{end}"
 
 
-def on_page(page: str) -> tuple[str, Mapping[str, Any] | None]:
+def on_page(page: str, begin: str = BEGIN, end: str = END) -> tuple[str, Mapping[str, Any] | None]:
     """The section as it stands on the page, and the figures it says it was made from (None: no run yet).
 
     Raises ValueError when the marks are not there once each.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"expected {BEGIN} and {END} once each")
-    inside = BEGIN + page.split(BEGIN)[1].split(END)[0] + END
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"expected {begin} and {end} once each")
+    inside = begin + page.split(begin)[1].split(end)[0] + end
     if _DATA not in inside:
         return inside, None
     return inside, json.loads(inside.split(_DATA)[1].split("-->")[0])
 
 
 def put(page: str, found: Mapping[str, Any]) -> str:
-    """The page with the figures of this run."""
-    old, _ = on_page(page)
-    return page.replace(old, section(found))
+    """The page with the figures of this run: those of the panels have a section of their own."""
+    of_panels = {key: value for key, value in found.items() if key.startswith(("panels", "board"))}
+    others = {key: value for key, value in found.items() if key not in of_panels}
+    for part, marks in ((others, (BEGIN, END)), (_head(found) | of_panels, (PANELS_BEGIN, PANELS_END))):
+        if part.keys() - _head(found).keys():
+            page = page.replace(on_page(page, *marks)[0], section(part, *marks))
+    return page
+
+
+def _head(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run says of itself."""
+    return {key: found[key] for key in ("commit", "taken_at", "quick", "machine")}
 
 
 def main() -> None:

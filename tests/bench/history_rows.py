@@ -66,7 +66,7 @@ def _gpus(spec: FleetSpec) -> Iterator[Series]:
                 "provider": spec.provider, "region": region.region, "site": region.site, "cluster": c.cluster, "sku": c.sku,
             }  # fmt: skip
             racks = c.gpus // 72 if c.nvlink_domains else 0
-            yield from ((72, {**where, "nvlink_domain": f"{c.cluster}-domain-{n:05}"}) for n in range(racks))
+            yield from ((72, {**where, "nvlink_domain": f"{c.cluster}-r{n:04}"}) for n in range(racks))
             if not racks:
                 yield c.gpus, where
 
@@ -136,17 +136,18 @@ def rollup_rows(
     windows = (
         f"SELECT make_timestamp(t * 1000000) AS window_start, t FROM range({start}, {end}, {step}) AS r(t)"
     )
-    # In a window shorter than the interval only some have their turn: each rack reports all its GPUs at once.
-    turn = (
-        f"(n + t // {seconds}) % {event_type.interval // seconds} = 0"
-        if seconds < event_type.interval
-        else "true"
+    # In a window shorter than the interval only some have their turn: of racks one in so many, each with all its GPUs,
+    # of a cluster of plain nodes as large a part of its GPUs.
+    turns = max(1, event_type.interval // seconds)
+    only = f"WHERE (parted OR (n + t // {seconds}) % {turns} = 0)" + (" AND lead" if leads_only else "")
+    series = (
+        f"SELECT * REPLACE (CASE WHEN parted THEN entities // {turns} ELSE entities END AS entities) FROM "
     )
-    only = f"WHERE {turn}" + (" AND lead" if leads_only else "")
     return (
         f"SELECT {', '.join(columns)} FROM (SELECT *, (hash(n, t) >> 1)::BIGINT AS h, "
         f"(hash(n, t // {still}) >> 1)::BIGINT AS m FROM ({windows}), "
-        f"fleet_{event_type.view} {only}) ORDER BY {', '.join(['window_start', *dimensions])}"
+        f"({series} (SELECT *, entities > 72 AS parted FROM fleet_{event_type.view})) {only}) "
+        f"ORDER BY {', '.join(['window_start', *dimensions])}"
     )
 
 
