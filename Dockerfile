@@ -24,7 +24,8 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="Gigawatch" org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin gigawatch \
- && install -d -o gigawatch -g gigawatch -m 750 /var/lib/gigawatch
+ && install -d -o gigawatch -g gigawatch -m 750 /var/lib/gigawatch \
+ && install -d -o gigawatch -g gigawatch -m 755 /etc/gigawatch/keys
 COPY --from=build /opt/gigawatch /opt/gigawatch
 ENV PATH=/opt/gigawatch/bin:$PATH PYTHONDONTWRITEBYTECODE=1 GIGAWATCH_DATA=/var/lib/gigawatch
 # By number: Kubernetes can only tell that a number is not root.

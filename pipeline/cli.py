@@ -554,6 +554,23 @@ def board(
     run_board(options, child)
 
 
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="Where they are kept; what is there stays.")],
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address that the certificate is for; again for more.")
+    ] = None,
+) -> None:
+    """What door and board need beyond one machine: a user, a certificate, Grafana's passwords, where missing.
+
+    Example: gigawatch keys /etc/gigawatch/keys --host gigawatch.example --host 10.0.0.7
+    """
+    from pipeline.serve.keys import make_keys
+
+    for path, made in make_keys(folder, host or ["localhost", "127.0.0.1"]):
+        typer.echo(f"{'made' if made else 'kept'} {path}")
+
+
 OfTopic = Annotated[str | None, typer.Option("--topic", help="Only records of this topic.")]
 ForReason = Annotated[str | None, typer.Option("--reason", help="Only records with this reason.")]
 

@@ -24,6 +24,7 @@ from pipeline.catalog import load as load_catalog
 from pipeline.contract.loader import load as load_contract
 from pipeline.contract.model import ServiceLevelClause
 from pipeline.embed import scenarios
+from pipeline.serve.keys import make_keys
 from pipeline.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,7 +167,7 @@ def test_our_containers_cannot_write_but_where_they_must_and_nobody_makes_them_r
     assert service["read_only"] is True and service["build"] == "."
     assert "user" not in service and "entrypoint" not in service
     writable = {target for _, target, read_only in mounts(service) if not read_only}
-    assert writable == ({DATA} if name == "pipeline" else set())
+    assert writable == {"pipeline": {DATA}, "keys": {"/etc/gigawatch/keys"}}.get(name, set())
 
 
 @each
@@ -204,33 +205,33 @@ def test_every_mounted_path_exists_and_every_volume_is_declared(name: str) -> No
             assert source in FILE["volumes"], source
 
 
-def test_every_declared_volume_and_secret_is_used() -> None:
-    used = {source for service in SERVICES.values() for source, _, _ in mounts(service)}
-    assert set(FILE["volumes"]) <= used
-    secrets = {name for service in SERVICES.values() for name in service.get("secrets", ())}
-    assert set(FILE["secrets"]) == secrets
+def test_every_declared_volume_is_used() -> None:
+    assert set(FILE["volumes"]) == {
+        s for each in SERVICES.values() for s, _, _ in mounts(each) if s[0] != "."
+    }
 
 
-def test_secrets_are_files_that_git_does_not_take_and_none_stands_in_the_file() -> None:
-    for name, secret in FILE["secrets"].items():
-        file = ROOT / filled_in(secret["file"])
-        assert set(secret) == {"file"} and file.name == name
-        asked = subprocess.run(["git", "check-ignore", "-q", file], cwd=ROOT, capture_output=True)
-        assert asked.returncode == 0 or not (ROOT / ".git").exists(), f"{file} could be committed"
-        assert f"`{name}`" in GUIDE
+def test_no_secret_stands_in_the_file() -> None:
     for service in SERVICES.values():
         for variable in service.get("environment", {}):
             secret_like = re.search(r"PASSWORD|TOKEN|SECRET|KEY", variable)
             assert not secret_like or variable.endswith("_FILE"), variable
 
 
-def test_a_secret_that_is_read_is_one_that_is_mounted() -> None:
+def test_a_key_that_is_read_is_one_that_is_made_before_and_mounted(tmp_path: Path) -> None:
+    [folder, *names] = [word for word in SERVICES["keys"]["command"][1:]]
+    made = {path.name for path, _ in make_keys(tmp_path / "keys", [name.partition("=")[2] for name in names])}
+    assert {"--host=door", "--host=board"} <= set(names)
     for name, service in SERVICES.items():
         texts = [*service.get("environment", {}).values(), *(service.get("command") or ())]
         if name == "grafana":
             texts += [(ROOT / "dashboards/provisioning/datasources/gigawatch.yaml").read_text("utf-8")]
-        read = {found for text in texts for found in re.findall(r"/run/secrets/([\w-]+)", text)}
-        assert read == set(service.get("secrets", ())), name
+        read = {found for text in texts for found in re.findall(rf"{folder}/([\w.-]+)", text)}
+        assert read <= made, name
+        if read:
+            assert (folder, True) in {(target, ro) for _, target, ro in mounts(service)}, name
+            before = {"keys", *service["depends_on"]} if name == "grafana" else service["depends_on"]
+            assert "keys" in before, name
 
 
 @each
@@ -292,7 +293,7 @@ def test_everything_starts_after_what_it_needs() -> None:
         direct = set(SERVICES[name].get("depends_on", {}))
         return direct.union(*map(before, direct))
 
-    assert before("grafana") == {"door", "pipeline", "topics", "kafka", "alertmanager"}
+    assert before("grafana") == {"door", "keys", "pipeline", "topics", "kafka", "alertmanager"}
     assert before("simulator") == {"pipeline", "topics", "kafka", "alertmanager"}
 
 

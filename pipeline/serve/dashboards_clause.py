@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models import dashboard
 from pipeline.serve.dashboards_frame import PREFIX, Variable, frame, variable
 from pipeline.serve.dashboards_panels import (
     AGO,
+    COUNT,
     NUMBER,
     SECONDS,
     data_age,
@@ -39,6 +40,11 @@ VIEWS = """
     WHERE table_name LIKE '%\\_1d' ESCAPE '\\' ORDER BY events <> 'gpu', 1
 """
 """Event types are the views that have roll-ups, so that a new one is here by itself."""
+RAW_SPAN = """
+    SELECT CASE WHEN coalesce(sum(samples), 0) <= 100000 THEN '400 DAY' ELSE '10 MINUTE' END AS raw_span
+    FROM ${events}_1h WHERE window_start >= $__timeFrom() AND window_start <= $__timeTo()
+"""
+"""A fleet sends 20,000 samples a second, a supplier a few charges an hour: few are shown of the whole time range."""
 UNIT = "CASE unit WHEN 's' THEN 's' WHEN 'MW' THEN 'megwatt' ELSE 'suffix: ' || unit END"
 
 STATE = f"""
@@ -59,31 +65,44 @@ TERMS = f"""
     FROM (SELECT contract, clause, terms FROM clauses WHERE {of_contract()} AND {OF_CLAUSE}), json_each(terms) AS each
     WHERE each.value ->> '$' IS NOT NULL ORDER BY contract, clause, each.id LIMIT 300
 """
+SHOWN = f"""shown AS (
+        SELECT contract, clause, alertname, by_values FROM standing WHERE {READ}
+        ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, since, clause, alertname, by_values LIMIT 12),
+    read AS (
+        SELECT * FROM readings SEMI JOIN shown USING (contract, clause, alertname, by_values)
+        WHERE $__timeFilter("time") AND {OF_CLAUSE})"""
+"""Readings of the twelve that stand worst: more nobody can tell apart, and a fleet has hundreds."""
 AGAINST = f"""
+    WITH {SHOWN}
     SELECT moment AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
     FROM (
-        SELECT moment, clause, alertname, split, unnest(['observed', 'bound']) AS what, unnest([observed, bound]) AS value
+        SELECT moment, clause, alertname, {where()} AS split, unnest(['observed', 'bound']) AS what,
+            unnest([observed, bound]) AS value
         FROM (
-            SELECT {BUCKET} AS moment, clause, alertname, {where()} AS split, avg(observed) AS observed, last(bound) AS bound
-            FROM readings WHERE $__timeFilter("time") AND {READ} GROUP BY ALL))
+            SELECT {BUCKET} AS moment, clause, alertname, by_values, avg(observed) AS observed,
+                arg_max(bound, "time") AS bound
+            FROM read GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """
 UNITS = f"SELECT {UNIT} AS unit FROM standing WHERE {READ} AND unit <> '' GROUP BY unit ORDER BY count(*) DESC LIMIT 1"
-# Of each step the reading at its start: to open the JSON of every minute of 90 days took eight seconds of CPU.
 FACTS = f"""
-    SELECT moment AS "time", concat_ws(' / ', clause, nullif(split, ''), name) AS metric, avg(value) AS value
+    WITH {SHOWN}
+    SELECT moment AS "time", concat_ws(' / ', clause, nullif({where()}, ''), each.key) AS metric,
+        max((each.value ->> '$')::DOUBLE) AS value
     FROM (
-        SELECT {BUCKET} AS moment, clause, {where()} AS split, each.key AS name, (each.value ->> '$')::DOUBLE AS value
-        FROM (SELECT "time", clause, by_values, facts FROM readings
-              WHERE $__timeFilter("time") AND epoch_ms("time") % $__interval_ms = 0 AND {READ} AND facts <> '{{}}'),
-            json_each(facts) AS each
-        WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%')
+        SELECT {BUCKET} AS moment, clause, by_values, arg_max(facts, "time") AS facts FROM read GROUP BY ALL),
+        json_each(facts) AS each
+    WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%'
     GROUP BY ALL ORDER BY 1
 """
 LANES = f"""
-    SELECT {BUCKET} AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric,
-        max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END)::DOUBLE AS value
-    FROM readings WHERE $__timeFilter("time") AND {READ} GROUP BY ALL ORDER BY 1
+    WITH {SHOWN}
+    SELECT moment AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
+    FROM (
+        SELECT {BUCKET} AS moment, clause, alertname, by_values,
+            max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
+        FROM read GROUP BY ALL)
+    ORDER BY 1
 """
 HISTORY = f"""
     SELECT "time", severity, state, alertname AS what, clause, active_at AS since, observed, bound, unit, "window",
@@ -95,7 +114,7 @@ HISTORY = f"""
 """
 RAW = f"""
     SELECT * FROM ${{events}}
-    WHERE "time" BETWEEN greatest($__timeFrom(), $__timeTo() - INTERVAL 10 MINUTE) AND $__timeTo()
+    WHERE "time" BETWEEN greatest($__timeFrom(), $__timeTo() - INTERVAL ${{raw_span}}) AND $__timeTo()
         AND ('{ALL}' IN (${{region}}) OR coalesce(*COLUMNS('^(region|RegionId|source)$')) IN (${{region}}))
     ORDER BY "time" DESC LIMIT 100
 """
@@ -111,6 +130,16 @@ def events() -> Variable:
     )  # fmt: skip
 
 
+def raw_span() -> Variable:
+    """`$raw_span`, hidden: how far back from the end of the time range raw events are read."""
+    return (
+        Variable("raw_span").description("How much of the time range raw events are read of").datasource(SOURCE)
+        .query(plain(RAW_SPAN)).definition(plain(RAW_SPAN)).hide(dashboard.VariableHide.HIDE_VARIABLE)
+        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).multi(False).include_all(False)
+        .current(dashboard.VariableOption(text="10 MINUTE", value="10 MINUTE"))
+    )  # fmt: skip
+
+
 def clause() -> dashboard.Dashboard:
     """The drill-down: from an alert to the clause, to how it was read, to the events that it rests on."""
     from_data = dashboard.DataTransformerConfig(
@@ -123,6 +152,7 @@ def clause() -> dashboard.Dashboard:
     variables = [
         variable("clause", "Clause", CLAUSES, "Clauses of the chosen contracts, of every kind"),
         events(),
+        raw_span(),
     ]
     panels = lay_out(
         (4, [
@@ -133,18 +163,18 @@ def clause() -> dashboard.Dashboard:
             (12, rows("In the contract's words", "The clause, whom to call and what to do", WORDS)),
             (2, data_age()),
         ]),
-        (9, [(24, lines("Read, and what is promised", "Each reading, and the bound in force at that time (dashed)",
+        (9, [(24, lines("Read, and what is promised", "Each reading and the bound then in force (dashed), of the twelve worst",
                         AGAINST, NUMBER, more=[("unit", UNITS, "table")], transformations=[from_data]))]),
-        (5, [(24, timeline("State", "ok, unknown or breach of each of its readings", LANES))]),
+        (5, [(24, timeline("State over time", "ok, unknown or breach of each of its readings", LANES))]),
         (8, [
             (14, lines("What else the readings say", "Numbers beside the reading: healthy, silent, …; unit as the clause's",
                        FACTS, NUMBER)),
             (10, rows("Terms", "What only its kind promises: bounds, ramps, windows", TERMS)),
         ]),
         (8, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
-                       HISTORY, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
-        (10, [(24, rows("Raw events", "At most 100 of the last ten minutes of the time range, the newest first. Raw "
-                        "rows are published up to five minutes late.", RAW))]),
+                       HISTORY, unit=COUNT, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
+        (10, [(24, rows("Raw events", "The newest 100 of the time range; of a stream with more than 100,000 in it, of its "
+                        "last ten minutes. Raw rows are published up to five minutes late.", RAW))]),
     )  # fmt: skip
     return frame(
         "clause", "Clause", "Where every alert leads: one clause, its readings, its alerts and its raw events",

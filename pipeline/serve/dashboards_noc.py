@@ -85,7 +85,8 @@ WRONG = f"""
 REGIONS = f"""
     SELECT coalesce(by_values ->> '$.region', 'all') AS region, count(*) FILTER (state = 'breach') AS broken,
         count(*) FILTER (state = 'unknown') AS unknown, count(*) FILTER (state = 'ok') AS kept,
-        min(since) FILTER (state = 'breach') AS since
+        min(since) FILTER (state = 'breach') AS since,
+        concat('var-region=', coalesce(url_encode(any_value({BY_REGION})), '$__all'), '&from=${{__from}}&to=${{__to}}') AS link
     FROM standing WHERE {STANDING}
     GROUP BY 1 ORDER BY broken DESC, unknown DESC, since, region
 """
@@ -139,7 +140,7 @@ def noc() -> dashboard.Dashboard:
         name: {"thresholds": {"mode": "absolute", "steps": [{"value": None, "color": GREEN}, {"value": 1, "color": to}]}}
         for name, to in (("critical", RED), ("warning", ORANGE), ("ticket", BLUE))
     }  # fmt: skip
-    numbers = {"observed": {"decimals": 2}, "bound": {"decimals": 2}}
+    numbers = {"observed": {"unit": COUNT, "decimals": 2}, "bound": {"unit": COUNT, "decimals": 2}}
     panels = lay_out(
         (4, [
             (5, stat("Alerts firing", "Alerts that fire now, by severity. All zero: nothing is wrong that we know of.",
@@ -160,7 +161,8 @@ def noc() -> dashboard.Dashboard:
                       WRONG, fields={**numbers, "what": {"custom.width": 190}}, links={"clause": CLAUSE, "what": CLAUSE})),
             (6, rows("Where", "Promises of each region as they stand now: broken, unknown, kept", REGIONS,
                      fields={"broken": {"color": {"mode": "fixed", "fixedColor": RED},
-                                        "custom.cellOptions": {"type": "color-text"}}})),
+                                        "custom.cellOptions": {"type": "color-text"}}},
+                     links={"region": f"{PREFIX}noc"})),
         ]),
         (8, [(24, timeline("Since when", "The state of promises over time, the longest broken first: 20 lanes at most",
                            LANES))]),

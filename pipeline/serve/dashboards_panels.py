@@ -170,7 +170,7 @@ def rows(
     for column, uid in (links or {}).items():
         # Escaped by the query already; `raw` keeps Grafana from doing it once more.
         url = f"/d/{uid}?${{__data.fields.link:raw}}"
-        link = {"title": "Clause, readings and raw events", "url": url, "targetBlank": False}
+        link = {"title": "More of it", "url": url, "targetBlank": False}
         panel.override_by_name(column, settings({"links": [link]}))
     return panel
 

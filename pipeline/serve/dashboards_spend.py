@@ -62,7 +62,7 @@ HOURS = f"""
         billed_quantity::DOUBLE / nullif(delivered, 0) AS "billed of delivered", billed_cost::DOUBLE AS cost, currency
     FROM gpu_hours
     WHERE day >= greatest($__timeFrom(), least($__timeTo(), now()::TIMESTAMP) - INTERVAL 7 DAY)::DATE
-        AND day <= $__timeTo() AND {of_region()}
+        AND day <= $__timeTo()::DATE AND {of_region()}
     ORDER BY day DESC, region, sku LIMIT 200
 """
 

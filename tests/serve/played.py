@@ -21,7 +21,7 @@ from pipeline.rules.pipeline import watchdog
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 0.1
 STEP_MS = 10_000
-STEPS_A_BATCH = 6
+STEPS_A_BATCH = 12
 
 
 def play_into(data: Path, folder: Path) -> Play:
