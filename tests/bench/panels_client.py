@@ -105,11 +105,11 @@ class Client:
 
 def measure(address: str, door: int, rounds: int, days: int) -> list[dict[str, Any]]:
     """Every panel once in each round, so that what else runs disturbs all of them alike."""
-    client, moved = Client(address, door), random.Random(1)
+    client, moved, shipped = Client(address, door), random.Random(1), list(documents())
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(rounds):
         end = client.newest - moved.randrange(MOVED)
-        for document in documents():
+        for document in shipped:
             uid = document["uid"].removeprefix("gigawatch-")
             for panel in client.open(document, end - days * DAY, end):
                 new = {"dashboard": uid, "panel": panel.title, "rows": panel.rows, "ms": [], "cpu_ms": []}
