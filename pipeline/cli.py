@@ -723,7 +723,7 @@ def dashboards_push(
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
 ) -> None:
-    """Folder, data source and dashboards into an existing Grafana; what is there already stays as it is.
+    """Folder, data source and dashboards into an existing Grafana; a second push changes nothing.
 
     Example: gigawatch dashboards push --url https://grafana.example --token-file grafana-token --dry-run
     """

@@ -29,7 +29,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
 COMMANDS = (
     *("demo", "run", "kafka", "simulate", "status", "doctor", "sql", "topics create", "topics describe"),
-    *("contract check", "deadletter list", "deadletter show", "deadletter replay"),
+    *(
+        "contract check",
+        "deadletter list",
+        "deadletter show",
+        "deadletter replay",
+        "dashboards build",
+        "dashboards push",
+    ),
 )
 REPORT = {
     *("events", "by_topic", "offsets", "rate_events_per_s", "freshness_s", "decision_delay_s", "alerts"),
@@ -192,6 +199,7 @@ class Running:
             "GIGAWATCH_SEAL_EVERY": "2",
             "GIGAWATCH_PUBLISH_EVERY": "1",
             "GIGAWATCH_DOOR": "",
+            "GIGAWATCH_BOARD": "",
         }
         self.log = (self.data.parent / f"run-{time.monotonic_ns()}.log").open("w+")
         self.process = subprocess.Popen(

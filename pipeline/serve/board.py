@@ -63,7 +63,9 @@ async def _serve(options: BoardOptions, gate: Gate, watch: Watch, child: bool) -
         loop.add_signal_handler(number, stop.set)
     if child:
         threading.Thread(target=await_end_of_input, args=(loop, stop), daemon=True).start()
-    runner = web.AppRunner(application(options.data, gate, watch), access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        application(options.data, gate, watch), access_log=None, handle_signals=False, shutdown_timeout=2.0
+    )
     await runner.setup()
     try:
         site = web.TCPSite(
@@ -74,8 +76,8 @@ async def _serve(options: BoardOptions, gate: Gate, watch: Watch, child: bool) -
         print(f"{ready('board')}{spelled(*runner.addresses[0][:2])}", flush=True)
         await stop.wait()
     finally:
-        watch.stop()
         await runner.cleanup()
+        await asyncio.to_thread(watch.stop)
 
 
 async def _listen(site: web.TCPSite, options: BoardOptions) -> None:

@@ -93,7 +93,7 @@ def _formed(at: str, form: str) -> str:
 
 def headline(page: Page) -> str:
     """The page in a line."""
-    as_of = " as of then" if _is_bad(page) else ""
+    as_of = ", as of then" if _is_bad(page) else ""
     if not page.body.firing:
         return "No alert fired, as of then" if _is_bad(page) else "Nothing fires"
     urgent = f", {page.body.critical} critical" if page.body.critical else ""

@@ -15,6 +15,8 @@ from pipeline.serve.terminal import duration
 
 BEHIND = 300.0
 """Seconds that event time may lag behind the clock before what is shown is no longer called now."""
+STANDS_STILL = 60.0
+"""Seconds without any progress of evaluation, which otherwise goes on at the clock's pace even when nothing comes."""
 UNPUBLISHED = 60.0
 """Seconds since the last publishing, which comes every ten."""
 
@@ -31,12 +33,13 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Life:
     """What is known of the pipeline: its last status, the process that holds the data directory, when it last
-    published; `reading`: why the history could not be read, if so."""
+    published; `reading`: why the history could not be read, if so; `still`: seconds since evaluation last moved."""
 
     status: Mapping[str, Any] | None
     pid: int | None
     published_at: datetime | None = None
     reading: str = ""
+    still: float = 0.0
 
 
 def problems(life: Life, routing: Routing, now: float) -> tuple[Problem, ...]:
@@ -80,14 +83,25 @@ def _reading(life: Life, now: float) -> Iterator[Problem]:
                 "Nothing new is published",
                 f"Alerts and standing are {duration(round(age))} old. What is below is as of then, not now.",
             )
-    mark = written.least_watermark(life.status)
+    yield from _progress(life, now)
+
+
+def _progress(life: Life, now: float) -> Iterator[Problem]:
+    """A backlog that is worked off, or the replay of an old day, is behind the clock and sound."""
+    mark = written.least_watermark(life.status or {})
     if mark is None:
         yield Problem("bad", "No data yet: nothing has been evaluated")
-    elif now - mark > BEHIND:
+    elif life.still > STANDS_STILL:
         yield Problem(
             "bad",
+            f"Evaluation has stood still for {duration(round(life.still))}",
+            f"It has come to {instant(mark)}. What is below is as of then, not now.",
+        )
+    elif now - mark > BEHIND:
+        yield Problem(
+            "warn",
             f"What is below is {duration(round(now - mark))} behind the clock",
-            f"Events are evaluated up to {instant(mark)}: a backlog, an outage, or the replay of an old day.",
+            f"Events are evaluated up to {instant(mark)}, and it goes on: a backlog, or the replay of an old day.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,13 +135,18 @@ def _series(con: DuckDBPyConnection, wanted: Sequence[Key]) -> dict[Key, list[Po
     found: dict[Key, list[Point]] = {}
     columns = [list(column) for column in zip(*wanted, strict=True)]
     for row in query.ask(con, SERIES, columns).rows:
-        found.setdefault(row[:4], []).append(row[4:])
+        found.setdefault(row[:4], []).append((row[4], _finite(row[5]), _finite(row[6])))
     return found
 
 
 def _rows(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     result = query.ask(con, sql, parameters)
-    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+    return [dict(zip(result.columns, map(_finite, row), strict=True)) for row in result.rows]
+
+
+def _finite(value: Any) -> Any:
+    """Nothing in place of NaN and infinity, which no chart and no JSON has a place for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fingerprint(data: Path) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import structlog
@@ -33,6 +34,8 @@ EVERY = 2.0
 ASK_EVERY = 5.0
 STUCK_AFTER = 30.0
 """Seconds without a look, after which the page says that it is dead."""
+STOP_SECONDS = 3.0
+"""For each thread; a DuckDB that is still at work when Python ends leaves complaints in the log."""
 SWITCH = 0.001
 """Seconds after which a request may take the interpreter's lock from a look; 5 ms each time is Python's habit."""
 AT_LEAST = 60.0
@@ -49,12 +52,15 @@ class Watch:
         self._read_at = 0.0
         self._published = Published()
         self._reading = ""
+        self._mark: float | None = None
+        self._moved = time.monotonic()
         self._tally = Tally()
         self._routing = Routing(alertmanager.address if alertmanager else "")
         self._body: Body | None = None
         self._made_of = (self._published, self._routing)
         self._model: Page | None = None
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
         self.static = pages.static
         self.seen = Seen(Life(None, None), self._published, 0.0)
         self.page: Answer
@@ -62,15 +68,22 @@ class Watch:
         self.look()
 
     def start(self) -> None:
-        """The threads; they end with `stop`, or with the process."""
+        """The threads begin; they end with `stop`."""
         sys.setswitchinterval(SWITCH)
-        threading.Thread(target=self._run, args=(EVERY, self.look), daemon=True, name="look").start()
+        work = [(EVERY, self.look)]
         if self._alertmanager is not None:
-            threading.Thread(target=self._run, args=(ASK_EVERY, self.ask), daemon=True, name="ask").start()
+            work.append((ASK_EVERY, self.ask))
+        self._threads = [threading.Thread(target=self._run, args=one, daemon=True) for one in work]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Both threads end after what they are doing."""
+        """Both threads end after what they are doing, and the history is closed."""
         self._stop.set()
+        for thread in self._threads:
+            thread.join(STOP_SECONDS)
+        if self._con is not None and not any(thread.is_alive() for thread in self._threads):
+            self._con.close()
 
     def current(self) -> Answer:
         """The page; should the thread have stopped looking, one that says so."""
@@ -118,6 +131,13 @@ class Watch:
             )
         except GigawatchError as error:
             return Life(None, None, None, str(error))
+
+    def _stood_still(self, status: Mapping[str, Any] | None) -> float:
+        """Seconds since evaluation was last seen to move."""
+        mark = written.least_watermark(status) if status else None
+        if mark != self._mark:
+            self._mark, self._moved = mark, time.monotonic()
+        return time.monotonic() - self._moved
 
     def _read(self, now: float) -> None:
         """The history, if a file of it has changed; what went wrong stands on the page until it is right."""

@@ -55,30 +55,18 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def board(stage: Any, open_board: Callable[..., Any]) -> Any:
-    """A board over alerts of every severity, hostile ones among them, a tranche and a contract."""
-    evil = "<script>alert(1)</script>" + "W" * 10_000
-    stage.alert(region="eu-west")
-    stage.alert("pending", region="us-east", severity="warning", ago=30)
-    stage.alert(
-        region=evil,
-        severity="ticket",
-        annotations={"runbook": "javascript:alert(1)", "text": evil, "sql": evil},
-    )
-    stage.stands("breach", region="eu-west")
-    stage.stands("unknown", region="us-west", observed=None)
-    stage.stands("ok", region=evil)
-    stage.spend()
-    stage.publish()
+def board(stage: Any, full_stage: Callable[[Any], None], open_board: Callable[..., Any]) -> Any:
+    """A board of the test's own over a full `stage`."""
+    full_stage(stage)
     return open_board(stage.data)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_everybody_can_use_it_and_nothing_sticks_out(
-    board: Any, visit: Callable[..., Page], size: str, scheme: str
+    shared_board: Any, visit: Callable[..., Page], size: str, scheme: str
 ) -> None:
-    page = visit(board, SIZES[size], color_scheme=scheme)
+    page = visit(shared_board, SIZES[size], color_scheme=scheme)
     expect(page.locator("article.alert .live canvas").first).to_be_visible(timeout=PATIENCE)
     page.locator("details").first.evaluate("one => one.open = true")
     found = Axe().run(page, options={"resultTypes": ["violations"]})
@@ -132,8 +120,8 @@ def test_a_place_on_the_page_is_kept_while_it_changes(
     assert before and after and abs(before["y"] - after["y"]) < 2
 
 
-def test_a_chart_says_the_value_under_the_pointer(board: Any, visit: Callable[..., Page]) -> None:
-    page = visit(board)
+def test_a_chart_says_the_value_under_the_pointer(shared_board: Any, visit: Callable[..., Page]) -> None:
+    page = visit(shared_board)
     figure = page.locator("article.alert figure").first
     figure.locator(".live canvas").first.wait_for(timeout=PATIENCE)
     figure.locator(".plot").hover()
@@ -164,8 +152,8 @@ def test_a_pipeline_that_dies_is_said_on_the_page_that_is_open(
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_without_a_script_the_page_is_whole(board: Any, visit: Callable[..., Page], size: str) -> None:
-    page = visit(board, SIZES[size], java_script_enabled=False)
+def test_without_a_script_the_page_is_whole(shared_board: Any, visit: Callable[..., Page], size: str) -> None:
+    page = visit(shared_board, SIZES[size], java_script_enabled=False)
     first = page.locator("article.alert").first
     expect(first.locator("svg path.observed")).to_be_visible()
     expect(first).to_contain_text("least 3,900 GPUs at")
@@ -175,9 +163,9 @@ def test_without_a_script_the_page_is_whole(board: Any, visit: Callable[..., Pag
 
 
 def test_all_of_it_can_be_reached_by_keyboard_and_the_focus_is_seen(
-    board: Any, visit: Callable[..., Page]
+    shared_board: Any, visit: Callable[..., Page]
 ) -> None:
-    page = visit(board)
+    page = visit(shared_board)
     page.keyboard.press("Tab")
     skip = page.locator("a.skip")
     expect(skip).to_be_focused()

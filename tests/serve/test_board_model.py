@@ -19,7 +19,7 @@ from pipeline.serve.board_metrics import Tally
 from pipeline.serve.board_model import Page, body_of
 from pipeline.serve.board_model import page_of as page_with
 from pipeline.serve.board_page import Pages, headline, title
-from pipeline.serve.board_problems import BEHIND, Life, problems
+from pipeline.serve.board_problems import BEHIND, STANDS_STILL, Life, problems
 from pipeline.serve.board_rows import Published
 from pipeline.serve.board_silences import Routing, Silence, muted
 from pipeline.serve.board_words import amount, beyond, lines, link, short
@@ -85,7 +85,7 @@ def test_a_pipeline_that_is_well_gives_no_cause_for_doubt() -> None:
         (life(pid=None), "ended without a word"),
         (life(pid=None, state="failed", error="disk full"), "has failed"),
         (life(age=QUIET_AFTER + 1), "has stalled"),
-        (life(behind=BEHIND + 60), "6m00s behind the clock"),
+        (replace(life(behind=70), still=STANDS_STILL + 1), "has stood still for 1m01s"),
         (life(watermarks={}), "nothing has been evaluated"),
         (replace(life(), reading="broken file"), "cannot be read"),
         (replace(life(), published_at=datetime(2026, 11, 29, 23, 30)), "Nothing new is published"),
@@ -95,6 +95,10 @@ def test_dead_or_old_data_is_said_loudly(of: Life, says: str) -> None:
     found = titles(of)
     assert found[0][0] == "bad"
     assert says in found[0][1]
+
+
+def test_a_backlog_or_a_replay_is_behind_the_clock_and_sound() -> None:
+    assert titles(life(behind=BEHIND + 60)) == [("warn", "What is below is 6m00s behind the clock")]
 
 
 def test_what_is_amiss_beside_the_data_is_a_note_and_the_bad_comes_first() -> None:

@@ -19,8 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
+from pipeline.catalog import load
 from pipeline.notify.wire import wire_labels
-from pipeline.serve.board_page import POLICY
+from pipeline.serve import board_watch
+from pipeline.serve.board_page import POLICY, Pages
 from pipeline.serve.door_users import FAILURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +83,7 @@ def test_what_comes_from_labels_is_never_markup(stage: Any, open_board: Open) ->
                 annotations={**notes, "runbook": "javascript:alert(1)"})  # fmt: skip
     stage.alert(region="q", annotations={"runbook": 'https://x/"onmouseover="alert(1)'})
     stage.stands("breach", region=evil, alertname=evil, unit=evil, window=evil)
+    stage.stands("breach", region="q", observed=float("nan"), bound=float("inf"))
     stage.publish()
     board = open_board(stage.data)
     text = get(board).text
@@ -92,28 +95,21 @@ def test_what_comes_from_labels_is_never_markup(stage: Any, open_board: Open) ->
     assert get(board, "/metrics").status_code == 200
 
 
-def test_every_answer_tells_the_browser_to_trust_nothing_else(stage: Any, open_board: Open) -> None:
-    stage.publish()
-    board = open_board(stage.data)
+def test_every_answer_tells_the_browser_to_trust_nothing_else(shared_board: Any) -> None:
     for path in ("/", "/healthz", "/metrics", "/status.json", "/nowhere"):
-        headers = get(board, path).headers
+        headers = get(shared_board, path).headers
         assert headers["content-security-policy"] == POLICY
         assert "unsafe" not in POLICY and "frame-ancestors 'none'" in POLICY
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["x-frame-options"] == "DENY"
-    assert get(board, "/nowhere").status_code == 404
-    assert get(board, "/static/../board.py").status_code == 404
-    assert httpx.post(board.url, trust_env=False).status_code == 405
+    assert get(shared_board, "/nowhere").status_code == 404
+    assert get(shared_board, "/static/../board.py").status_code == 404
+    assert httpx.post(shared_board.url, trust_env=False).status_code == 405
 
 
-def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ever(
-    stage: Any, open_board: Open
-) -> None:
-    stage.publish()
-    stage.close()
-    board = open_board(stage.data)
-    page = get(board)
+def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ever(shared_board: Any) -> None:
+    page = get(shared_board)
     assert page.headers["content-encoding"] == "gzip"
     files = re.findall(r'"(/static/[0-9a-f]{20}/[\w.]+)"', page.text)
     assert sorted(name.rpartition("/")[2] for name in files) == [
@@ -123,13 +119,13 @@ def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ev
         "icon.png",
     ]
     for name in files:
-        file = get(board, name)
+        file = get(shared_board, name)
         assert file.status_code == 200 and "immutable" in file.headers["cache-control"]
-        again = get(board, name, headers={"If-None-Match": file.headers["etag"]})
+        again = get(shared_board, name, headers={"If-None-Match": file.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-    plain = get(board, files[0], headers={"Accept-Encoding": "identity"})
+    plain = get(shared_board, files[0], headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
-    assert sum(len(gzip.compress(get(board, name).content)) for name in files) < 60_000, "for a phone"
+    assert sum(len(gzip.compress(get(shared_board, name).content)) for name in files) < 60_000, "for a phone"
 
 
 def test_health_readiness_and_status_tell_a_supervisor(stage: Any, open_board: Open) -> None:
@@ -162,6 +158,17 @@ def test_a_pipeline_that_ends_or_stalls_is_said_at_the_top(stage: Any, open_boar
     text = get(board).text
     assert "It said: disk &lt;full&gt;" in text
     assert text.index("Do not trust what is below") < text.index("CapacityShortfall")
+
+
+def test_a_board_that_no_longer_looks_says_so_itself(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.alert()
+    stage.publish()
+    watch = board_watch.Watch(stage.data, load(), Pages(), None)
+    assert b"Do not trust" not in watch.current().body and watch.ready(time.time())[0]
+    monkeypatch.setattr(board_watch, "STUCK_AFTER", -1.0)
+    assert b"Do not trust what is below: The board has stopped looking" in watch.current().body
+    assert b"CapacityShortfall" in watch.current().body
+    assert watch.ready(time.time()) == (False, "the board has stopped looking")
 
 
 def test_a_directory_where_nothing_ever_ran_is_no_error_and_no_good_news(
@@ -293,13 +300,11 @@ def sorted_labels(text: str) -> list[str]:
     return [in_order(line) for line in text.splitlines()]
 
 
-def test_a_page_elsewhere_whose_name_points_here_is_not_answered(stage: Any, open_board: Open) -> None:
-    stage.publish()
-    board = open_board(stage.data)
-    port = board.address.rpartition(":")[2]
-    assert get(board, headers={"Host": f"localhost:{port}"}).status_code == 200
+def test_a_page_elsewhere_whose_name_points_here_is_not_answered(shared_board: Any) -> None:
+    port = shared_board.address.rpartition(":")[2]
+    assert get(shared_board, headers={"Host": f"localhost:{port}"}).status_code == 200
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example"):
-        refused = get(board, headers={"Host": host})
+        refused = get(shared_board, headers={"Host": host})
         assert (refused.status_code, "Gigawatch" in refused.text) == (421, False)
 
 
@@ -345,10 +350,9 @@ def test_with_users_and_tls_only_the_right_password_comes_in(
         )
 
 
-def test_a_port_that_is_taken_is_said(stage: Any, open_board: Open) -> None:
-    stage.publish()
-    port = open_board(stage.data).address.rpartition(":")[2]
-    second = command("board", "--data", str(stage.data), "--port", port)
+def test_a_port_that_is_taken_is_said(shared_board: Any, tmp_path: Path) -> None:
+    port = shared_board.address.rpartition(":")[2]
+    second = command("board", "--data", str(tmp_path), "--port", port)
     assert second.returncode == 2
     assert f"--port {port}: the board cannot be opened at 127.0.0.1" in second.stderr
 
