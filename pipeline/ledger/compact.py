@@ -185,7 +185,8 @@ def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: 
     newest = newest_watermark(con)
     if newest is None:
         return 0
-    tables = [rollup_table(t, w) for t in catalog.types for w in WIDTHS if w.slice != w.directory]
+    rolled = (rollup_table(t, w) for t in catalog.types for w in WIDTHS)
+    tables = [table for table in rolled if table.slice != table.directory]
     chosen = [
         (table, directory)
         for table in (*tables, FATES_TABLE, READINGS_TABLE, HEALTH_TABLE)

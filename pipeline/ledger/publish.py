@@ -102,7 +102,7 @@ def publish(
             return 0
         newest = newest_watermark(con)
         wanted = dict.fromkeys(_files(data, catalog, keep or Keep(), newest, marks))
-        staged = [(_write(con, data, file), data / file.path) for file in wanted]
+        staged = [(stage(con, data, file), data / file.path) for file in wanted]
         step("publish.written")
         for source, target in staged:
             files.move(source, target)
@@ -115,7 +115,8 @@ def publish(
     return len(staged)
 
 
-def _write(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> Path:
+def stage(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> Path:
+    """Writes and fsyncs a file under `DATA/staging/`, to be renamed into place; where it stands."""
     target = files.staging(data) / f"{files.token()}.parquet"
     con.execute(f"COPY ({file.select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)")
     files.fsync(target)

@@ -152,6 +152,9 @@ def _named(dimension: str, billed: str) -> str:
     return f"coalesce((SELECT map(list(billed), list(name)) FROM ({names}))[{billed}], {billed})"
 
 
+# Quarters of an hour are joined by their days, not given them by a cast: a WHERE about days then chooses the windows to
+# read, and so the files.  By a cast it was a filter behind the scan of everything: a week of 90 days took 0.55 s of CPU,
+# now 0.2.
 GPU_HOURS = ReadyView(
     "gpu_hours",
     "GPU-hours of each day, delivered, healthy and used, beside what was billed; from quarter-hours: a GPU seen in "
@@ -169,9 +172,12 @@ GPU_HOURS = ReadyView(
         "currency": "BillingCurrency of them",
     },
     f"""SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, currency
-    FROM (SELECT window_start::DATE AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
+    FROM (SELECT day, provider, region, sku, sum(gpus) / 4 AS delivered,
               sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
-          FROM gpu_15m GROUP BY ALL)
+          FROM gpu_15m JOIN (
+              SELECT day, unnest(range(day::TIMESTAMP, day + INTERVAL 1 DAY, INTERVAL 15 MINUTE)) AS window_start
+              FROM (SELECT DISTINCT window_start::DATE AS day FROM gpu_1d)) USING (window_start)
+          GROUP BY ALL)
     FULL JOIN (SELECT window_start::DATE AS day, {_named("provider", "ServiceProviderName")} AS provider,
               {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
               sum(ConsumedQuantity_sum) AS billed_quantity, sum(BilledCost_sum) AS billed_cost,
@@ -210,6 +216,10 @@ ENERGY_MIX = ReadyView(
     frozenset(("energy",)),
 )
 
+_RANK = """row("time", coalesce(fired_at, '-infinity'::TIMESTAMP), coalesce(resolved_at, '-infinity'::TIMESTAMP))"""
+"""Which change of an alert is the newer one."""
+# The newest change of each alert is found first, by the few columns that say so, and its other columns are read then:
+# annotations are most of the bytes, and every change ever of every alert has some.
 ALERTS_OPEN = ReadyView(
     "alerts_open",
     "Every alert that is pending or fires now, whatever its clause",
@@ -237,7 +247,7 @@ ALERTS_OPEN = ReadyView(
         "contact": "Whom to call",
         "sql": "The query that gives the number",
     },
-    """SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
+    f"""SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
         CASE WHEN a.fired_at IS NULL THEN 'pending' ELSE 'firing' END AS state, a.alertname, a.contract, a.clause,
         a.labels, array_to_string([v for v in json_extract_string(a.labels, ['$.topic', '$.provider', '$.region',
             '$.site', '$.cluster', '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ') AS about,
@@ -245,9 +255,14 @@ ALERTS_OPEN = ReadyView(
         a.annotations ->> '$.text' AS "text", a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour,
         a.state = 'stale' AS stale, a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
         a.annotations ->> '$.sql' AS "sql"
-    FROM (SELECT * FROM alerts QUALIFY row_number() OVER (
-              PARTITION BY alertname, contract, clause, json_merge_patch(labels, '{"severity": null}')
-              ORDER BY "time" DESC, fired_at DESC NULLS LAST, resolved_at DESC NULLS LAST) = 1) a
+    FROM (SELECT * EXCLUDE (rank) FROM (SELECT *, {_RANK} AS rank FROM alerts) SEMI JOIN (
+              SELECT alertname, contract, clause, labels, "time", rank FROM (
+                  SELECT alertname, contract, clause, labels, max("time") AS "time", max({_RANK}) AS rank
+                  FROM alerts GROUP BY alertname, contract, clause, labels)
+              QUALIFY row_number() OVER (
+                  PARTITION BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}')
+                  ORDER BY rank DESC) = 1) USING (alertname, contract, clause, labels, "time", rank)
+          QUALIFY row_number() OVER (PARTITION BY alertname, contract, clause, labels) = 1) a
     LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause
     WHERE a.state NOT IN ('resolved', 'inactive')""",
 )

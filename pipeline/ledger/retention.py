@@ -144,7 +144,7 @@ def _prune_ledger(
         _delete(con, "charges", event_type.window_time or "time", oldest, fence)
         return
     for width in WIDTHS:
-        oldest = cut(newest, keep.widths[width.name], width.directory)
+        oldest = cut(newest, keep.widths[width.name], rollup_table(event_type, width).directory or DAY)
         for table in partial_tables(event_type, width.name):
             _delete(con, table, "window_start", oldest, fence)
 

@@ -16,7 +16,7 @@ from pipeline.ledger.views import PLAIN_TABLES
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _FIXED = (
     "meta(key VARCHAR, value VARCHAR)",
@@ -39,7 +39,7 @@ def create(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     for table in _tables(catalog):
         con.execute(f"CREATE TABLE IF NOT EXISTS {table}")
     con.execute("CREATE SEQUENCE IF NOT EXISTS outbox_seq")
-    _check_version(con)
+    _check_version(con, catalog)
     _check_hash(con)
 
 
@@ -90,7 +90,7 @@ def _columns(columns: Iterator[tuple[str, str]] | tuple[tuple[str, str], ...]) -
     return ", ".join(f'"{name}" {kind}' for name, kind in columns)
 
 
-def _check_version(con: duckdb.DuckDBPyConnection) -> None:
+def _check_version(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     found = get_meta(con, "schema_version")
     if found is None:
         set_meta(con, "schema_version", str(SCHEMA_VERSION))
@@ -102,7 +102,7 @@ def _check_version(con: duckdb.DuckDBPyConnection) -> None:
         )
     else:
         for version in range(int(found), SCHEMA_VERSION):
-            for statement in MIGRATIONS[version]:
+            for statement in (*MIGRATIONS[version], *_republished(version, catalog)):
                 con.execute(statement)
         set_meta(con, "schema_version", str(SCHEMA_VERSION))
 
@@ -112,9 +112,20 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         'ALTER TABLE standing ADD COLUMN "window" VARCHAR',
         "ALTER TABLE standing ADD COLUMN samples BIGINT",
         "ALTER TABLE standing ADD COLUMN facts VARCHAR",
-    )
+    ),
+    2: (),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
+
+
+def _republished(version: int, catalog: Catalog) -> Iterator[str]:
+    """Marks for what has another place among the published files since `version`, as publishing reads them."""
+    if version != 2:
+        return
+    for event in catalog.types:  # minutes of what has no entities: a file for each day, in place of each hour
+        if not event.retained and event.entity is None:
+            table = f"partials_{event.view}_1m"
+            yield f"INSERT INTO dirty SELECT DISTINCT '{event.view}', window_start FROM {table}"
 
 
 def _check_hash(con: duckdb.DuckDBPyConnection) -> None:

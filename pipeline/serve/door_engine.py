@@ -152,6 +152,7 @@ def _lock_down(
         ("TimeZone", "'UTC'", _is("UTC")),
         ("enable_progress_bar", "false", _is(False)),
         ("errors_as_json", "false", _is(False)),
+        ("parquet_metadata_cache", "true", _is(True)),  # checked by time and size of the file; counts as memory used
         ("threads", str(threads), _is(threads)),
         ("memory_limit", literal(memory), bool),
         ("temp_directory", literal(str(temp)), _is(str(temp))),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+PANELS_BEGIN, PANELS_END = "<!-- panels: begin -->", "<!-- panels: end -->"
 _DATA = "<!-- figures of build/bench.json:\n"
 _KEPT = 4
 """Significant digits on the page: more would be noise."""
@@ -45,6 +46,17 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("backlog_events_per_s", "start on a backlog", "events/s", ""),
     ("backlog_peak_rss_mb", "peak memory until caught up", "MB", "≤ 1,500"),
     ("history_bytes_per_event", "raw history, sealed and compacted", "bytes/event", ""),
+    ("panels_day_p95_ms", "the slowest panel over a day, 95th percentile", "ms", "≤ 150"),
+    ("panels_day_typical_p95_ms", "the median of all panels' 95th percentiles", "ms", ""),
+    ("panels_day_cpu_ms", "CPU of the door for every panel once", "ms", ""),
+    ("panels_all_days_p95_ms", "the slowest panel over all days, 95th percentile", "ms", "≤ 1,500"),
+    ("panels_all_days_typical_p95_ms", "the median of all panels' 95th percentiles", "ms", ""),
+    ("panels_all_days_cpu_ms", "CPU of the door for every panel once", "ms", ""),
+    ("board_first_byte_p95_ms", "the board's first byte, 95th percentile", "ms", "≤ 50"),
+    ("panels_samples_per_s", "samples that the pipeline took meanwhile", "samples/s", "20,000"),
+    ("panels_days", "days of history", "", ""),
+    ("panels_history_gb", "its size", "GB", ""),
+    ("panels_history_files", "its files", "", ""),
 )
 
 
@@ -78,12 +90,26 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
                 profile.add_row(name, f"{value:.3f}")
             profile.add_row("[bold]together[/bold]", f"[bold]{sum(found[key].values()):.3f}[/bold]")
             yield profile
+    if "panels" in found:
+        waits = Table(*_PANEL_COLUMNS, title="panels, ms")
+        for row in slowest(found["panels"]):
+            waits.add_row(*row)
+        yield waits
 
 
 _PROFILES = {
     "profile_us_per_event": "step",
     "profile_statements_us_per_event": "the dearest statements",
 }
+
+
+_PANEL_COLUMNS = ("dashboard", "panel", "day p50", "p95", "CPU", "all days p50", "p95", "CPU")
+
+
+def slowest(panels: Sequence[Sequence[Any]]) -> Iterator[tuple[str, ...]]:
+    """The panels as text, the slowest over a day first."""
+    for dashboard, title, *times in sorted(panels, key=lambda row: -row[3]):
+        yield dashboard, title.replace("|", "/"), *(f"{each:,.0f}" for each in times)
 
 
 def markdown(found: Mapping[str, Any]) -> str:
@@ -99,6 +125,9 @@ def markdown(found: Mapping[str, Any]) -> str:
             lines += ["", f"| {title} | µs of CPU for each event |", "| --- | ---: |"]
             lines += [f"| {name} | {value:.3f} |" for name, value in found[key].items()]
             lines += [f"| together | {sum(found[key].values()):.3f} |"]
+    if "panels" in found:
+        lines += ["", f"| {' | '.join(_PANEL_COLUMNS)} |", f"| --- | --- |{' ---: |' * 6}"]
+        lines += [f"| {' | '.join(row)} |" for row in slowest(found["panels"])]
     return "\n".join(lines)
 
 
@@ -110,28 +139,37 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-def section(found: Mapping[str, Any]) -> str:
+def section(found: Mapping[str, Any], begin: str = BEGIN, end: str = END) -> str:
     """What stands between the marks."""
-    return f"{BEGIN}\n{_DATA}{json.dumps(found, indent=1)}\n-->\n\n{markdown(found)}\n\n{END}"
+    return f"{begin}\n{_DATA}{json.dumps(found, indent=1)}\n-->\n\n{markdown(found)}\n\n{end}"
 
 
-def on_page(page: str) -> tuple[str, Mapping[str, Any] | None]:
+def on_page(page: str, begin: str = BEGIN, end: str = END) -> tuple[str, Mapping[str, Any] | None]:
     """The section as it stands on the page, and the figures it says it was made from (None: no run yet).
 
     Raises ValueError when the marks are not there once each.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"expected {BEGIN} and {END} once each")
-    inside = BEGIN + page.split(BEGIN)[1].split(END)[0] + END
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"expected {begin} and {end} once each")
+    inside = begin + page.split(begin)[1].split(end)[0] + end
     if _DATA not in inside:
         return inside, None
     return inside, json.loads(inside.split(_DATA)[1].split("-->")[0])
 
 
 def put(page: str, found: Mapping[str, Any]) -> str:
-    """The page with the figures of this run."""
-    old, _ = on_page(page)
-    return page.replace(old, section(found))
+    """The page with the figures of this run: those of the panels have a section of their own."""
+    of_panels = {key: value for key, value in found.items() if key.startswith(("panels", "board"))}
+    others = {key: value for key, value in found.items() if key not in of_panels}
+    for part, marks in ((others, (BEGIN, END)), (_head(found) | of_panels, (PANELS_BEGIN, PANELS_END))):
+        if part.keys() - _head(found).keys():
+            page = page.replace(on_page(page, *marks)[0], section(part, *marks))
+    return page
+
+
+def _head(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run says of itself."""
+    return {key: found[key] for key in ("commit", "taken_at", "quick", "machine")}
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from pipeline.embed.sim_writer import writer
 from pipeline.embed.simulator import Pace, run
 from pipeline.ledger import compact, seal, status
 from pipeline.ledger.store import Ledger
+from pipeline.serve.child import Door
 
 HERE = Path(__file__).parent
 Say = Callable[[str], None]
@@ -46,16 +47,19 @@ PATIENCE = 900.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time."""
+    """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
+    each panel asks, and of how many days."""
 
     events: int = 1_000_000
     backlog: int = 5_000_000
     repeat: int = 3
     real_time: int = 120
+    rounds: int = 20
+    days: int = 90
 
     @staticmethod
     def quick() -> Sizes:
-        return Sizes(events=200_000, backlog=1_000_000, repeat=1, real_time=60)
+        return Sizes(events=200_000, backlog=1_000_000, repeat=1, real_time=60, rounds=3, days=3)
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Bench:
     scratch: Path
     sizes: Sizes
     say: Say
+    history: Path | None = None
+    """A large history that was made before (history.py)."""
 
     @contextlib.contextmanager
     def broker(self, name: str) -> Iterator[EmbeddedKafka]:
@@ -137,6 +143,42 @@ class Bench:
         )
         found = json.loads(out.read_text())
         return {**_rate(found["commits"]), "peak_rss_mb": found["peak_rss_mb"], "fates": found["fates"]}
+
+    @contextlib.contextmanager
+    def pipeline(self, bootstrap: str, data: Path, contract: Path, webhook: str = "") -> Iterator[Path]:
+        """The pipeline as a process that has begun and is told to stop afterwards; where its figures will be."""
+        out = self.scratch / "pipeline.json"
+        out.unlink(missing_ok=True)
+        command = [
+            *(str(HERE / "pipeline_run.py"), "--bootstrap", bootstrap, "--data", str(data)),
+            *("--contract", str(contract.parent), "--out", str(out)),
+            *(("--webhook", webhook) if webhook else ()),
+        ]
+        with self.process(command, "process.log") as process:
+            _await_begun(data, process, self.scratch / "process.log")
+            yield out
+
+    def process(
+        self, command: list[str], log: str
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        """A Python process for the `with`; what it says goes to a file of that name."""
+        return _process(command, {}, self.scratch / log)
+
+    def ask_panels(self, door: Door, rounds: int, days: int) -> list[Figures]:
+        """What panels_client.py finds at the door."""
+        out = self.scratch / "panels.json"
+        out.unlink(missing_ok=True)
+        with self.process(
+            [
+                *(str(HERE / "panels_client.py"), door.address, str(door.pid)),
+                *(str(rounds), str(days), str(out)),
+            ],
+            "panels.log",
+        ) as process:
+            if process.wait(PATIENCE):
+                raise RuntimeError((self.scratch / "panels.log").read_text(errors="replace")[-3000:])
+        found: list[Figures] = json.loads(out.read_text())
+        return found
 
     def _run(self, command: list[str], environment: Mapping[str, str]) -> None:
         """A Python script to its end; its last words if it fails."""
@@ -241,18 +283,12 @@ def arrays(bench: Bench) -> Figures:
 
 def real_time(bench: Bench) -> Figures:
     """`RATE` samples a second as they happen, under clauses that change state all the time."""
-    out, seconds = bench.scratch / "pipeline.json", bench.sizes.real_time
-    out.unlink(missing_ok=True)
+    seconds = bench.sizes.real_time
     with bench.broker("real-time") as kafka, bench.data("real-time") as data, Receiver() as receiver:
         start = int(time.time()) + 12
         load = restless_fleet(start, seconds)
         contract = write_restless_contract(data / "contracts", load.spec, start)
-        command = [
-            *(str(HERE / "pipeline_run.py"), "--bootstrap", kafka.bootstrap, "--data", str(data)),
-            *("--contract", str(contract.parent), "--out", str(out), "--webhook", receiver.url),
-        ]
-        with _process(command, {}, bench.scratch / "process.log") as process:
-            _await_begun(data, process, bench.scratch / "process.log")
+        with bench.pipeline(kafka.bootstrap, data, contract, receiver.url) as out:
             sent = asyncio.run(_play(kafka.bootstrap, load, max(start, int(time.time()) + 1), seconds))
             time.sleep(6)  # the last instants are decided when the lateness has passed
     found = json.loads(out.read_text())

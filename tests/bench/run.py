@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import figures
 import hot_path
+import panels
 import parts
 from rich.console import Console
 
@@ -31,6 +33,7 @@ PARTS: dict[str, Callable[[parts.Bench], parts.Figures]] = {
     "arrays": parts.arrays,
     "real-time": parts.real_time,
     "backlog": parts.backlog,
+    "panels": panels.figures,
     "profile": hot_path.figures,
 }
 """In this order; each starts with a broker and a data directory of its own."""
@@ -74,6 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=list(PARTS), help="this part (may be repeated)")
     parser.add_argument("--profile", action="store_true", help="short for --only profile")
     parser.add_argument("--events", type=int, help="events of the catch-up, in place of a million")
+    parser.add_argument("--history", type=Path, help="for panels: a history that history.py made before")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
     return parser.parse_args()
 
@@ -82,7 +86,7 @@ def main() -> int:
     given, console = arguments(), Console()
     sizes = parts.Sizes.quick() if given.quick else parts.Sizes()
     if given.events:
-        sizes = parts.Sizes(given.events, sizes.backlog, sizes.repeat, sizes.real_time)
+        sizes = replace(sizes, events=given.events)
     chosen = given.only or (["profile"] if given.profile else list(PARTS))
     found: parts.Figures = {
         "commit": commit(),
@@ -92,7 +96,9 @@ def main() -> int:
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.out.parent, prefix="bench-") as scratch:
-        bench = parts.Bench(Path(scratch), sizes, lambda text: console.print(f"[dim]{text}[/dim]"))
+        bench = parts.Bench(
+            Path(scratch), sizes, lambda text: console.print(f"[dim]{text}[/dim]"), given.history
+        )
         for name in (name for name in PARTS if name in chosen):
             began = time.monotonic()
             console.print(f"[bold]{name}[/bold]")

@@ -51,8 +51,10 @@ def figures() -> ModuleType:
 
 
 def test_the_tables_on_the_page_are_those_of_the_figures_on_the_page(figures: ModuleType) -> None:
-    section, found = figures.on_page(figures.PAGE.read_text("utf-8"))
-    assert found is None or section == figures.section(found)
+    page = figures.PAGE.read_text("utf-8")
+    for marks in ((figures.BEGIN, figures.END), (figures.PANELS_BEGIN, figures.PANELS_END)):
+        section, found = figures.on_page(page, *marks)
+        assert found is None or section == figures.section(found, *marks)
 
 
 def test_a_run_is_put_on_the_page_and_read_back(figures: ModuleType) -> None:
@@ -64,6 +66,20 @@ def test_a_run_is_put_on_the_page_and_read_back(figures: ModuleType) -> None:
     assert "| the pipeline, one sample a message | 212,346 | events/s |" in once
     assert "| against the plain Faust agent | 15.03 | times | ≥ 10 |" in once
     assert "| together | 3.750 |" in once
+
+
+def test_the_panels_of_a_run_have_a_section_of_their_own(figures: ModuleType) -> None:
+    page = figures.put(f"{figures.BEGIN}\n{figures.END}\n{figures.PANELS_BEGIN}\n{figures.PANELS_END}", FOUND)
+    panels = {
+        **{key: FOUND[key] for key in ("commit", "taken_at", "quick", "machine")},
+        "panels_day_p95_ms": 123.4,
+        "panels": [["noc", "Quick", 1.0, 2.0, 3.0, 4, 5, 6], ["noc", "A|B", 7.0, 90.0, 9.0, 10, 11, 12]],
+    }
+    both = figures.put(page, panels)
+    assert figures.on_page(both)[1] == FOUND
+    assert figures.on_page(both, figures.PANELS_BEGIN, figures.PANELS_END)[1] == panels
+    assert figures.put(page, FOUND | panels) == both
+    assert both.index("| noc | A/B | 7 | 90 | 9 | 10 | 11 | 12 |") < both.index("| noc | Quick | 1 | 2 |")
 
 
 def test_a_figure_changed_by_hand_is_seen(figures: ModuleType) -> None:

@@ -128,6 +128,31 @@ def test_a_kill_while_roll_ups_settle_leaves_every_window_once(
     ledger.close()
 
 
+def test_minutes_of_queues_are_a_file_for_each_day_also_of_a_ledger_that_published_them_by_the_hour(
+    tmp_path: Path, make_ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    small = make_ledger(tmp_path, catalog)
+    small.add("queue", [rows.queue(T + 1800 * n, 1.0) for n in range(10)])
+    small.publish()
+    everything = "SELECT * FROM queue_1m ORDER BY ALL"
+    before = asked(tmp_path, catalog, everything)
+    day = tmp_path / "rollups/telemetry.queue/1m/date=2026-01-01"
+    assert len(list(day.glob("*.parquet"))) == 5
+    (day / "hour=00").mkdir()
+    for file in day.glob("*.parquet"):  # as version 2 had them
+        file.rename(day / "hour=00" / file.name)
+    small.con.execute("UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+    small.close()
+    again = make_ledger(tmp_path, catalog)
+    again.publish()
+    assert asked(tmp_path, catalog, everything) == before
+    again.watermark(LATER)
+    compact.settle_rollups(again.ledger.cursor(), tmp_path, catalog)
+    assert [file.name for file in day.iterdir()] == ["all.parquet"]
+    assert asked(tmp_path, catalog, everything) == before
+    again.close()
+
+
 def test_a_file_put_there_by_hand_is_not_taken_from_its_owner(ledger: Any, rows: Any) -> None:
     sealed_apart(ledger, rows)
     ledger.watermark(LATER)
