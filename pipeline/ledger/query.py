@@ -1,7 +1,8 @@
 """Questions to the published history: an in-memory DuckDB that holds views over DATA, and nothing else.
 
 Readers never open the ledger.  A published file may be replaced between the moment a query lists it and the
-moment it opens it; the query is then simply asked again.
+moment it opens it, or between its footer and its rows, for which DuckDB opens a file twice; the query is then simply
+asked again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ Format = Literal["table", "csv", "json"]
 ATTEMPTS = 5
 ROWS_AHEAD = 2_000
 """Rows that are read before the first is shown: a vanished file up to here is no error to anybody."""
-_VANISHED = re.compile(r"No such file|Cannot open file|No files found|does not exist", re.IGNORECASE)
+_VANISHED = re.compile(
+    r"No such file|Cannot open file|No files found|does not exist|Could not read enough bytes", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +77,13 @@ def ask(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Re
             columns = tuple(str(column[0]) for column in con.description or ())
             ahead = con.fetchmany(ROWS_AHEAD)
             return Result(columns, _rows(con, ahead))
-        except duckdb.IOException as error:
-            if attempt == ATTEMPTS or not _VANISHED.search(str(error)):
-                raise QueryError(f"the published history cannot be read: {_first_line(error)}") from error
-            time.sleep(0.05 * attempt)
         except duckdb.Error as error:
-            raise QueryError(_explained(con, error)) from error
+            if _replaced(error) and attempt < ATTEMPTS:
+                time.sleep(0.05 * attempt)
+            elif _replaced(error) or isinstance(error, duckdb.IOException):
+                raise QueryError(f"the published history cannot be read: {_first_line(error)}") from error
+            else:
+                raise QueryError(_explained(con, error)) from error
     raise AssertionError("unreachable: the loop returns or raises")
 
 
@@ -89,11 +93,17 @@ def _rows(con: DuckDBPyConnection, ahead: list[Row]) -> Iterator[Row]:
         try:
             ahead = con.fetchmany(ROWS_AHEAD)
         except duckdb.Error as error:
-            gone = isinstance(error, duckdb.IOException) and _VANISHED.search(str(error))
-            words = (
-                "the history changed while it was read: ask again, or for less" if gone else "ended midway"
-            )
+            changed = "the history changed while it was read: ask again, or for less"
+            words = changed if _replaced(error) else "ended midway"
             raise QueryError(f"{words} ({_first_line(error)})") from error
+
+
+def _replaced(error: duckdb.Error) -> bool:
+    """Whether it is what DuckDB says of a file that was replaced under its hands: that it is gone or shorter, or, in an
+    error of no class of its own, that its bytes are not what its footer promised."""
+    if isinstance(error, duckdb.IOException):
+        return _VANISHED.search(str(error)) is not None
+    return type(error) is duckdb.Error
 
 
 def _only_a_select(con: DuckDBPyConnection, sql: str) -> None:

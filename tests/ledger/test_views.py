@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -225,3 +227,46 @@ def test_rows_beyond_the_first_are_read_as_they_are_asked_for(tmp_path: Path, ca
     result = query.ask(query.open_views(tmp_path, catalog), "SELECT i FROM range(1000000) t(i)")
     assert [next(result.rows) for _ in range(3)] == [(0,), (1,), (2,)]
     assert sum(1 for _ in result.rows) == 999_997
+
+
+def test_files_that_are_replaced_while_they_are_read_give_the_old_rows_or_the_new_ones(
+    ledger: Any, catalog: Catalog, rows: Any, tmp_path: Path
+) -> None:
+    def published(second: int, clusters: int) -> dict[Path, bytes]:
+        times = range(T + second, T + second + 7200, 60)
+        ledger.add("gpu", [rows.gpu(t, cluster=f"c{n}") for t in times for n in range(clusters)])
+        ledger.publish()
+        return {
+            path: path.read_bytes() for path in (ledger.data / "rollups/telemetry.gpu/1m").rglob("*.parquet")
+        }
+
+    versions = [published(0, 70), published(10, 100)]
+    assert set(versions[0]) == set(versions[1]) and len(versions[0]) > 10
+    con = query.open_views(ledger.data, catalog)
+    one_file = (
+        "SELECT sum(samples), max(window_start), sum(gpus), min(cluster) FROM gpu_1m "
+        "GROUP BY time_bucket(INTERVAL 10 MINUTE, window_start)"
+    )
+    right, done = [], threading.Event()
+    for version in versions:
+        for path, content in version.items():
+            path.write_bytes(content)
+        right.append(set(query.ask(con, one_file).rows))
+
+    def replace() -> None:
+        for version in itertools.cycle(versions):
+            for path, content in version.items():
+                staged = tmp_path / "staged"
+                staged.write_bytes(content)
+                staged.replace(path)
+            if done.wait(0.05):  # what is published is replaced every ten seconds
+                return
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    try:
+        for _ in range(1000):
+            assert set(query.ask(con, one_file).rows) <= right[0] | right[1]
+    finally:
+        done.set()
+        replacing.join()
