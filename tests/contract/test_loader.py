@@ -272,6 +272,10 @@ def places(tree: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | i
     return [path, *(place for key, value in items for place in places(value, (*path, key)))]
 
 
+#: Mappings whose keys are the author's own words.
+FREE = ("match", "route", "severity_in_window", "windows", "in_window", "aliases")
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(places(TREE)[1:]), junk=JUNK, how=st.sampled_from(["replace", "remove", "add"]))
 def test_whatever_is_written_anywhere_is_read_or_refused_with_a_place_in_the_file(
@@ -296,6 +300,6 @@ def test_whatever_is_written_anywhere_is_read_or_refused_with_a_place_in_the_fil
         assert 1 <= fault.column <= len(text.split("\n")[fault.line - 1]) + 1
         assert str(fault).startswith(f"{path}:{fault.line}:{fault.column} ")
     if how == "add" and isinstance(inner, dict) and not faults:
-        assert any(part in ("match", "route", "severity_in_window", "windows", "in_window") for part in place)
+        assert any(part in FREE for part in place)
     if not faults:
         assert load(path).clauses
