@@ -205,7 +205,7 @@ def _power(scope: Scope, cursor: Cursor) -> PowerClause:
 
 def _service_level(scope: Scope, cursor: Cursor) -> ServiceLevelClause:
     indicator = _choice(cursor.at("indicator"), "pending_jobs", _INDICATORS)
-    known = cursor.at("indicator").value in _INDICATORS
+    known = indicator == cursor.at("indicator").value
     bound = _bound(cursor.at("bound"), indicator if known else None)
     inside: dict[str, float] = {}
     windows = cursor.at("in_window")
