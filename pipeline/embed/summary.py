@@ -13,12 +13,21 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pipeline.embed.outcome import Outcome, Told
+from pipeline.serve.servers import split_address
 from pipeline.serve.terminal import STYLES, about, add, clean, duration, equation, plain_table, quantity
 
 WIDE_SUMMARY = 104
 """Columns from which the table has room for clause and delivery."""
 
-OPEN_ALERTS = "SELECT fired_at, severity, alertname, about, observed, bound, unit FROM alerts_open"
+SERVERS = {
+    "board": ("Board", "http://{host}:{port}/"),
+    "door": (
+        "SQL door",
+        "mysql -h {host} -P {port} -u demo gigawatch -e "
+        "'SELECT fired_at, severity, alertname, about, observed, bound, unit FROM alerts_open'",
+    ),
+}
+"""What each server is called, and one line to paste."""
 
 
 def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> RenderableType:
@@ -53,13 +62,14 @@ def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> 
 
 def addresses(servers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     """(what, one line to paste) for each server of a status, or why it is not open."""
-    lines = {"board": "http://{0}/", "door": f"mysql -h {{1}} -P {{2}} -u demo gigawatch -e '{OPEN_ALERTS}'"}
     found = []
     for command, server in servers.items():
-        host, _, number = (server["address"] or "").rpartition(":")
-        line = lines[command].format(server["address"], host, number)
-        name = {"board": "Board", "door": "SQL door"}[command]
-        found.append((name, f"not open: {clean(server['error'])}" if server["error"] else line))
+        what, line = SERVERS[command]
+        if server["address"]:
+            host, port = split_address(server["address"])
+            found.append((what, line.format(host=host, port=port)))
+        else:
+            found.append((what, f"not open: {clean(server['error'] or 'not yet')}"))
     return found
 
 

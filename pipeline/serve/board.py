@@ -28,22 +28,16 @@ from pipeline.serve.board_silences import Alertmanager
 from pipeline.serve.board_watch import Watch
 from pipeline.serve.child import ready
 from pipeline.serve.door_users import Doorkeeper, read_users
-from pipeline.serve.listening import await_end_of_input, opens_beyond, spelled, tls_context
+from pipeline.serve.listening import Listening, await_end_of_input, opens_beyond, spelled, tls_context
 
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
-class BoardOptions:
+class BoardOptions(Listening):
     """What a board is opened with; `alertmanager` is where silences are asked for."""
 
-    data: Path
-    schemas: Path | None = None
-    bind: str = "127.0.0.1"
     port: int = 8420
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    users: Path | None = None
     alertmanager: str | None = None
 
 

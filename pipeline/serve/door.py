@@ -30,7 +30,7 @@ from pipeline.serve.door_login import CAPABILITIES, Entrance
 from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.door_wire import Wire
-from pipeline.serve.listening import await_end_of_input, opens_beyond, spelled, tls_context
+from pipeline.serve.listening import Listening, await_end_of_input, opens_beyond, spelled, tls_context
 
 log = structlog.get_logger("door")
 
@@ -40,16 +40,10 @@ CLOSING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class DoorOptions:
+class DoorOptions(Listening):
     """What a door is opened with; sizes as DuckDB writes them."""
 
-    data: Path
-    schemas: Path | None = None
-    bind: str = "127.0.0.1"
     port: int = 3306
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    users: Path | None = None
     memory_limit: str = "512MB"
     temp_limit: str = "1GB"
     threads: int = 2

@@ -11,10 +11,24 @@ import os
 import socket
 import ssl
 import sys
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What every listener is opened with: what it reads, where it listens, who may come in."""
+
+    data: Path
+    schemas: Path | None = None
+    bind: str = "127.0.0.1"
+    port: int = 0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    users: Path | None = None
 
 
 def opens_beyond(name: str, bind: str, users: Path | None, cert: Path | None, key: Path | None) -> bool:
