@@ -211,6 +211,7 @@ FOREIGN = {
     "mkdir",
     "chmod",
     "openssl",
+    "npm",
 }
 """Commands of others that a document may name."""
 
@@ -446,7 +447,8 @@ def committed() -> list[Path]:
             ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
+    foreign = {".venv", "node_modules"}
+    return [path for path in ROOT.rglob("*") if path.is_file() and not foreign & {*path.parts}]
 
 
 HOSTS = re.compile(

@@ -86,11 +86,21 @@ def _document(model: dashboard.Dashboard) -> Document:
     return dict(_kept(document))
 
 
+SURPLUS: tuple[tuple[str, Any], ...] = (
+    # From Grafana 12 on it hides links and annotations in a menu, and nobody on call looks there.
+    ("placement", "inControlsMenu"),
+    # Tables lost it in Grafana 12.2; variables that are no interval never had these.
+    ("footer", {"countRows": False, "reducer": [], "show": False}),
+    ("auto", False),
+    ("auto_count", 30),
+    ("auto_min", "10s"),
+)
+"""What the SDK gives everything of a kind, and we do not want or Grafana's own schema does not know."""
+
+
 def _kept(value: Any) -> Any:
-    """Without `placement: inControlsMenu`, which the SDK gives every link and annotation: from Grafana 12 on it hides
-    them in a menu, and nobody on call looks there."""
     if isinstance(value, dict):
-        return {k: _kept(v) for k, v in value.items() if (k, v) != ("placement", "inControlsMenu")}
+        return {k: _kept(v) for k, v in value.items() if (k, v) not in SURPLUS}
     return [_kept(each) for each in value] if isinstance(value, list) else value
 
 

@@ -151,7 +151,8 @@ def rows(
     """A table; `links`: a column → the dashboard its cells lead to, at the address in the hidden column `link`."""
     panel = (
         table.Panel().title(title).description(description).datasource(SOURCE).with_target(Asked(sql)).unit(unit)
-        .show_header(True).cell_height(common.TableCellHeight.SM).no_value("none")
+        .show_header(True).cell_height(common.TableCellHeight.SM).cell_options(common.TableAutoCellOptions())
+        .no_value("none")
     )  # fmt: skip
     for name in ("severity", "state"):
         colours = SEVERITIES if name == "severity" else {**STATES, "firing": RED, "pending": ORANGE}
@@ -164,7 +165,7 @@ def rows(
     panel.override_by_regexp(
         "/^(since|starts|ends|fired|resolved|time|from)$/", settings({"custom.width": 165})
     )
-    panel.override_by_name("link", settings({"custom.hidden": True}))
+    panel.override_by_name("link", settings(HIDDEN))
     for name, values in (fields or {}).items():
         panel.override_by_name(name, settings(values))
     for column, uid in (links or {}).items():
@@ -173,6 +174,13 @@ def rows(
         link = {"title": "More of it", "url": url, "targetBlank": False}
         panel.override_by_name(column, settings({"links": [link]}))
     return panel
+
+
+HIDDEN: Properties = {
+    "custom.hidden": True,
+    "custom.hideFrom": {"legend": False, "tooltip": False, "viz": True},
+}
+"""Grafana up to 12.1 hides a column by the first, since then by the second."""
 
 
 def data_age() -> Laid:

@@ -1,7 +1,8 @@
 """The dashboards: committed as the code gives them, well-formed, and every question answered by the real door.
 
-There is no Grafana here.  What stands for it: the SDK's typed classes, a strict schema of our own, and the expansion of
-Grafana's variables and macros in `grafana_macros.py`.  The data is a whole peak season, played through the pipeline.
+There is no Grafana here.  What stands for it: the SDK's typed classes, a strict schema of our own, Grafana's own schema
+in `test_dashboards_schema.py`, and the expansion of Grafana's variables and macros in `grafana_macros.py`.  The data is
+a whole peak season, played through the pipeline.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pipeline.catalog import load
 from pipeline.ledger.all_views import names
 from pipeline.serve import dashboards_sql
 from pipeline.serve.child import Door
-from pipeline.serve.dashboards_build import differing, documents, files, panel_queries, texts, write
+from pipeline.serve.dashboards_build import SURPLUS, differing, documents, files, panel_queries, texts, write
 from pipeline.serve.door_names import MACROS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,9 +178,13 @@ def test_the_sdks_classes_read_it_back_without_loss(uid: str) -> None:
     assert without_defaults(read) == without_defaults(ALL[uid])
 
 
+DEFAULTS = {"repeatDirection", *(key for key, _ in SURPLUS)}
+"""What the SDK gives of itself."""
+
+
 def without_defaults(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: without_defaults(v) for k, v in value.items() if k not in ("placement", "repeatDirection")}
+        return {k: without_defaults(v) for k, v in value.items() if k not in DEFAULTS}
     return [without_defaults(each) for each in value] if isinstance(value, list) else value
 
 
