@@ -30,6 +30,16 @@ MAKERS: tuple[Callable[[], dashboard.Dashboard], ...] = (
     dashboards_pipeline.health,
     dashboards_clause.clause,
 )
+SURPLUS: tuple[tuple[str, Any], ...] = (
+    # From Grafana 12 on it hides links and annotations in a menu, and nobody on call looks there.
+    ("placement", "inControlsMenu"),
+    # Tables lost it in Grafana 12.2; variables that are no interval never had these.
+    ("footer", {"countRows": False, "reducer": [], "show": False}),
+    ("auto", False),
+    ("auto_count", 30),
+    ("auto_min", "10s"),
+)
+"""What the SDK gives everything of a kind, and we do not want or Grafana's own schema does not know."""
 
 
 def documents() -> list[Document]:
@@ -84,18 +94,6 @@ def panel_queries(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]
 def _document(model: dashboard.Dashboard) -> Document:
     document: Document = json.loads(json.dumps(model, cls=JSONEncoder))
     return dict(_kept(document))
-
-
-SURPLUS: tuple[tuple[str, Any], ...] = (
-    # From Grafana 12 on it hides links and annotations in a menu, and nobody on call looks there.
-    ("placement", "inControlsMenu"),
-    # Tables lost it in Grafana 12.2; variables that are no interval never had these.
-    ("footer", {"countRows": False, "reducer": [], "show": False}),
-    ("auto", False),
-    ("auto_count", 30),
-    ("auto_min", "10s"),
-)
-"""What the SDK gives everything of a kind, and we do not want or Grafana's own schema does not know."""
 
 
 def _kept(value: Any) -> Any:
