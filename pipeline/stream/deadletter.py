@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.stream.process import DeadLetter
 
@@ -33,6 +35,7 @@ class DeadLetters:
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
         self._producer = producer
         self._topic = topic
+        self._turn = itertools.count()
 
     async def write(self, letters: Iterable[DeadLetter]) -> None:
         waiting = list(letters)
@@ -41,14 +44,16 @@ class DeadLetters:
 
     async def _attempt(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those that the broker did not take: it is away, or the topic is missing, closed to us or too narrow."""
-        acks: list[asyncio.Future[object]] = []
+        sent: list[tuple[Sequence[DeadLetter], asyncio.Future[object]]] = []
         faults: list[KafkaError] = []
         try:
-            for letter in letters:
-                acks.append(await self._send(letter))
+            parts = sorted(await self._producer.partitions_for(self._topic))
+            for held, batch in self._batches(letters):
+                part = parts[next(self._turn) % len(parts)]
+                sent.append((held, await self._producer.send_batch(batch, self._topic, partition=part)))
         except KafkaError as error:
             faults.append(error)
-        found = await asyncio.gather(*acks, return_exceptions=True)
+        found = await asyncio.gather(*(ack for _, ack in sent), return_exceptions=True)
         for fault in (each for each in found if isinstance(each, BaseException)):
             if not isinstance(fault, KafkaError):
                 raise fault
@@ -59,17 +64,34 @@ class DeadLetters:
                 topic=self._topic,
                 error=repr(faults[0]),
             )
-        refused = [letter for letter, ack in zip(letters, found, strict=False) if isinstance(ack, KafkaError)]
-        return [*refused, *letters[len(acks) :]]
+        refused = [
+            letter
+            for (held, _), ack in zip(sent, found, strict=True)
+            if isinstance(ack, KafkaError)
+            for letter in held
+        ]
+        return [*refused, *letters[sum(len(held) for held, _ in sent) :]]
 
-    async def _send(self, letter: DeadLetter) -> asyncio.Future[object]:
-        sent: asyncio.Future[object] = await self._producer.send(
-            self._topic,
-            key=f"{letter.topic}/{letter.record.partition}/{letter.record.offset}".encode(),
-            value=_value(letter),
-            headers=headers_of(letter),
-        )
-        return sent
+    def _batches(self, letters: Sequence[DeadLetter]) -> Iterator[tuple[Sequence[DeadLetter], BatchBuilder]]:
+        """The letters with the producer's batches that hold them; one that is larger than a batch has its own.
+
+        Sending them one by one was most of what a bad record costs: each waits for its place and its answer.
+        """
+        batch, held = self._producer.create_batch(), list[DeadLetter]()
+        for letter in letters:
+            if _append(batch, letter) is None:
+                yield held, batch
+                batch, held = self._producer.create_batch(), []
+                _append(batch, letter)
+            held.append(letter)
+        if held:
+            yield held, batch
+
+
+def _append(batch: BatchBuilder, letter: DeadLetter) -> object:
+    """None when there is no room for it."""
+    key = f"{letter.topic}/{letter.record.partition}/{letter.record.offset}".encode()
+    return batch.append(timestamp=None, key=key, value=_value(letter), headers=headers_of(letter))
 
 
 def _value(letter: DeadLetter) -> bytes | None:

@@ -210,9 +210,10 @@ def _integer(text: str) -> int | float:
 
 def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of a repeated key the first counts, as in the vectorised decoder."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        found.setdefault(key, value)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for key, value in reversed(pairs):
+            found[key] = value
     return found
 
 
