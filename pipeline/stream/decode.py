@@ -32,6 +32,12 @@ from pipeline.stream.inspect import Outcome, inspect
 _EPOCH = datetime(1970, 1, 1)
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
+_NO_JSON = (
+    "",
+    "NOT (left(value, 1) IN ('{', '[') AND right(value, 1) IN ('}', ']')) AND NOT json_valid(value)",
+    "NOT json_valid(value)",
+)
+"""Which values are looked for as no JSON, with ever more care: none, those cut off or of another kind, all."""
 
 
 class Decoder:
@@ -46,7 +52,7 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
-        self._careful = 0
+        self._care = self._careful_for = 0
         con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
         con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({SERIES_MAP})")
 
@@ -88,19 +94,27 @@ class Decoder:
 
         Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
         """
-        if not self._careful:
+        self._careful_for = max(0, self._careful_for - 1)
+        self._care = self._care if self._careful_for else 0
+        while True:
             try:
-                return self._parsed(present, ())
+                return self._parsed(present, self._but_no_json(present))
             except (duckdb.InvalidInputException, UnicodeDecodeError):
                 # its message quotes the value, at times cut in the middle of a letter
-                self._careful = CAREFUL_FOR
-        self._careful -= 1
-        asked = " UNION ALL ".join(
-            f"SELECT row FROM records_{name} WHERE NOT json_valid(value)" for name in present
-        )
-        # asked for first, and of the row alone: as a filter in front of the decoder it costs twice as much
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE no_json AS {asked or 'SELECT 0 AS row WHERE false'}")
-        return self._parsed(present, ("row NOT IN (FROM no_json)",))
+                if self._care + 1 == len(_NO_JSON):
+                    raise
+                self._care, self._careful_for = self._care + 1, CAREFUL_FOR
+
+    def _but_no_json(self, present: Mapping[str, int]) -> Sequence[str]:
+        """The conditions that keep from the decoder what it cannot read.
+
+        It is found first, by a question for its rows alone: in front of the decoder it costs twice as much.
+        """
+        if not (no_json := _NO_JSON[self._care]) or not present:
+            return ()
+        found = " UNION ALL ".join(f"SELECT row FROM records_{name} WHERE {no_json}" for name in present)
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE no_json AS {found}")
+        return ("row NOT IN (FROM no_json)",)
 
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]

@@ -40,6 +40,8 @@ _MAX_INTEGER_DIGITS = 400
 _MAX_DEPTH = 200
 _TOO_DEEP = "gigawatch: nested too deep"
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_BEGINS = re.compile(r'[ \t\r\n]*[{\["\-0-9tfniNI]')
+"""How any value begins, also one that only the vectorised decoder reads."""
 _LENIENCE = re.compile(
     r'("(?:[^"\\]|\\.)*")|,(?=[ \t\r\n]*[\]}])|(-?)\b(?:(nan)|inf(?:inity)?)\b', re.DOTALL | re.IGNORECASE
 )
@@ -152,6 +154,8 @@ def _json(value: bytes) -> Any:
         return _parsed(text)
     except ValueError:
         pass
+    if not _BEGINS.match(text):  # to look for what may be overlooked costs more than all else
+        raise Refused("dead_lettered", "not_json")
     try:
         return _parsed(_LENIENCE.sub(_strictly, text))
     except ValueError as error:
