@@ -32,12 +32,10 @@ from pipeline.stream.inspect import Outcome, inspect
 _EPOCH = datetime(1970, 1, 1)
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
-_NO_JSON = (
-    "",
-    "NOT (left(value, 1) IN ('{', '[') AND right(value, 1) IN ('}', ']')) AND NOT json_valid(value)",
-    "NOT json_valid(value)",
-)
-"""Which values are looked for as no JSON, with ever more care: none, those cut off or of another kind, all."""
+_WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(value, '}') OR ends_with(value, ']'))"
+_NO_JSON = ("", f"CASE WHEN {_WHOLE} THEN false ELSE NOT json_valid(value) END", "NOT json_valid(value)")
+"""Which values are looked for as no JSON, with ever more care: none, those cut off or of another kind, all.
+Of what AND joins both sides are worked out; CASE asks json_valid, 0.3 µs an event, only about what is left."""
 
 
 class Decoder:

@@ -2,9 +2,10 @@
 
     python panels_client.py ADDRESS PID ROUNDS DAYS OUT.json
 
-OUT gets a list of `{dashboard, panel, rows, ms, cpu_ms}`: for each panel the milliseconds that it waited, and those of
-CPU that the door, whose process is PID, took for it: one for each round.  A panel asks all
-its questions, one after the other, over one connection; each dashboard's variables and annotations count as a panel.
+OUT gets a list of `{dashboard, panel, rows, ms, cpu_ms}`: for each question the milliseconds until its last row, and
+those of CPU that the door, whose process is PID, took for it: one for each round.  They are asked one after the other
+over one connection.  A question is what Grafana sends as one: that of a panel (of each letter, where a panel has
+several), of a variable or of an annotation.
 """
 
 from __future__ import annotations
@@ -37,18 +38,22 @@ def documents() -> Iterator[Document]:
         yield json.loads(path.read_text("utf-8"))
 
 
-def panels(document: Document) -> Iterator[tuple[str, Mapping[str, Any], list[str]]]:
-    """(title, panel, its questions) of everything that a dashboard asks when it is opened."""
-    variables = [v["query"] for v in document["templating"]["list"] if v["type"] == "query"]
-    yield "(variables)", {}, variables
-    yield "(annotations)", {}, [each["target"]["rawSql"] for each in document["annotations"]["list"]]
+def questions(document: Document) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """(title, its panel if it is one's, SQL) of everything that a dashboard asks when it is opened."""
+    for variable in document["templating"]["list"]:
+        if variable["type"] == "query":
+            yield f"(variable {variable['name']})", {}, variable["query"]
+    for annotation in document["annotations"]["list"]:
+        yield f"(annotation {annotation['name']})", {}, annotation["target"]["rawSql"]
     for panel in document["panels"]:
-        if targets := panel.get("targets"):
-            yield panel["title"], panel, [target["rawSql"] for target in targets]
+        targets = panel.get("targets", [])
+        for target in targets:
+            letter = f" ({target['refId']})" if len(targets) > 1 else ""
+            yield panel["title"] + letter, panel, target["rawSql"]
 
 
 class Opened(NamedTuple):
-    """What one panel took: milliseconds until its last row, and those of CPU that the door spent."""
+    """What one question took: milliseconds until its last row, and those of CPU that the door spent."""
 
     title: str
     ms: float
@@ -76,20 +81,16 @@ class Client:
             return cursor.fetchall()
 
     def open(self, document: Document, start: int, end: int) -> Iterator[Opened]:
-        """Each panel of a dashboard over a range."""
+        """Each question of a dashboard over a range."""
         values = self._single_values(document, start, end)
-        for title, panel, questions in panels(document):
+        for title, panel, question in questions(document):
             interval = interval_of(panel, start, end)
-            texts = [
-                expand(sql, start, end, document=document, variables=values, interval_ms=interval)
-                for sql in questions
-            ]
-            rows, began, cpu = 0, time.perf_counter(), time.clock_gettime(self._clock)
-            for sql in texts:
-                try:
-                    rows += len(self.ask(sql))
-                except pymysql.Error as error:
-                    raise RuntimeError(f"{document['uid']}, {title}: {error}\n{sql}") from error
+            sql = expand(question, start, end, document=document, variables=values, interval_ms=interval)
+            began, cpu = time.perf_counter(), time.clock_gettime(self._clock)
+            try:
+                rows = len(self.ask(sql))
+            except pymysql.Error as error:
+                raise RuntimeError(f"{document['uid']}, {title}: {error}\n{sql}") from error
             took, spent = time.perf_counter() - began, time.clock_gettime(self._clock) - cpu
             yield Opened(title, took * 1000, spent * 1000, rows)
 
@@ -104,18 +105,18 @@ class Client:
 
 
 def measure(address: str, door: int, rounds: int, days: int) -> list[dict[str, Any]]:
-    """Every panel once in each round, so that what else runs disturbs all of them alike."""
+    """Every question once in each round, so that what else runs disturbs all of them alike."""
     client, moved, shipped = Client(address, door), random.Random(1), list(documents())
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(rounds):
         end = client.newest - moved.randrange(MOVED)
         for document in shipped:
             uid = document["uid"].removeprefix("gigawatch-")
-            for panel in client.open(document, end - days * DAY, end):
-                new = {"dashboard": uid, "panel": panel.title, "rows": panel.rows, "ms": [], "cpu_ms": []}
-                one = found.setdefault((uid, panel.title), new)
-                one["ms"].append(panel.ms)
-                one["cpu_ms"].append(panel.cpu_ms)
+            for asked in client.open(document, end - days * DAY, end):
+                new = {"dashboard": uid, "panel": asked.title, "rows": asked.rows, "ms": [], "cpu_ms": []}
+                one = found.setdefault((uid, asked.title), new)
+                one["ms"].append(asked.ms)
+                one["cpu_ms"].append(asked.cpu_ms)
     return list(found.values())
 
 

@@ -147,6 +147,23 @@ def test_an_array_counts_each_sample_and_a_message_that_cannot_be_opened_counts_
     assert pipeline.fates() == {("aggregated", ""): 72, (DEAD, "not_json"): 1}
 
 
+@pytest.mark.parametrize(
+    "spoilt", [(b"plain",), (b"{'a': 1}",), (b"plain", b"{'a': 1}"), (b"{'a': 1}", b"<a/>")]
+)
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_what_is_no_json_costs_its_neighbours_nothing_in_its_own_batch_and_in_those_after_it(
+    pipeline: Any, make: Any, spoilt: tuple[bytes, ...], end: bytes
+) -> None:
+    """Whatever it looks like, and whatever kind of it was met before; good values may end with white space."""
+    for turn, value in enumerate(spoilt):
+        single = make.event(id=f"{turn}-single").value + end
+        array = make.event(id=f"{turn}-array", data=[make.GPU, make.GPU]).value + end
+        binary = make.event(id=f"{turn}-binary", data=[make.GPU, make.GPU], binary=True)
+        pipeline.take(make.record(single), make.record(value), make.record(array), binary)
+    turns = len(spoilt)
+    assert pipeline.fates() == {("aggregated", ""): 5 * turns, (DEAD, "not_json"): turns}
+
+
 @pytest.mark.parametrize("layout", [{}, {"indent": 2}, {"indent": "\t"}, {"separators": (",", ":")}])
 def test_an_array_is_an_array_however_it_is_laid_out(
     pipeline: Any, make: Any, layout: dict[str, Any]
