@@ -122,11 +122,12 @@ class Intake:
     async def stop(self) -> None:
         """Wait for the batch under way; whatever waits behind it is not taken in any more."""
         self._stopping.set()
+        # the threads, too: whoever awaited one may be cancelled, and the ledger cannot close under a call
         async with self._taking, self._one_at_a_time:
             self._stopped = True
-            self._thread.shutdown(wait=False)
+            await asyncio.to_thread(self._thread.shutdown)
         async with self._decoding:
-            self._decoder.shutdown(wait=False)
+            await asyncio.to_thread(self._decoder.shutdown)
 
     async def _written(self, writing: asyncio.Task[None]) -> bool:
         """Whether the broker has the letters; False when it does not take them and we are stopping.
