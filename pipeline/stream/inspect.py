@@ -216,8 +216,7 @@ def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Of a repeated key the first counts, as in the vectorised decoder."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        for key, value in reversed(pairs):
-            found[key] = value
+        found.update(reversed(pairs))
     return found
 
 
