@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,18 +17,15 @@ from pipeline.catalog import EventType
 from pipeline.stream.batch import Records, TopicRecords
 from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
-    DOUBTFUL,
     IDENTITY,
-    NO_SERIES,
-    SERIES_MAP,
     Decoded,
     Refusal,
     dimensions_sql,
     registered,
-    remember,
     series_sql,
 )
 from pipeline.stream.inspect import Outcome, inspect
+from pipeline.stream.series import NO_SERIES, MetSeries
 
 _EPOCH = datetime(1970, 1, 1)
 CAREFUL_FOR = 100
@@ -36,6 +34,7 @@ _WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(va
 _NO_JSON = ("", f"CASE WHEN {_WHOLE} THEN false ELSE NOT json_valid(value) END", "NOT json_valid(value)")
 """Which values are looked for as no JSON, with ever more care: none, those cut off or of another kind, all.
 Of what AND joins both sides are worked out; CASE asks json_valid, 0.3 µs an event, only about what is left."""
+_CERTAIN = f"ok AND series <> {NO_SERIES}"
 
 
 class Decoder:
@@ -52,7 +51,7 @@ class Decoder:
         self._sql = decode_sql(event)
         self._care = self._careful_for = 0
         con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
-        con.execute(f"CREATE OR REPLACE TEMP TABLE series_map_{event.view}({SERIES_MAP})")
+        self._met = MetSeries(event)
 
     def decode(self, topic: TopicRecords) -> Decoded:
         """Decode the records of one topic."""
@@ -61,31 +60,53 @@ class Decoder:
         with contextlib.ExitStack() as stack:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
-            found = Decoded(self._event, self._parse({n: t.num_rows for n, t in present.items()}))
-            stack.enter_context(registered(self._con, "parsed", found.parsed))
-            found.arrived.update(self._arrived("true"))
-            found.met = self._meet_series(topic.all, list(present))
-            if doubtful := self._doubtful(len(topic.all)):
-                self._open_one_by_one(found, topic.all, doubtful)
-        return found
+            parsed = self._parse({n: t.num_rows for n, t in present.items()})
+            met = self._meet_series(parsed, topic.all, list(present))
+        places = self._met.places(parsed["quoted"])
+        parsed = parsed.append_column("series", self._met.series(places))
+        with registered(self._con, "parsed", parsed):
+            arrived = Counter(self._arrived("true"))
+            doubtful = self._doubtful(len(topic.all))
+            refusals, rows = self._open_one_by_one(topic.all, doubtful, arrived) if doubtful else ([], [])
+        samples = parsed.drop_columns(["ok", "quoted"])
+        for name, column in self._met.dimensions(places).items():
+            samples = samples.append_column(name, column)
+        if doubtful:
+            samples = samples.filter(_certain(parsed))
+        if rows:
+            slow = self._with_series(_arrow(rows, self._event.columns()))
+            met.append(slow)
+            samples = pa.concat_tables([samples, slow.select(samples.column_names).cast(samples.schema)])
+        return Decoded(self._event, samples, met, refusals, arrived)
 
-    def _open_one_by_one(self, found: Decoded, records: Records, doubtful: Mapping[int, set[int]]) -> None:
-        """The fates of what the fast path doubts; `doubtful`: position → the samples that it does not."""
-        found.arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
+    def _open_one_by_one(
+        self, records: Records, doubtful: Mapping[int, set[int]], arrived: Counter[tuple[int, datetime]]
+    ) -> tuple[list[Refusal], list[dict[str, Any]]]:
+        """What the fast path doubts: what is refused, and the rows of what is not.
+
+        `doubtful`: position → the samples that it does not doubt; `arrived` is corrected by what is found.
+        """
+        arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
+        refusals: list[Refusal] = []
         rows: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
             record = records[position]
             outcomes = list(self._inspect(record))
-            found.arrived[place_of(record)] += len(outcomes)
+            arrived[place_of(record)] += len(outcomes)
             for outcome in outcomes:
                 if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
                     rows.append(self._row(position, record, outcome))
                 else:
-                    found.refusals.append(Refusal(position, record, outcome))
-        if rows:
-            found.slow = _arrow(rows, self._event.columns())
+                    refusals.append(Refusal(position, record, outcome))
+        return refusals, rows
+
+    def _with_series(self, rows: pa.Table) -> pa.Table:
+        with registered(self._con, "slow", rows):
+            return self._con.sql(
+                f"SELECT *, {IDENTITY}, {series_sql(self._event)} AS series FROM slow"
+            ).to_arrow_table()
 
     def _parse(self, present: Mapping[str, int]) -> pa.Table:
         """What the decoder makes of the records of each content mode; `present`: how many there are of each.
@@ -146,15 +167,17 @@ class Decoder:
         )
         return _over(none, self._sql["structured"].single)
 
-    def _meet_series(self, records: Records, present: Sequence[str]) -> pa.Table | None:
-        """Give every new combination of quoted dimensions its series; 0 where the slow path refuses it."""
-        view = self._event.view
-        wanted = self._con.sql(
-            "SELECT quoted, met.row AS row, met.idx AS idx FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met "
-            f"FROM parsed ANTI JOIN series_map_{view} USING (quoted) WHERE ok GROUP BY quoted)"
-        ).to_arrow_table()
-        if not wanted.num_rows:
-            return None
+    def _meet_series(self, parsed: pa.Table, records: Records, present: Sequence[str]) -> list[pa.Table]:
+        """Give every new combination of quoted dimensions its series; NO_SERIES where the slow path refuses it."""
+        unmet = pc.and_(parsed["ok"], self._met.places(parsed["quoted"]).is_null())
+        unmet = parsed.select(["quoted", "row", "idx"]).filter(unmet)
+        if not unmet.num_rows:
+            return []
+        with registered(self._con, "unmet", unmet):
+            wanted = self._con.sql(
+                "SELECT quoted, met.row AS row, met.idx AS idx "
+                "FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met FROM unmet GROUP BY quoted)"
+            ).to_arrow_table()
         with registered(self._con, "wanted", wanted):
             selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
             names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
@@ -164,8 +187,8 @@ class Decoder:
                 f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {NO_SERIES} END AS series, "
                 f"{dimensions_sql(self._event)} FROM names"
             ).to_arrow_table()
-        remember(self._con, view, met)
-        return met
+        self._met.add(met)
+        return [met.filter(_named(met))]
 
     def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
         """The same names, where they are in doubt those that the slow path finds, if it accepts the sample."""
@@ -187,14 +210,13 @@ class Decoder:
 
         It is asked about the whole message: what the fast path took for one sample may be an array of many.
         """
-        joined = f"parsed LEFT JOIN series_map_{self._event.view} USING (quoted)"
         positions = self._con.execute(
             f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN parsed USING (row) "
-            f"UNION SELECT row FROM {joined} WHERE {DOUBTFUL} ORDER BY ALL"
+            f"UNION SELECT row FROM parsed WHERE NOT ({_CERTAIN}) ORDER BY ALL"
         ).fetchall()
         doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
         if doubtful:
-            certain = f"SELECT row, idx FROM {joined} WHERE NOT ({DOUBTFUL}) AND row IN (SELECT unnest(?))"
+            certain = f"SELECT row, idx FROM parsed WHERE {_CERTAIN} AND row IN (SELECT unnest(?))"
             for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
                 doubtful[position].add(idx)
         return doubtful
@@ -214,6 +236,15 @@ class Decoder:
             "time": outcome.time,
             **{name: outcome.row.get(name) for name in names},
         }
+
+
+def _certain(parsed: pa.Table) -> pa.ChunkedArray:
+    """`_CERTAIN` as a mask."""
+    return pc.and_(parsed["ok"], _named(parsed))
+
+
+def _named(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.not_equal(rows["series"], pa.scalar(NO_SERIES, pa.uint64()))
 
 
 def _only(records: str, *where: str) -> str:

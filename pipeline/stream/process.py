@@ -1,18 +1,19 @@
 """From a batch of records to a delta: the named steps of `STEPS`, in order.
 
-    records → decode → receive → remove duplicates → roll up → segment → quarantine → count fates → delta
+    records → decode → receive → remove duplicates → write segment → roll up → quarantine → count fates → delta
 
 The caller runs these and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
 and on the identities of the batches before it.  Decoding depends on neither: it has a connection of its own, so
-that the next batch can be decoded on another thread meanwhile.
+that the next batch can be decoded on another thread meanwhile.  A segment needs no connection at all: it is
+written from the decoded columns while its batch is rolled up.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,18 +21,17 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.ledger import files
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
-from pipeline.rollup.windows import GRID_SECONDS, floor_sql
 from pipeline.stream.batch import Batch, topic_records
 from pipeline.stream.decode import Decoder, place_of, record_time
-from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive
+from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
 from pipeline.stream.duplicates import Seen
+from pipeline.stream.segments import raw_rows, write_segment
 
 QUARANTINE = "quarantine"
 _QUARANTINE_SCHEMA = pa.schema(
@@ -83,14 +83,13 @@ class Work:
     """What the steps hand on for one topic."""
 
     event: EventType
-    decoded: Decoded | None
+    decoded: Decoded
     known_from: datetime
     before: dict[int, datetime]
-    refusals: list[Refusal] = field(default_factory=list)
-    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
+    writer: Executor
     duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
     rows: int = 0
-    segments: list[Segment] = field(default_factory=list)
+    segments: list[Future[Segment]] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
     progress: dict[int, datetime] = field(default_factory=dict)
 
@@ -140,27 +139,24 @@ class Processor:
         had reached before.
         """
         done: list[Work] = []
-        for event in self._catalog.types:
-            if decoded := batch.topics.pop(event.topic, None):
-                before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
-                work = Work(event, decoded, known_from[event.topic], before)
-                del decoded  # tens of megabytes, which nobody needs once they are received
-                for step in STEPS:
-                    step(self, work)
-                done.append(work)
+        with ThreadPoolExecutor(1, "segments") as writer:
+            for event in self._catalog.types:
+                if decoded := batch.topics.pop(event.topic, None):
+                    before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
+                    work = Work(event, decoded, known_from[event.topic], before, writer)
+                    for step in STEPS:
+                        step(self, work)
+                    done.append(work)
         return Delta(
             ranges=batch.ranges,
             progress={(w.event.topic, part): at for w in done for part, at in w.progress.items()},
             views=tuple(w.event.view for w in done if w.rows),
-            segments=tuple(s for w in done for s in w.segments),
+            segments=tuple(s.result() for w in done for s in w.segments),
             fates=tuple(f for w in done for f in w.fates),
         )
 
     def _receive(self, work: Work) -> None:
-        assert work.decoded is not None
         receive(self._con, work.decoded)
-        work.refusals, work.arrived = work.decoded.refusals, work.decoded.arrived
-        work.decoded = None
 
     def _remove_duplicates(self, work: Work) -> None:
         seen = self.seen[work.event.topic]
@@ -174,6 +170,19 @@ class Processor:
         ).fetchall()
         return {part: max(at, work.before.get(part, at)) for part, at in rows}
 
+    def _write_segment(self, work: Work) -> None:
+        """The raw rows, with their dimensions and the first instant at which each counts."""
+        event, samples = work.event, work.decoded.samples
+        if work.duplicates:
+            with registered(self._con, "samples", samples):
+                samples = self._con.sql(
+                    f"FROM samples ANTI JOIN duplicates_{event.view} USING (row, idx)"
+                ).to_arrow_table()
+        work.rows = samples.num_rows
+        if work.rows:
+            rows = raw_rows(event, samples, work.known_from)
+            self._begin_segment(work, event.view, event.topic, rows, rows["time"])
+
     def _roll_up(self, work: Work) -> None:
         view, con = work.event.view, self._con
         samples = f"delta_samples_{view}"
@@ -184,43 +193,21 @@ class Processor:
         if histogram:
             con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
 
-    def _write_segment(self, work: Work) -> None:
-        """The raw rows as a private Parquet file: whole and on the disk before its record can be committed."""
-        event, view = work.event, work.event.view
-        own = ", ".join(name for name, _ in event.columns())
-        counted = self._con.execute(
-            f"SELECT count(*), min(time), max(time) FROM delta_samples_{view}"
-        ).fetchone()
-        work.rows, first, last = counted or (0, None, None)
-        if not work.rows:
-            return
-        name = f"{view}-{secrets.token_hex(8)}.parquet"
-        known = f"greatest(TIMESTAMP '{work.known_from}', {floor_sql('time', GRID_SECONDS)} + INTERVAL {GRID_SECONDS} SECOND)"
-        path = self._segments / name
-        with files.disk_errors(path):
-            self._con.execute(
-                f"COPY (SELECT time, {own}, source, id, idx, {known} AS known_from FROM delta_samples_{view} "
-                f"JOIN known_series_{view} USING (series)) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION lz4_raw)"
-            )
-            files.fsync(path)
-        work.segments.append(Segment(name, event.topic, work.rows, first, last))
-
     def _quarantine(self, work: Work) -> None:
-        doubted = [r for r in work.refusals if r.outcome.fate == "quarantined"]
-        if not doubted:
-            return
-        rows = [_quarantine_row(work, r) for r in doubted]
-        name = f"{QUARANTINE}-{secrets.token_hex(8)}.parquet"
-        path = self._segments / name
-        with files.disk_errors(path):
-            pq.write_table(pa.Table.from_pylist(rows, schema=_QUARANTINE_SCHEMA), path)
-            files.fsync(path)
-        times = [row["time"] or row["record_time"] for row in rows]
-        work.segments.append(Segment(name, QUARANTINE, len(rows), min(times), max(times)))
+        doubted = [r for r in work.decoded.refusals if r.outcome.fate == "quarantined"]
+        if doubted:
+            rows = pa.Table.from_pylist([_quarantine_row(work, r) for r in doubted], _QUARANTINE_SCHEMA)
+            times = pc.coalesce(rows["time"], rows["record_time"])
+            self._begin_segment(work, QUARANTINE, QUARANTINE, rows, times)
+
+    def _begin_segment(
+        self, work: Work, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray
+    ) -> None:
+        work.segments.append(work.writer.submit(write_segment, self._segments, name, topic, rows, times))
 
     def _count_fates(self, work: Work) -> None:
         """What came in, counted when it was opened, and what became of it, counted at the end."""
-        counts = Counter({(*place, ARRIVED, ""): n for place, n in work.arrived.items()})
+        counts = Counter({(*place, ARRIVED, ""): n for place, n in work.decoded.arrived.items()})
         view = work.event.view
         for part, minute, n in self._con.execute(
             f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} GROUP BY ALL ORDER BY ALL"
@@ -228,7 +215,7 @@ class Processor:
             counts[part, minute, "aggregated", ""] += n
         for place, n in work.duplicates.items():
             counts[*place, "duplicate", "identity_seen"] += n
-        for refusal in work.refusals:
+        for refusal in work.decoded.refusals:
             outcome = refusal.outcome
             counts[*place_of(refusal.record), outcome.fate, outcome.reason] += 1
         work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n]
@@ -237,8 +224,8 @@ class Processor:
 STEPS = (
     Processor._receive,
     Processor._remove_duplicates,
-    Processor._roll_up,
     Processor._write_segment,
+    Processor._roll_up,
     Processor._quarantine,
     Processor._count_fates,
 )
@@ -272,7 +259,3 @@ def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLette
             reasons.setdefault(at, {})[refusal.outcome.idx] = refusal.outcome.reason
             letters.setdefault(at, DeadLetter(topic, refusal.record, reasons[at]))
     return [letters[at] for at in sorted(letters)]
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
