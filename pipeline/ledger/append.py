@@ -31,7 +31,7 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
         _append(con, f"hist_{view}", f"delta_hist_{view}", known, "sum(n) AS n", key)
     if event.entity:
         _index_entities(con, event)
-        con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, _indexed(event))}")
+        con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, f'indexed_{view}')}")
         key = "series, window_start, block"
         _append(con, f"bits_{view}", f"delta_bits_{view}", known, merge_bits_sql(event), key)
 
@@ -47,39 +47,39 @@ def _append(con: duckdb.DuckDBPyConnection, table: str, delta: str, known: str, 
 
 
 def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """Give every new entity of a series the next free bit.
+    """Make `indexed_{view}(series, window_start, entity_id, entity_idx, <marks>)` of the delta's samples.
 
-    `entity_bits_{view}` is what they are found by: joining 600,000 by their names was a tenth of a batch's work.
+    `entity_bits_{view}` is what entities are found by: joining 600,000 by their names was a tenth of a batch's work.
     """
-    view = event.view
+    view, marks = event.view, marks_sql(event)
     con.execute(
         f"CREATE TEMP TABLE IF NOT EXISTS entity_bits_{view} AS "
-        f"SELECT {_entity_id('entity')} AS entity_id, idx FROM entities_{view}"
+        f"SELECT {_entity_id('entity')} AS entity_id, idx AS entity_idx FROM entities_{view}"
     )
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE new_ids_{view} AS "
-        f"SELECT entity_id FROM ({_identified(event)}) ANTI JOIN entity_bits_{view} USING (entity_id)"
+    indexed = (
+        f"CREATE OR REPLACE TEMP TABLE indexed_{view} AS SELECT series, "
+        f"{floor_sql('time', GRID_SECONDS)} AS window_start, entity_id, entity_idx{', ' + marks if marks else ''} "
+        f"FROM ({_identified(event)}) LEFT JOIN entity_bits_{view} USING (entity_id)"
     )
-    if not con.execute(f"SELECT 1 FROM new_ids_{view} LIMIT 1").fetchall():
-        return
+    con.execute(indexed)
+    if con.execute(f"SELECT 1 FROM indexed_{view} WHERE entity_idx IS NULL LIMIT 1").fetchall():
+        _add_entities(con, event)
+        con.execute(indexed)
+
+
+def _add_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
+    """Give every new entity of a series the next free bit."""
+    view = event.view
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE new_entities_{view} AS SELECT series, entity, entity_id, "
         "coalesce(taken, 0) + row_number() OVER (PARTITION BY series ORDER BY entity_id) - 1 AS idx "
         "FROM (SELECT entity_id, any_value(series) AS series, any_value(entity) AS entity "
-        f"FROM ({_identified(event)}) SEMI JOIN new_ids_{view} USING (entity_id) GROUP BY entity_id) "
+        f"FROM ({_identified(event)}) SEMI JOIN (FROM indexed_{view} WHERE entity_idx IS NULL) USING (entity_id) "
+        "GROUP BY entity_id) "
         f"LEFT JOIN (SELECT series, max(idx) + 1 AS taken FROM entities_{view} GROUP BY series) USING (series)"
     )
     con.execute(f"INSERT INTO entities_{view} SELECT series, entity, idx FROM new_entities_{view}")
     con.execute(f"INSERT INTO entity_bits_{view} SELECT entity_id, idx FROM new_entities_{view}")
-
-
-def _indexed(event: EventType) -> str:
-    marks = marks_sql(event)
-    return (
-        f"(SELECT series, {floor_sql('time', GRID_SECONDS)} AS window_start, idx AS entity_idx"
-        f"{', ' + marks if marks else ''} FROM ({_identified(event)}) "
-        f"JOIN entity_bits_{event.view} USING (entity_id))"
-    )
 
 
 def _identified(event: EventType) -> str:

@@ -51,8 +51,9 @@ def _merge(column: str) -> str:
 def partials_sql(event: EventType, samples: str) -> str:
     """SELECT of 10 s partials from the relation `samples`.
 
-    The last value is found in two steps, the newest time first and the identity only among the rows tied
-    on it: comparing a struct for every sample and measure costs more than the whole roll-up.
+    The last values are found in steps: the newest time, the greatest identity only among the rows tied on it,
+    once for those that have the same measures, and each measure's value only in that identity's rows.  Comparing
+    a struct for every sample and measure costs more than the whole roll-up.
     """
     measures = (*event.numbers, *event.texts)
     grouped = ["count(*) AS samples", "max(time) AS last_time"]
@@ -70,13 +71,17 @@ def partials_sql(event: EventType, samples: str) -> str:
         return f"SELECT series, window_start, {', '.join(grouped)} FROM ({windowed}) GROUP BY ALL"
     lasts = ", ".join(f"max({_last(m)}) FILTER ({m.name} IS NOT NULL) AS {m.name}_last" for m in measures)
     times = ", ".join(f"{m.name}_time" for m in measures)
+    absent = ", ".join(f"{m.name} IS NULL" for m in measures)
     columns = ", ".join(("l." if c.endswith("_last") else "g.") + c for c, _ in partial_columns(event))
     return (
         f"WITH windowed AS ({windowed}), "
         f"grouped AS MATERIALIZED (SELECT series, window_start, {', '.join(grouped)} FROM windowed GROUP BY ALL), "
         f"newest AS (SELECT DISTINCT series, window_start, unnest([{times}]) AS time FROM grouped), "
-        f"lasts AS (SELECT series, window_start, {lasts} FROM windowed "
-        "SEMI JOIN newest USING (series, window_start, time) GROUP BY ALL) "
+        f"tied AS MATERIALIZED (SELECT *, [{absent}] AS absent, {_IDENTITY} AS who FROM windowed "
+        "SEMI JOIN newest USING (series, window_start, time)), "
+        "greatest AS (SELECT series, window_start, time, absent, max(who) AS who FROM tied GROUP BY ALL), "
+        f"lasts AS (SELECT series, window_start, {lasts} FROM tied "
+        "SEMI JOIN greatest USING (series, window_start, time, absent, who) GROUP BY ALL) "
         f"SELECT series, window_start, {columns} FROM grouped g LEFT JOIN lasts l USING (series, window_start)"
     )
 
@@ -86,6 +91,9 @@ def quanta_sql(measure: Measure) -> str:
     if measure.integer and measure.quantum == 1:
         return measure.name
     return f"round({measure.name} * {(1 / measure.quantum).normalize():f}::DOUBLE)::BIGINT"
+
+
+_IDENTITY = "{'source': source, 'id': id, 'idx': idx}"
 
 
 def _last(m: Measure) -> str:
