@@ -143,7 +143,6 @@ class Decoder:
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
         sql, records = self._sql[name], f"records_{name}"
-        # as a filter, in which one search is made only where the one before it found something
         ((arrays,),) = self._con.execute(f"SELECT count(*) FROM {records} WHERE {sql.looks_array}").fetchall()
         if arrays in (0, count):
             return [_over(_only(records, *where), sql.array if arrays else sql.single)]

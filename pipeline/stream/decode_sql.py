@@ -36,7 +36,10 @@ class DecodeSql:
     names: str
 
 
-_LOOKS_ARRAY = "(contains(value, '[') AND (contains(value, '\"data\":[') OR contains(value, '\"data\": [')))"
+_LOOKS_ARRAY = (
+    "(CASE WHEN contains(value, '[') THEN contains(value, '\"data\":[') OR contains(value, '\"data\": [') "
+    "ELSE false END)"
+)
 """A one-byte search costs 0.05 µs, the longer ones 0.4 µs each, so those are asked for only where a bracket is."""
 _STARTS_ARRAY = "starts_with(ltrim(value), '[')"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import duckdb
@@ -32,7 +32,7 @@ class Refusal:
     outcome: Outcome
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """What a topic's records became.
 
@@ -42,9 +42,9 @@ class Decoded:
 
     event: EventType
     samples: pa.Table
-    met: Sequence[pa.Table] = ()
-    refusals: Sequence[Refusal] = ()
-    arrived: Counter[tuple[int, datetime]] = field(default_factory=Counter)
+    met: Sequence[pa.Table]
+    refusals: Sequence[Refusal]
+    arrived: Counter[tuple[int, datetime]]
     """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
 
 
