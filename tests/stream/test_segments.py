@@ -1,0 +1,74 @@
+"""The raw rows of a delta, in segments: what they say is what the ledger's roll-ups say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.catalog import Catalog
+
+DIMENSIONS = "provider, region, site, cluster, sku"
+BY_SEGMENT = (
+    f"SELECT {DIMENSIONS}, time_bucket(INTERVAL 10 SECOND, time) AS start, known_from, count(*) AS samples, "
+    "round(sum(power_watts) * 1000)::BIGINT AS milliwatts FROM read_parquet(?) GROUP BY ALL ORDER BY ALL"
+)
+BY_LEDGER = (
+    f"SELECT {DIMENSIONS}, window_start, known_from, sum(samples)::BIGINT, sum(power_watts_sum)::BIGINT "
+    "FROM partials_gpu_10s JOIN series_gpu USING (series) GROUP BY ALL ORDER BY ALL"
+)
+
+
+def message(make: Any, kind: str, cluster: str, id: str, at: float) -> Any:
+    """A plain sample, one that the slow path reads, one with bad neighbours; all of the same few series."""
+    options = {"id": id, "at": at, "appended": max(at, make.T0 + 60), "cluster": cluster}
+    if kind == "array":
+        good = {**make.SAMPLES["telemetry.gpu"], "cluster": cluster}
+        bad = {**good, "power_watts": -1}
+        return make.event(**options, data=[{**good, "gpu": "a"}, bad, {**good, "gpu": "b"}])
+    if kind == "escaped":
+        return make.event(**options, note="a\nb")
+    return make.event(**options)
+
+
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(
+    sent=st.lists(
+        st.tuples(
+            st.sampled_from(["plain", "plain", "escaped", "array"]),
+            st.sampled_from(["c1", "é-2", "c'3"]),
+            st.sampled_from(["same", *"123456789"]),
+            st.integers(0, 45),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    cut=st.integers(0, 30),
+)
+def test_segments_hold_the_rows_that_the_roll_ups_count_and_the_instant_from_which_they_do(
+    catalog: Catalog, make: Any, tmp_path_factory: pytest.TempPathFactory, sent: Any, cut: int
+) -> None:
+    pipeline = make.Pipeline(tmp_path_factory.mktemp("segments"), catalog)
+    try:
+        records = [message(make, kind, cluster, id, make.T0 + at) for kind, cluster, id, at in sent]
+        for piece in (records[:cut], records[cut:]):
+            if piece:
+                pipeline.take(
+                    *piece, watermarks={"telemetry.gpu": make.T0 + 25}
+                )  # the later piece has late rows
+        files = [
+            str(pipeline.data / "segments" / name)
+            for (name,) in pipeline.sql("SELECT segment FROM segments WHERE topic = 'telemetry.gpu'")
+        ]
+        con = pipeline.ledger.con
+        found = con.execute(BY_SEGMENT, [files]).fetchall() if files else []
+        assert found == con.execute(BY_LEDGER).fetchall()
+        counted = con.execute("SELECT topic, rows, min_time, max_time FROM segments").fetchall()
+        assert sum(rows for topic, rows, *_ in counted if topic == "telemetry.gpu") == sum(
+            r[7] for r in found
+        )
+        assert all(low <= high for *_, low, high in counted)
+    finally:
+        pipeline.close()
