@@ -42,10 +42,10 @@ def message(make: Any, kind: str, cluster: str, id: str, at: float) -> Any:
             st.sampled_from(["same", *"123456789"]),
             st.integers(0, 45),
         ),
-        min_size=1,
+        min_size=6,
         max_size=30,
     ),
-    cut=st.integers(0, 30),
+    cut=st.integers(1, 5),
 )
 def test_segments_hold_the_rows_that_the_roll_ups_count_and_the_instant_from_which_they_do(
     catalog: Catalog, make: Any, tmp_path_factory: pytest.TempPathFactory, sent: Any, cut: int
