@@ -15,6 +15,8 @@ from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.rollup import windows
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+DATE = "date"
+"""The column of a dated table's view that a file has in its path alone: see `view_select`."""
 Columns = tuple[tuple[str, str], ...]
 
 QUARANTINE = "quarantine"
@@ -155,8 +157,8 @@ WIDTHS = tuple(Width(w.name, w.seconds, SLICES[w.name], w.per_file) for w in win
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A tree of Parquet files: `root` is relative to DATA; `directory` is the span of its innermost
-    directory in seconds, None when it has no dates; `slice` that of its smallest file."""
+    """A tree of Parquet files: `root` is relative to DATA; `columns` are those of its files; `directory` is the span
+    of its innermost directory in seconds, None when it has no dates; `slice` that of its smallest file."""
 
     view: str
     root: str
@@ -169,6 +171,11 @@ class PublishedTable:
         """Where its files are, relative to DATA."""
         levels = {HOUR: "*/*/*.parquet", DAY: "*/*.parquet", None: "*.parquet"}
         return f"{self.root}/{levels[self.directory]}"
+
+    @property
+    def shown(self) -> Columns:
+        """The columns of its view: those of its files, then the day that their directories are named after."""
+        return self.columns if self.directory is None else (*self.columns, (DATE, "DATE"))
 
 
 def raw_columns(event_type: EventType) -> Columns:
@@ -268,22 +275,39 @@ def pattern(directory: Path, glob: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", str(directory.absolute())) + "/" + glob
 
 
-def scan(files: str | list[str], columns: Columns) -> str:
-    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` are globs."""
+def scan(files: str | list[str], columns: Columns, filename: bool = False) -> str:
+    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` are globs.
+
+    With `filename` there is a column more, of that name.
+    """
     paths = literal(files) if isinstance(files, str) else "[" + ", ".join(map(literal, files)) + "]"
     fields = ", ".join(
         f"{literal(name)}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for name, kind in columns
     )
-    return f"read_parquet({paths}, schema = MAP {{{fields}}}, allow_empty = true)"
+    return f"read_parquet({paths}, schema = MAP {{{fields}}}, allow_empty = true, filename = {filename})"
 
 
 def view_select(data: Path, table: PublishedTable) -> str:
-    """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists."""
-    names = ", ".join(quoted(name) for name, _ in table.columns)
-    typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns)
-    files = scan(pattern(data, table.glob), table.columns)
-    return f"SELECT {names} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"
+    """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists.
+
+    A condition on `date` is one on the names of the files, so DuckDB opens none of another day; from a condition on
+    `time` it knows that only when it has read the file's footer.  (`hive_partitioning` has such a column too, but not
+    beside a `schema`.)
+    """
+    names = [quoted(name) for name, _ in table.columns]
+    typed = [f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns]
+    dated = table.directory is not None
+    if dated:
+        # Only TRY_CAST is pushed down to the files, because it cannot fail; and DuckDB calls a file by another name than
+        # we do, if our own has `..` in it, so the day is not at a place that could be counted.
+        names.append(f"TRY_CAST(regexp_extract(filename, '.*/date=([0-9-]+)/', 1) AS DATE) AS {DATE}")
+        typed.append("NULL::VARCHAR AS filename")
+    files = scan(pattern(data, table.glob), table.columns, filename=dated)
+    return (
+        f"SELECT {', '.join(names)} FROM (SELECT {', '.join(typed)} WHERE false "
+        f"UNION ALL BY NAME SELECT * FROM {files})"
+    )
 
 
 def published_sql(data: Path, catalog: Catalog) -> str:
