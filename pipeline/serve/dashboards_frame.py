@@ -17,6 +17,7 @@ from pipeline.serve.dashboards_sql import (
     NOW,
     SOURCE,
     Asked,
+    in_days,
     of_contract,
     of_region,
     plain,
@@ -45,11 +46,11 @@ WINDOWS = f"""
     ORDER BY starts LIMIT 200
 """
 CONTRACTS = "SELECT DISTINCT contract FROM clauses ORDER BY 1"
-REGIONS = """
+REGIONS = f"""
     SELECT DISTINCT region FROM (
         SELECT by_values ->> '$.region' AS region FROM standing
-        UNION ALL SELECT region FROM energy_1d WHERE window_start >= $__timeFrom() - INTERVAL 1 DAY
-        UNION ALL SELECT region FROM gpu_1d WHERE window_start >= $__timeTo() - INTERVAL 1 DAY)
+        UNION ALL SELECT region FROM energy_1d WHERE {in_days()}
+        UNION ALL SELECT region FROM gpu_1d WHERE {in_days("$__timeTo() - INTERVAL 1 DAY")})
     WHERE region IS NOT NULL ORDER BY 1
 """
 RESOLUTION = """

@@ -29,6 +29,7 @@ from pipeline.serve.dashboards_sql import (
     BY_REGION,
     LABELS_REGION,
     NOW,
+    in_time,
     of_contract,
     of_region,
     to_clause,
@@ -94,7 +95,7 @@ LANES = f"""
     WITH lanes AS (
         SELECT contract, clause, alertname, by_values, {BUCKET} AS moment,
             max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
-        FROM readings WHERE $__timeFilter("time") AND {STANDING}
+        FROM readings WHERE {in_time()} AND {STANDING}
         GROUP BY ALL),
     shown AS (
         SELECT contract, clause, alertname, by_values FROM lanes
