@@ -29,8 +29,8 @@ OWN_COLUMNS = frozenset(
 """Columns of samples, partial roll-ups, bit sets and views, which share a relation with the schema's."""
 OWN_VIEWS = frozenset(
     """
-    alerts alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine queue_wait
-    readings spend standing windows
+    alerts alerts_now alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine
+    queue_wait readings spend standing windows
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )
 AGGREGATES = frozenset(("count", "last", "max", "mean", "min", "p50", "p95", "p99", "sum", "time"))

@@ -42,6 +42,17 @@ SHARED: Mapping[str, str] = {
     "text": "In the contract's words",
     DATE: "Day of the row's time, UTC: by a condition on it the files of other days are not opened",
 }
+ALERT: Mapping[str, str] = {
+    "time": "Instant of the change, UTC",
+    "labels": "All labels, as a JSON object",
+    "state": "pending, firing, updated, stale, fresh, resolved or inactive",
+    "active_at": "First instant of the unbroken run of breaches, UTC",
+    "fired_at": "When it fired, UTC",
+    "resolved_at": "When it was over, UTC",
+    "annotations": "Everything the alert says, as a JSON object: summary, text, runbook, sql, …",
+    "trusted": "Whether the telemetry could vouch for the number",
+}
+"""Of every change of an alert, in both of their tables."""
 OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "quarantine": (
         "Events that were understood but are not credible: in no roll-up",
@@ -52,19 +63,8 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             DATE: "Day of the record_time, UTC: by a condition on it the files of other days are not opened",
         },
     ),
-    "alerts": (
-        "Alerts: a row for each change of state",
-        {
-            "time": "Instant of the change, UTC",
-            "labels": "All labels, as a JSON object",
-            "state": "pending, firing, updated, stale, fresh, resolved or inactive",
-            "active_at": "First instant of the unbroken run of breaches, UTC",
-            "fired_at": "When it fired, UTC",
-            "resolved_at": "When it was over, UTC",
-            "annotations": "Everything the alert says, as a JSON object: summary, text, runbook, sql, …",
-            "trusted": "Whether the telemetry could vouch for the number",
-        },
-    ),
+    "alerts": ("Alerts: a row for each change of state", ALERT),
+    "alerts_now": ("Alerts that are pending or fire now: the newest change of each", ALERT),
     "standing": (
         "How each promise stands now: a row for each clause and what it is split by",
         {

@@ -219,10 +219,6 @@ ENERGY_MIX = ReadyView(
     frozenset(("energy",)),
 )
 
-_RANK = """row("time", coalesce(fired_at, '-infinity'::TIMESTAMP), coalesce(resolved_at, '-infinity'::TIMESTAMP))"""
-"""Which change of an alert is the newer one."""
-# The newest change of each alert is found first, by the few columns that say so, and its other columns are read then:
-# annotations are most of the bytes, and every change ever of every alert has some.
 ALERTS_OPEN = ReadyView(
     "alerts_open",
     "Every alert that is pending or fires now, whatever its clause",
@@ -250,7 +246,7 @@ ALERTS_OPEN = ReadyView(
         "contact": "Whom to call",
         "sql": "The query that gives the number",
     },
-    f"""SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
+    """SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
         CASE WHEN a.fired_at IS NULL THEN 'pending' ELSE 'firing' END AS state, a.alertname, a.contract, a.clause,
         a.labels, array_to_string([v for v in json_extract_string(a.labels, ['$.topic', '$.provider', '$.region',
             '$.site', '$.cluster', '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ') AS about,
@@ -258,16 +254,7 @@ ALERTS_OPEN = ReadyView(
         a.annotations ->> '$.text' AS "text", a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour,
         a.state = 'stale' AS stale, a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
         a.annotations ->> '$.sql' AS "sql"
-    FROM (SELECT * EXCLUDE (rank) FROM (SELECT *, {_RANK} AS rank FROM alerts) SEMI JOIN (
-              SELECT alertname, contract, clause, labels, "time", rank FROM (
-                  SELECT alertname, contract, clause, labels, max("time") AS "time", max({_RANK}) AS rank
-                  FROM alerts GROUP BY alertname, contract, clause, labels)
-              QUALIFY row_number() OVER (
-                  PARTITION BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}')
-                  ORDER BY rank DESC) = 1) USING (alertname, contract, clause, labels, "time", rank)
-          QUALIFY row_number() OVER (PARTITION BY alertname, contract, clause, labels) = 1) a
-    LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause
-    WHERE a.state NOT IN ('resolved', 'inactive')""",
+    FROM alerts_now a LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause""",
 )
 
 DATA_AGE = ReadyView(

@@ -237,6 +237,7 @@ def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
 
 QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTINE_COLUMNS, HOUR, None)
 ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
+ALERTS_NOW_TABLE = PublishedTable("alerts_now", "alerts_now", ALERTS_COLUMNS, None, None)
 STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
@@ -249,6 +250,8 @@ PLAIN_TABLES = (
     HEALTH_TABLE,
 )  # fmt: skip
 """The tables that are the same in the ledger and in the files; those without dates are one file each."""
+OWN_TABLES = (*PLAIN_TABLES, ALERTS_NOW_TABLE)
+"""All that are of no event type; the newest alerts are chosen from the ledger's when they are published."""
 MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time"}
 """The column by which the rows of a dated one of them are put into files."""
 
@@ -257,7 +260,7 @@ def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     """Every table that readers see, raw history first."""
     raw = tuple(raw_table(t) for t in catalog.types)
     rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
-    return (*raw, QUARANTINE_TABLE, *rolled, *PLAIN_TABLES)
+    return (*raw, QUARANTINE_TABLE, *rolled, *OWN_TABLES)
 
 
 def quoted(name: str) -> str:

@@ -61,7 +61,18 @@ def test_every_view_is_typed_and_empty_before_the_pipeline_ever_ran(tmp_path: Pa
 def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
     raw = {"gpu", "queue", "energy", "billing"}
     rolled = {f"{v}_{w}" for v in raw for w in ("10s", "1m", "15m", "1h", "1d")}
-    own = {"quarantine", "alerts", "standing", "fates", "readings", "clauses", "windows", "aliases", "health"}
+    own = {
+        "quarantine",
+        "alerts",
+        "alerts_now",
+        "standing",
+        "fates",
+        "readings",
+        "clauses",
+        "windows",
+        "aliases",
+        "health",
+    }
     ready = {"capacity", "power", "queue_wait", "spend", "gpu_hours", "energy_mix", "alerts_open", "data_age"}
     assert set(query.view_names(catalog)) == raw | rolled | own | ready
 
