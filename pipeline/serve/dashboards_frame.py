@@ -13,6 +13,7 @@ from grafana_foundation_sdk.models.dashboard import VariableHide, VariableRefres
 from pipeline.serve.dashboards_panels import BLUE, RED, Laid
 from pipeline.serve.dashboards_sql import (
     ALL,
+    CHANGES,
     LABELS_REGION,
     NOW,
     SOURCE,
@@ -33,7 +34,7 @@ ALERTS = f"""
     SELECT active_at AS "time", coalesce(max(resolved_at), least({NOW}, $__timeTo())) AS timeend,
         concat(alertname, ' ', clause) AS title, arg_max(annotations ->> '$.summary', "time") AS text,
         concat(arg_max(severity, "time"), ',', contract) AS tags
-    FROM alerts
+    FROM {CHANGES}
     WHERE severity <> 'info' AND active_at <= $__timeTo() AND {of_contract()} AND {of_region(LABELS_REGION)}
     GROUP BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}'), active_at
     HAVING count(fired_at) > 0 AND coalesce(max(resolved_at), {NOW}) >= $__timeFrom()

@@ -48,6 +48,13 @@ def at_last(span: str) -> str:
     return f'"time" BETWEEN {start} AND $__timeTo() AND {in_days(start)}'
 
 
+CHANGES = (
+    """(SELECT * FROM alerts WHERE date >= $__timeFrom()::DATE UNION ALL BY NAME SELECT * FROM alerts_now)"""
+)
+"""Changes of all alerts that were open in the time range: what was over later was changed later, the rest is open now.
+
+From the first change of what is open on, ten years of days would have to be read to find it.
+"""
 FRESH = """SELECT max(age_seconds) AS "data age" FROM data_age"""
 
 
