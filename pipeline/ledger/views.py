@@ -6,6 +6,7 @@ also while no file exists, and NULL for a column that an older file lacks.  All 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -274,8 +275,11 @@ def literal(text: str) -> str:
 
 
 def pattern(directory: Path, glob: str) -> str:
-    """A glob below a directory whose own name may hold glob characters."""
-    return re.sub(r"([\[*?])", r"[\1]", str(directory.absolute())) + "/" + glob
+    """A glob below a directory whose own name may hold glob characters.
+
+    The name is without `..`, as DuckDB gives it back: `view_select` counts its letters.
+    """
+    return re.sub(r"([\[*?])", r"[\1]", os.path.abspath(directory)) + "/" + glob
 
 
 def scan(files: str | list[str], columns: Columns, filename: bool = False) -> str:
@@ -302,9 +306,10 @@ def view_select(data: Path, table: PublishedTable) -> str:
     typed = [f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns]
     dated = table.directory is not None
     if dated:
-        # Only TRY_CAST is pushed down to the files, because it cannot fail; and DuckDB calls a file by another name than
-        # we do, if our own has `..` in it, so the day is not at a place that could be counted.
-        names.append(f"TRY_CAST(regexp_extract(filename, '.*/date=([0-9-]+)/', 1) AS DATE) AS {DATE}")
+        # It is worked out for each file when a question is planned: by place, for a regular expression takes 20 µs.  Only
+        # TRY_CAST is taken that far, because it cannot fail.
+        begins = len(f"{os.path.abspath(data)}/{table.root}/date=") + 1
+        names.append(f"TRY_CAST(substr(filename, {begins}, 10) AS DATE) AS {DATE}")
         typed.append("NULL::VARCHAR AS filename")
     files = scan(pattern(data, table.glob), table.columns, filename=dated)
     return (

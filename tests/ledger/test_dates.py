@@ -28,7 +28,7 @@ KINDS = ("CapacityShortfall", "PowerCeilingExceeded", "QueueWaitBreach")
 def history(tmp_path_factory: pytest.TempPathFactory, make_ledger: Any, rows: Any) -> Path:
     """DATA with a row of every view in the last second of one day and in the first of the next."""
     # A name that has what the patterns of files and their directories have.
-    small = make_ledger(tmp_path_factory.mktemp("all [of] it") / "date=2020-01-01", load())
+    small = make_ledger(tmp_path_factory.mktemp("all [of] it é") / "date=2020-01-01", load())
     for at in (MIDNIGHT - 1, MIDNIGHT):
         moment = rows.moment(at)
         small.add("gpu", [rows.gpu(at)])
