@@ -93,9 +93,8 @@ def energy() -> dashboard.Dashboard:
         ]),
         (8, [
             (12, lines("Energy", "Of the whole site in each step of time", by_site("sum(megawatt_hours)"), ENERGY,
-                       bars=True, least="15m", points=200)),
-            (12, lines("Carbon", "Of that energy", by_site("sum(carbon_kg)"), KILOGRAMS, bars=True, least="15m",
-                       points=200)),
+                       bars=True, least="15m")),
+            (12, lines("Carbon", "Of that energy", by_site("sum(carbon_kg)"), KILOGRAMS, bars=True, least="15m")),
         ]),
         (8, [
             (8, lines("Renewable share", "Weighted by power", by_site(WEIGHTED.format("renewable_ratio")), SHARE,
