@@ -22,15 +22,15 @@ MAX_QUANTA = 2**62
 
 OWN_COLUMNS = frozenset(
     """
-    block bucket content entity_idx gpus headers id identity idx known_from last_time measure n observed ok
-    part quoted rank record_time row samples series source time value window_start x_columns
+    block bucket content date entity_idx filename gpus headers id identity idx known_from last_time measure n
+    observed ok part quoted rank record_time row samples series source time value window_start x_columns
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )
-"""Columns of samples, partial roll-ups and bit sets, which share a relation with the schema's."""
+"""Columns of samples, partial roll-ups, bit sets and views, which share a relation with the schema's."""
 OWN_VIEWS = frozenset(
     """
-    alerts alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine queue_wait
-    readings spend standing windows
+    alerts alerts_now alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine
+    queue_wait readings spend standing windows
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )
 AGGREGATES = frozenset(("count", "last", "max", "mean", "min", "p50", "p95", "p99", "sum", "time"))

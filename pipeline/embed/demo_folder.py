@@ -16,14 +16,14 @@ from typing import Any
 from pipeline.embed.scenarios import Play, names
 from pipeline.errors import DataDirectoryInUse, LedgerError
 from pipeline.ledger.status import writer_of
-from pipeline.ledger.views import PLAIN_TABLES
+from pipeline.ledger.views import OWN_TABLES
 
 MARK = ".gigawatch-demo"
 MADE = (
     *("kafka", "contracts", "pipeline.log"),
     *("ledger.duckdb", "ledger.duckdb.wal", "lock", "status.json", ".status.json.tmp"),
     *("segments", "staging", "spill", "faust", "history", "rollups"),
-    *(table.root for table in PLAIN_TABLES),
+    *(table.root for table in OWN_TABLES),
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.ledger.views import (
+    DATE,
     WIDTHS,
     PublishedTable,
     distinct_columns,
@@ -39,7 +40,19 @@ SHARED: Mapping[str, str] = {
     "reason": "Why it is not aggregated",
     "facts": "What else the reading says, as a JSON object: healthy, silent, basis, …",
     "text": "In the contract's words",
+    DATE: "Day of the row's time, UTC: by a condition on it the files of other days are not opened",
 }
+ALERT: Mapping[str, str] = {
+    "time": "Instant of the change, UTC",
+    "labels": "All labels, as a JSON object",
+    "state": "pending, firing, updated, stale, fresh, resolved or inactive",
+    "active_at": "First instant of the unbroken run of breaches, UTC",
+    "fired_at": "When it fired, UTC",
+    "resolved_at": "When it was over, UTC",
+    "annotations": "Everything the alert says, as a JSON object: summary, text, runbook, sql, …",
+    "trusted": "Whether the telemetry could vouch for the number",
+}
+"""Of every change of an alert, in both of their tables."""
 OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "quarantine": (
         "Events that were understood but are not credible: in no roll-up",
@@ -47,21 +60,11 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "record_offset": "Kafka offset of its record",
             "sample": "The sample as it came, at most 65,536 characters",
             "record_time": "When Kafka got its record, UTC",
+            DATE: "Day of the record_time, UTC: by a condition on it the files of other days are not opened",
         },
     ),
-    "alerts": (
-        "Alerts: a row for each change of state",
-        {
-            "time": "Instant of the change, UTC",
-            "labels": "All labels, as a JSON object",
-            "state": "pending, firing, updated, stale, fresh, resolved or inactive",
-            "active_at": "First instant of the unbroken run of breaches, UTC",
-            "fired_at": "When it fired, UTC",
-            "resolved_at": "When it was over, UTC",
-            "annotations": "Everything the alert says, as a JSON object: summary, text, runbook, sql, …",
-            "trusted": "Whether the telemetry could vouch for the number",
-        },
-    ),
+    "alerts": ("Alerts: a row for each change of state", ALERT),
+    "alerts_now": ("Alerts that are pending or fire now: the newest change of each", ALERT),
     "standing": (
         "How each promise stands now: a row for each clause and what it is split by",
         {
@@ -150,7 +153,7 @@ def _statements(catalog: Catalog) -> Iterator[str]:
     for table in published_tables(catalog):
         view, columns = described(table, catalog)
         yield comment("VIEW", quoted(table.view), view)
-        for name, _ in table.columns:
+        for name, _ in table.shown:
             yield comment("COLUMN", f"{quoted(table.view)}.{quoted(name)}", columns[name])
 
 
@@ -193,6 +196,7 @@ def _rolled(event: EventType, width: str) -> Iterator[tuple[str, str]]:
     for dimension in event.dimensions:
         yield dimension.name, dimension.description or dimension.name
     yield "samples", "Samples in the window"
+    yield DATE, "Day of the window's start, UTC: by a condition on it the files of other days are not opened"
     for name, bits in distinct_columns(event):
         what = "Distinct entities in the window"
         yield name, what if bits == "observed" else f"{what} that were {bits.replace('_', ' ')} in it"

@@ -22,10 +22,13 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
+from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep, cut, newest_watermark
 from pipeline.ledger.rollup_select import charges_select, partials_select
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
 from pipeline.ledger.views import (
+    ALERTS_NOW_TABLE,
+    ALERTS_TABLE,
     DAY,
     HOUR,
     MOMENT,
@@ -138,6 +141,10 @@ def _files(
             yield PublishedFile(f"{table.root}/{view}.parquet", _plain_select(view, table, ""))
         else:
             yield _plain_file(data, table, MOMENT[view], minute, newest)
+            if table is ALERTS_TABLE:
+                yield PublishedFile(
+                    f"{ALERTS_NOW_TABLE.root}/{ALERTS_NOW_TABLE.view}.parquet", alerts_now_select()
+                )
 
 
 def _rollup_file(

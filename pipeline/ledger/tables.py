@@ -16,7 +16,7 @@ from pipeline.ledger.views import PLAIN_TABLES
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _FIXED = (
     "meta(key VARCHAR, value VARCHAR)",
@@ -114,18 +114,20 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE standing ADD COLUMN facts VARCHAR",
     ),
     2: (),
+    3: (),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 
 
 def _republished(version: int, catalog: Catalog) -> Iterator[str]:
-    """Marks for what has another place among the published files since `version`, as publishing reads them."""
-    if version != 2:
-        return
-    for event in catalog.types:  # minutes of what has no entities: a file for each day, in place of each hour
+    """Marks for what is new or has another place among the published files since `version`, as publishing reads them."""
+    for event in catalog.types if version == 2 else ():
+        # minutes of what has no entities: a file for each day, in place of each hour
         if not event.retained and event.entity is None:
             table = f"partials_{event.view}_1m"
             yield f"INSERT INTO dirty SELECT DISTINCT '{event.view}', window_start FROM {table}"
+    if version == 3:  # alerts_now is published with the alerts
+        yield """INSERT INTO dirty SELECT 'alerts', max("time") FROM alerts HAVING count(*) > 0"""
 
 
 def _check_hash(con: duckdb.DuckDBPyConnection) -> None:

@@ -6,6 +6,7 @@ also while no file exists, and NULL for a column that an older file lacks.  All 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.rollup import windows
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+DATE = "date"
+"""The column of a dated table's view that a file has in its path alone: see `view_select`."""
 Columns = tuple[tuple[str, str], ...]
 
 QUARANTINE = "quarantine"
@@ -155,8 +158,8 @@ WIDTHS = tuple(Width(w.name, w.seconds, SLICES[w.name], w.per_file) for w in win
 
 @dataclass(frozen=True, slots=True)
 class PublishedTable:
-    """A tree of Parquet files: `root` is relative to DATA; `directory` is the span of its innermost
-    directory in seconds, None when it has no dates; `slice` that of its smallest file."""
+    """A tree of Parquet files: `root` is relative to DATA; `columns` are those of its files; `directory` is the span
+    of its innermost directory in seconds, None when it has no dates; `slice` that of its smallest file."""
 
     view: str
     root: str
@@ -169,6 +172,11 @@ class PublishedTable:
         """Where its files are, relative to DATA."""
         levels = {HOUR: "*/*/*.parquet", DAY: "*/*.parquet", None: "*.parquet"}
         return f"{self.root}/{levels[self.directory]}"
+
+    @property
+    def shown(self) -> Columns:
+        """The columns of its view: those of its files, then the day that their directories are named after."""
+        return self.columns if self.directory is None else (*self.columns, (DATE, "DATE"))
 
 
 def raw_columns(event_type: EventType) -> Columns:
@@ -230,6 +238,7 @@ def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
 
 QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTINE_COLUMNS, HOUR, None)
 ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
+ALERTS_NOW_TABLE = PublishedTable("alerts_now", "alerts_now", ALERTS_COLUMNS, None, None)
 STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
@@ -242,6 +251,8 @@ PLAIN_TABLES = (
     HEALTH_TABLE,
 )  # fmt: skip
 """The tables that are the same in the ledger and in the files; those without dates are one file each."""
+OWN_TABLES = (*PLAIN_TABLES, ALERTS_NOW_TABLE)
+"""All that are of no event type; the newest alerts are chosen from the ledger's when they are published."""
 MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time"}
 """The column by which the rows of a dated one of them are put into files."""
 
@@ -250,7 +261,7 @@ def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     """Every table that readers see, raw history first."""
     raw = tuple(raw_table(t) for t in catalog.types)
     rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
-    return (*raw, QUARANTINE_TABLE, *rolled, *PLAIN_TABLES)
+    return (*raw, QUARANTINE_TABLE, *rolled, *OWN_TABLES)
 
 
 def quoted(name: str) -> str:
@@ -264,26 +275,47 @@ def literal(text: str) -> str:
 
 
 def pattern(directory: Path, glob: str) -> str:
-    """A glob below a directory whose own name may hold glob characters."""
-    return re.sub(r"([\[*?])", r"[\1]", str(directory.absolute())) + "/" + glob
+    """A glob below a directory whose own name may hold glob characters.
+
+    The name is without `..`, as DuckDB gives it back: `view_select` counts its letters.
+    """
+    return re.sub(r"([\[*?])", r"[\1]", os.path.abspath(directory)) + "/" + glob
 
 
-def scan(files: str | list[str], columns: Columns) -> str:
-    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` are globs."""
+def scan(files: str | list[str], columns: Columns, filename: bool = False) -> str:
+    """A `read_parquet` of these columns by name, NULL where a file lacks one; `files` are globs.
+
+    With `filename` there is a column more, of that name.
+    """
     paths = literal(files) if isinstance(files, str) else "[" + ", ".join(map(literal, files)) + "]"
     fields = ", ".join(
         f"{literal(name)}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for name, kind in columns
     )
-    return f"read_parquet({paths}, schema = MAP {{{fields}}}, allow_empty = true)"
+    return f"read_parquet({paths}, schema = MAP {{{fields}}}, allow_empty = true, filename = {filename})"
 
 
 def view_select(data: Path, table: PublishedTable) -> str:
-    """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists."""
-    names = ", ".join(quoted(name) for name, _ in table.columns)
-    typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns)
-    files = scan(pattern(data, table.glob), table.columns)
-    return f"SELECT {names} FROM (SELECT {typed} WHERE false UNION ALL BY NAME SELECT * FROM {files})"
+    """The SELECT behind a view.  The empty half of the UNION gives names and types while no file exists.
+
+    A condition on `date` is one on the names of the files, so DuckDB opens none of another day; from a condition on
+    `time` it knows that only when it has read the file's footer.  (`hive_partitioning` has such a column too, but not
+    beside a `schema`.)
+    """
+    names = [quoted(name) for name, _ in table.columns]
+    typed = [f"NULL::{kind} AS {quoted(name)}" for name, kind in table.columns]
+    dated = table.directory is not None
+    if dated:
+        # It is worked out for each file when a question is planned: by place, for a regular expression takes 20 µs.  Only
+        # TRY_CAST is taken that far, because it cannot fail.
+        begins = len(f"{os.path.abspath(data)}/{table.root}/date=") + 1
+        names.append(f"TRY_CAST(substr(filename, {begins}, 10) AS DATE) AS {DATE}")
+        typed.append("NULL::VARCHAR AS filename")
+    files = scan(pattern(data, table.glob), table.columns, filename=dated)
+    return (
+        f"SELECT {', '.join(names)} FROM (SELECT {', '.join(typed)} WHERE false "
+        f"UNION ALL BY NAME SELECT * FROM {files})"
+    )
 
 
 def published_sql(data: Path, catalog: Catalog) -> str:

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
 from pipeline.ledger import query
-from pipeline.ledger.views import PLAIN_TABLES
+from pipeline.ledger.views import OWN_TABLES
 
 Row = Mapping[str, Any]
 Key = tuple[str, str, str, str]
@@ -154,7 +154,7 @@ def fingerprint(data: Path) -> int:
 
     A file is replaced by renaming another over it, which changes its directory's time: directories are enough.
     """
-    return hash(tuple(stamp for table in PLAIN_TABLES for stamp in _stamps(data / table.root)))
+    return hash(tuple(stamp for table in OWN_TABLES for stamp in _stamps(data / table.root)))
 
 
 def _stamps(root: Path) -> list[tuple[str, int]]:

@@ -20,7 +20,10 @@ from pipeline.serve.dashboards_sql import (
     BUCKET,
     CLAUSE_LABEL,
     NOW,
+    at_last,
     chosen,
+    in_days,
+    in_time,
     of_contract,
     of_region,
     spread,
@@ -28,9 +31,9 @@ from pipeline.serve.dashboards_sql import (
 )  # fmt: skip
 
 HERE = f"{of_contract()} AND {of_region()}"
-IN_TIME = f'$__timeFilter("time") AND {HERE}'
+IN_TIME = f"{in_time()} AND {HERE}"
 LATEST = f"""SELECT * FROM capacity
-          WHERE "time" >= $__timeTo() - INTERVAL 15 MINUTE AND "time" <= $__timeTo() AND {HERE}
+          WHERE {at_last("15 MINUTE")} AND {HERE}
           QUALIFY row_number() OVER (PARTITION BY {CLAUSE_LABEL}, contract ORDER BY "time" DESC) = 1"""
 
 NOW_GPUS = f"""
@@ -42,12 +45,12 @@ NOW_POWER = f"""
     SELECT sum(drawn_megawatts) AS drawn, sum(contracted_megawatts) AS contracted, min(headroom_megawatts) AS
         "least headroom"
     FROM (SELECT * FROM power
-          WHERE "time" >= $__timeTo() - INTERVAL 15 MINUTE AND "time" <= $__timeTo() AND {HERE}
+          WHERE {at_last("15 MINUTE")} AND {HERE}
           QUALIFY row_number() OVER (PARTITION BY {CLAUSE_LABEL}, contract ORDER BY "time" DESC) = 1)
 """
 PUE_NOW = f"""
     SELECT sum(facility_megawatts) / nullif(sum(it_megawatts), 0) AS "PUE" FROM energy_mix
-    WHERE "time" >= $__timeTo() - INTERVAL 30 MINUTE AND "time" <= $__timeTo() AND {of_region()}
+    WHERE {at_last("30 MINUTE")} AND {of_region()}
 """
 DELIVERED = f"""
     SELECT moment AS "time", concat_ws(' ', label, what) AS metric, value
@@ -63,7 +66,7 @@ HEADROOM = f"""
     SELECT {BUCKET} AS "time", {CLAUSE_LABEL} AS metric, min(headroom) AS value
     FROM capacity WHERE {IN_TIME} AND headroom IS NOT NULL GROUP BY ALL ORDER BY 1
 """
-GPUS = f"""window_start >= $__timeFrom() AND window_start <= $__timeTo() AND {of_region()}
+GPUS = f"""{in_time("window_start")} AND {of_region()}
         AND {chosen("sku", "sku")}"""
 FLEET = f"""
     SELECT "time", concat_ws(' ', region, sku, what) AS metric, value
@@ -106,7 +109,7 @@ DRAWN = f"""
 PUE = f"""
     SELECT {BUCKET} AS "time", concat_ws(' / ', region, site) AS metric,
         sum(facility_megawatts) / nullif(sum(it_megawatts), 0) AS value
-    FROM energy_mix WHERE $__timeFilter("time") AND {of_region()} GROUP BY ALL ORDER BY 1
+    FROM energy_mix WHERE {in_time()} AND {of_region()} GROUP BY ALL ORDER BY 1
 """
 RAMP = f"""
     SELECT clause, term, (step ->> '$.from')::TIMESTAMP AS "from", (step ->> '$.value')::DOUBLE AS value,
@@ -119,7 +122,7 @@ RAMP = f"""
     WINDOW later AS (PARTITION BY contract, clause, term ORDER BY "from")
     ORDER BY clause, term, "from" LIMIT 200
 """
-SKUS = "SELECT DISTINCT sku FROM gpu_1d WHERE window_start >= $__timeTo() - INTERVAL 1 DAY ORDER BY 1"
+SKUS = f"SELECT DISTINCT sku FROM gpu_1d WHERE {in_days('$__timeTo() - INTERVAL 1 DAY')} ORDER BY 1"
 
 
 def capacity() -> dashboard.Dashboard:

@@ -24,6 +24,8 @@ from pipeline.serve.dashboards_sql import (
     LABELS_REGION,
     SOURCE,
     chosen,
+    in_days,
+    in_time,
     of_contract,
     of_region,
     plain,
@@ -40,9 +42,9 @@ VIEWS = """
     WHERE table_name LIKE '%\\_1d' ESCAPE '\\' ORDER BY events <> 'gpu', 1
 """
 """Event types are the views that have roll-ups, so that a new one is here by itself."""
-RAW_SPAN = """
+RAW_SPAN = f"""
     SELECT CASE WHEN coalesce(sum(samples), 0) <= 100000 THEN '400 DAY' ELSE '10 MINUTE' END AS raw_span
-    FROM ${events}_1h WHERE window_start >= $__timeFrom() AND window_start <= $__timeTo()
+    FROM ${{events}}_1h WHERE {in_time("window_start")}
 """
 """A fleet sends 20,000 samples a second, a supplier a few charges an hour: few are shown of the whole time range."""
 UNIT = "CASE unit WHEN 's' THEN 's' WHEN 'MW' THEN 'megwatt' ELSE 'suffix: ' || unit END"
@@ -53,7 +55,7 @@ STATE = f"""
 """
 BROKEN = f"""
     SELECT 60 * count(DISTINCT "time") AS "in breach" FROM readings
-    WHERE $__timeFilter("time") AND state = 'breach' AND second("time") = 0 AND {READ}
+    WHERE {in_time()} AND state = 'breach' AND second("time") = 0 AND {READ}
 """
 WORDS = f"""
     SELECT contract, version, clause, kind, severity, text, match, by_dimensions AS "split by", risk_per_hour::DOUBLE
@@ -70,7 +72,7 @@ SHOWN = f"""shown AS (
         ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, since, clause, alertname, by_values LIMIT 12),
     read AS (
         SELECT * FROM readings SEMI JOIN shown USING (contract, clause, alertname, by_values)
-        WHERE $__timeFilter("time") AND {OF_CLAUSE})"""
+        WHERE {in_time()} AND {OF_CLAUSE})"""
 """Readings of the twelve that stand worst: more nobody can tell apart, and a fleet has hundreds."""
 AGAINST = f"""
     WITH {SHOWN}
@@ -109,12 +111,13 @@ HISTORY = f"""
         samples, trusted, annotations ->> '$.summary' AS summary, annotations ->> '$.sql' AS "sql", contract,
         {to_clause(LABELS_REGION, "active_at", view_of("annotations ->> '$.sql'"))}
     FROM alerts
-    WHERE $__timeFilter("time") AND {of_contract()} AND {OF_CLAUSE} AND {of_region(LABELS_REGION)}
+    WHERE {in_time()} AND {of_contract()} AND {OF_CLAUSE} AND {of_region(LABELS_REGION)}
     ORDER BY "time" DESC LIMIT 200
 """
+RAW_FROM = "greatest($__timeFrom(), $__timeTo() - INTERVAL ${raw_span})"
 RAW = f"""
     SELECT * FROM ${{events}}
-    WHERE "time" BETWEEN greatest($__timeFrom(), $__timeTo() - INTERVAL ${{raw_span}}) AND $__timeTo()
+    WHERE "time" BETWEEN {RAW_FROM} AND $__timeTo() AND {in_days(RAW_FROM)}
         AND ('{ALL}' IN (${{region}}) OR coalesce(*COLUMNS('^(region|RegionId|source)$')) IN (${{region}}))
     ORDER BY "time" DESC LIMIT 100
 """

@@ -18,14 +18,14 @@ from pipeline.serve.dashboards_panels import (
     rows,
     stat,
 )  # fmt: skip
-from pipeline.serve.dashboards_sql import BUCKET, chosen, of_region
+from pipeline.serve.dashboards_sql import BUCKET, chosen, in_days, in_time, of_region
 
 INTENSITY = "suffix: g/kWh"
 """Grams of CO2 equivalent; Grafana has no unit for it."""
-HERE = f'$__timeFilter("time") AND {of_region()} AND {chosen("site", "site")}'
+HERE = f"{in_time()} AND {of_region()} AND {chosen('site', 'site')}"
 SITE = "concat_ws(' / ', region, site)"
 WEIGHTED = "sum({0} * facility_megawatts) / nullif(sum(facility_megawatts) FILTER ({0} IS NOT NULL), 0)"
-SITES = "SELECT DISTINCT site FROM energy_1d WHERE window_start >= $__timeFrom() - INTERVAL 1 DAY ORDER BY 1"
+SITES = f"SELECT DISTINCT site FROM energy_1d WHERE {in_days()} ORDER BY 1"
 
 TOTALS = f"""
     SELECT sum(megawatt_hours) AS energy, sum(carbon_kg) AS carbon,
@@ -55,7 +55,7 @@ POWER = f"""
 PRICE = f"""
     SELECT window_start AS "time", {SITE} AS metric, avg(price_per_mwh_mean) AS value
     FROM energy_1h
-    WHERE window_start >= $__timeFrom() AND window_start <= $__timeTo() AND {of_region()} AND {chosen("site", "site")}
+    WHERE {in_time("window_start")} AND {of_region()} AND {chosen("site", "site")}
         AND price_per_mwh_mean IS NOT NULL
     GROUP BY ALL ORDER BY 1
 """
@@ -93,9 +93,8 @@ def energy() -> dashboard.Dashboard:
         ]),
         (8, [
             (12, lines("Energy", "Of the whole site in each step of time", by_site("sum(megawatt_hours)"), ENERGY,
-                       bars=True, least="15m", points=200)),
-            (12, lines("Carbon", "Of that energy", by_site("sum(carbon_kg)"), KILOGRAMS, bars=True, least="15m",
-                       points=200)),
+                       bars=True, least="15m")),
+            (12, lines("Carbon", "Of that energy", by_site("sum(carbon_kg)"), KILOGRAMS, bars=True, least="15m")),
         ]),
         (8, [
             (8, lines("Renewable share", "Weighted by power", by_site(WEIGHTED.format("renewable_ratio")), SHARE,

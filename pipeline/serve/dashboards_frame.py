@@ -13,10 +13,12 @@ from grafana_foundation_sdk.models.dashboard import VariableHide, VariableRefres
 from pipeline.serve.dashboards_panels import BLUE, RED, Laid
 from pipeline.serve.dashboards_sql import (
     ALL,
+    CHANGES,
     LABELS_REGION,
     NOW,
     SOURCE,
     Asked,
+    in_days,
     of_contract,
     of_region,
     plain,
@@ -32,7 +34,7 @@ ALERTS = f"""
     SELECT active_at AS "time", coalesce(max(resolved_at), least({NOW}, $__timeTo())) AS timeend,
         concat(alertname, ' ', clause) AS title, arg_max(annotations ->> '$.summary', "time") AS text,
         concat(arg_max(severity, "time"), ',', contract) AS tags
-    FROM alerts
+    FROM {CHANGES}
     WHERE severity <> 'info' AND active_at <= $__timeTo() AND {of_contract()} AND {of_region(LABELS_REGION)}
     GROUP BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}'), active_at
     HAVING count(fired_at) > 0 AND coalesce(max(resolved_at), {NOW}) >= $__timeFrom()
@@ -45,11 +47,11 @@ WINDOWS = f"""
     ORDER BY starts LIMIT 200
 """
 CONTRACTS = "SELECT DISTINCT contract FROM clauses ORDER BY 1"
-REGIONS = """
+REGIONS = f"""
     SELECT DISTINCT region FROM (
         SELECT by_values ->> '$.region' AS region FROM standing
-        UNION ALL SELECT region FROM energy_1d WHERE window_start >= $__timeFrom() - INTERVAL 1 DAY
-        UNION ALL SELECT region FROM gpu_1d WHERE window_start >= $__timeTo() - INTERVAL 1 DAY)
+        UNION ALL SELECT region FROM energy_1d WHERE {in_days()}
+        UNION ALL SELECT region FROM gpu_1d WHERE {in_days("$__timeTo() - INTERVAL 1 DAY")})
     WHERE region IS NOT NULL ORDER BY 1
 """
 RESOLUTION = """

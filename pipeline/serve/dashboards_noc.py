@@ -27,8 +27,10 @@ from pipeline.serve.dashboards_panels import (
 from pipeline.serve.dashboards_sql import (
     BUCKET,
     BY_REGION,
+    CHANGES,
     LABELS_REGION,
     NOW,
+    in_time,
     of_contract,
     of_region,
     to_clause,
@@ -94,7 +96,7 @@ LANES = f"""
     WITH lanes AS (
         SELECT contract, clause, alertname, by_values, {BUCKET} AS moment,
             max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
-        FROM readings WHERE $__timeFilter("time") AND {STANDING}
+        FROM readings WHERE {in_time()} AND {STANDING}
         GROUP BY ALL),
     shown AS (
         SELECT contract, clause, alertname, by_values FROM lanes
@@ -112,11 +114,11 @@ PROMISES = f"""
     ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, since, clause LIMIT 500
 """
 PAST = f"""
-    SELECT max(severity) AS severity, alertname AS what, clause, active_at AS since, max(resolved_at) AS resolved,
+    SELECT arg_max(severity, "time") AS severity, alertname AS what, clause, active_at AS since, max(resolved_at) AS resolved,
         date_diff('second', active_at, coalesce(max(resolved_at), least({NOW}, $__timeTo()))) AS lasted,
         arg_max(annotations ->> '$.summary', "time") AS summary, contract,
         {to_clause(f"any_value({LABELS_REGION})", "active_at")}
-    FROM alerts
+    FROM {CHANGES}
     WHERE severity <> 'info' AND active_at <= $__timeTo() AND {HERE}
     GROUP BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}'), active_at
     HAVING count(fired_at) > 0 AND coalesce(max(resolved_at), {NOW}) >= $__timeFrom()

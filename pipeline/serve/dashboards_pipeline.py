@@ -19,7 +19,7 @@ from pipeline.serve.dashboards_panels import (
     rows,
     stat,
 )  # fmt: skip
-from pipeline.serve.dashboards_sql import NOW, chosen, to_clause
+from pipeline.serve.dashboards_sql import NOW, at_last, chosen, in_time, to_clause
 
 TOPIC = chosen("topic", "topic")
 EVENTS_A_SECOND = "suffix: events/s"
@@ -29,25 +29,25 @@ TOPICS = "SELECT DISTINCT topic FROM data_age ORDER BY 1"
 FATE_COLOURS = {"aggregated": GREEN, "duplicate": BLUE, "quarantined": ORANGE, "dead_lettered": RED}
 
 NOW_LAG = f'SELECT sum(lag) AS lag, max(silent_seconds) AS "published" FROM data_age WHERE {TOPIC}'
-UNDELIVERED = """
+UNDELIVERED = f"""
     SELECT max(undelivered) AS undelivered, max(freshness_p99_seconds) AS freshness,
         max(decision_delay_p99_seconds) AS "decision delay"
-    FROM (SELECT * FROM health WHERE "time" >= $__timeTo() - INTERVAL 15 MINUTE AND "time" <= $__timeTo()
+    FROM (SELECT * FROM health WHERE {at_last("15 MINUTE")}
           QUALIFY row_number() OVER (PARTITION BY topic ORDER BY "time" DESC) = 1)
 """
 COUNTED = f"""
     SELECT coalesce(sum(n) FILTER (fate = 'in'), 0)::DOUBLE AS "in",
         coalesce(sum(n) FILTER (fate = 'in'), 0)::DOUBLE - coalesce(sum(n) FILTER (fate <> 'in'), 0)::DOUBLE
             AS "without a fate"
-    FROM fates WHERE $__timeFilter(minute) AND {TOPIC}
+    FROM fates WHERE {in_time("minute")} AND {TOPIC}
 """
 FATES = f"""
     SELECT {STEP.format("minute")} AS "time", fate AS metric, sum(n)::DOUBLE AS value
-    FROM fates WHERE $__timeFilter(minute) AND fate <> 'in' AND {TOPIC} GROUP BY ALL ORDER BY 1
+    FROM fates WHERE {in_time("minute")} AND fate <> 'in' AND {TOPIC} GROUP BY ALL ORDER BY 1
 """
 REASONS = f"""
     SELECT topic, fate, reason, sum(n)::DOUBLE AS events, max(minute) AS "last seen"
-    FROM fates WHERE $__timeFilter(minute) AND fate NOT IN ('in', 'aggregated') AND {TOPIC}
+    FROM fates WHERE {in_time("minute")} AND fate NOT IN ('in', 'aggregated') AND {TOPIC}
     GROUP BY ALL ORDER BY events DESC, topic, fate, reason LIMIT 100
 """
 BALANCE = f"""
@@ -57,7 +57,7 @@ BALANCE = f"""
         coalesce(sum(n) FILTER (fate = 'quarantined'), 0)::DOUBLE AS quarantined,
         coalesce(sum(n) FILTER (fate = 'dead_lettered'), 0)::DOUBLE AS "dead-lettered",
         "in" - coalesce(sum(n) FILTER (fate <> 'in'), 0)::DOUBLE AS "without a fate"
-    FROM fates WHERE $__timeFilter(minute) AND {TOPIC} GROUP BY ALL ORDER BY abs("without a fate") DESC, topic, part LIMIT 200
+    FROM fates WHERE {in_time("minute")} AND {TOPIC} GROUP BY ALL ORDER BY abs("without a fate") DESC, topic, part LIMIT 200
 """
 AGES = f"""
     SELECT topic, watermark, age_seconds AS age, lag, published_at AS "published", silent_seconds AS "published ago"
@@ -69,7 +69,7 @@ def by_topic(value: str) -> str:
     """A series for each topic."""
     return f"""
         SELECT {AT} AS "time", topic AS metric, {value} AS value
-        FROM health WHERE $__timeFilter("time") AND {TOPIC} GROUP BY ALL ORDER BY 1
+        FROM health WHERE {in_time()} AND {TOPIC} GROUP BY ALL ORDER BY 1
     """
 
 
@@ -81,16 +81,16 @@ DELAYS = f"""
         SELECT moment, unnest(['freshness p99', 'decision delay p99']) AS what, unnest([freshness, decision]) AS value
         FROM (
             SELECT {AT} AS moment, max(freshness_p99_seconds) AS freshness, max(decision_delay_p99_seconds) AS decision
-            FROM health WHERE $__timeFilter("time") GROUP BY ALL))
+            FROM health WHERE {in_time()} GROUP BY ALL))
     WHERE value IS NOT NULL ORDER BY 1
 """
 PACE = f"""
     SELECT {AT} AS "time", 'events taken in' AS metric, max(events_per_second) AS value
-    FROM health WHERE $__timeFilter("time") GROUP BY ALL ORDER BY 1
+    FROM health WHERE {in_time()} GROUP BY ALL ORDER BY 1
 """
 WAITING = f"""
     SELECT {AT} AS "time", 'alert changes undelivered' AS metric, max(undelivered)::DOUBLE AS value
-    FROM health WHERE $__timeFilter("time") GROUP BY ALL ORDER BY 1
+    FROM health WHERE {in_time()} GROUP BY ALL ORDER BY 1
 """
 OURS = f"""
     SELECT severity, state, alertname AS what, about AS "where", active_at AS since,
@@ -100,7 +100,7 @@ OURS = f"""
 PAST = f"""
     SELECT "time", state, alertname AS what, labels ->> '$.topic' AS topic, active_at AS since,
         annotations ->> '$.summary' AS summary
-    FROM alerts WHERE $__timeFilter("time") AND contract = '{OWN}' AND severity <> 'info'
+    FROM alerts WHERE {in_time()} AND contract = '{OWN}' AND severity <> 'info'
     ORDER BY "time" DESC LIMIT 200
 """
 

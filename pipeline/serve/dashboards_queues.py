@@ -19,7 +19,10 @@ from pipeline.serve.dashboards_sql import (
     BUCKET,
     BY_REGION,
     CLAUSE_LABEL,
+    at_last,
     chosen,
+    in_days,
+    in_time,
     of_contract,
     of_region,
     spread,
@@ -31,11 +34,11 @@ QUEUE = chosen("queue", "queue")
 HERE = f"{of_contract()} AND {of_region()} AND {QUEUE}"
 BY_QUEUE = "by_values ->> '$.queue'"
 READ = f"{of_contract()} AND {of_region(BY_REGION)} AND {chosen(BY_QUEUE, 'queue')}"
-QUEUES = "SELECT DISTINCT queue FROM queue_1d WHERE window_start >= $__timeFrom() - INTERVAL 1 DAY ORDER BY 1"
+QUEUES = f"SELECT DISTINCT queue FROM queue_1d WHERE {in_days()} ORDER BY 1"
 
 WORST = f"""
     SELECT clause, observed / nullif(bound, 0) AS "of its bound" FROM queue_wait
-    WHERE "time" >= $__timeTo() - INTERVAL 15 MINUTE AND "time" <= $__timeTo() AND {HERE}
+    WHERE {at_last("15 MINUTE")} AND {HERE}
     QUALIFY row_number() OVER (PARTITION BY {CLAUSE_LABEL}, contract ORDER BY "time" DESC) = 1
     ORDER BY 2 DESC NULLS LAST LIMIT 4
 """
@@ -45,7 +48,7 @@ BROKEN_NOW = f"""
 """
 IN_BREACH = f"""
     SELECT 60 * count(*) AS "in breach" FROM readings
-    WHERE $__timeFilter("time") AND state = 'breach' AND second("time") = 0 AND {READ}
+    WHERE {in_time()} AND state = 'breach' AND second("time") = 0 AND {READ}
 """
 
 
@@ -57,7 +60,7 @@ def against(condition: str) -> str:
             SELECT moment, label, {spread("observed", "bound")}
             FROM (
                 SELECT {BUCKET} AS moment, {CLAUSE_LABEL} AS label, max(observed) AS observed, min(bound) AS bound
-                FROM queue_wait WHERE $__timeFilter("time") AND {condition} AND {HERE} GROUP BY ALL))
+                FROM queue_wait WHERE {in_time()} AND {condition} AND {HERE} GROUP BY ALL))
         WHERE value IS NOT NULL ORDER BY 1
     """
 
@@ -67,10 +70,10 @@ TIME_IN_BREACH = f"""
         count(*) FILTER (state = 'breach') / count(*) AS "share of time", 60 * count(*) FILTER (state = 'unknown')
             AS "unknown", max(observed) AS greatest, arg_max(bound, "time") AS bound, any_value(unit) AS unit, contract,
         {to_clause(f"any_value({BY_REGION})")}
-    FROM readings WHERE $__timeFilter("time") AND second("time") = 0 AND {READ}
+    FROM readings WHERE {in_time()} AND second("time") = 0 AND {READ}
     GROUP BY contract, clause, alertname, by_values ORDER BY "in breach" DESC, "unknown" DESC, clause LIMIT 200
 """
-ROLLED = f"window_start >= $__timeFrom() AND window_start <= $__timeTo() AND {of_region()} AND {QUEUE}"
+ROLLED = f"{in_time('window_start')} AND {of_region()} AND {QUEUE}"
 QUANTILES = f"""
     SELECT "time", concat_ws(' ', queue, what) AS metric, value
     FROM (
@@ -103,7 +106,7 @@ NEWEST = f"""
         observed, bound, observed / nullif(bound, 0) AS "of bound", unit, "window", basis, "time" AS "read", contract,
         {to_clause("region", events="'queue'")}
     FROM queue_wait
-    WHERE "time" >= $__timeTo() - INTERVAL 15 MINUTE AND "time" <= $__timeTo() AND {HERE}
+    WHERE {at_last("15 MINUTE")} AND {HERE}
     QUALIFY row_number() OVER (PARTITION BY {CLAUSE_LABEL}, contract ORDER BY "time" DESC) = 1
     ORDER BY "of bound" DESC NULLS LAST, clause LIMIT 200
 """

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models import dashboard
 
 from pipeline.serve.dashboards_frame import PREFIX, frame
 from pipeline.serve.dashboards_panels import COUNT, NUMBER, SHARE, data_age, lay_out, lines, rows, stat
-from pipeline.serve.dashboards_sql import chosen, of_contract, of_region, spread, to_clause
+from pipeline.serve.dashboards_sql import chosen, in_time, of_contract, of_region, spread, to_clause
 
 LATEST = f"""SELECT * FROM spend WHERE {of_contract()}
           QUALIFY row_number() OVER (PARTITION BY contract, clause ORDER BY day DESC) = 1"""
@@ -38,7 +38,7 @@ TRANCHES = f"""
         {to_clause(events="'billing'")}
     FROM ({LATEST}) ORDER BY "forecast of ceiling" DESC NULLS LAST, clause LIMIT 100
 """
-CHARGES = f"window_start >= $__timeFrom() AND window_start <= $__timeTo() AND {chosen('RegionId', 'region')}"
+CHARGES = f"{in_time('window_start')} AND {chosen('RegionId', 'region')}"
 
 
 def by_day(column: str) -> str:

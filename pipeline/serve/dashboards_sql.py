@@ -30,6 +30,31 @@ BY_REGION, LABELS_REGION = "by_values ->> '$.region'", "labels ->> '$.region'"
 """The region of a reading and of an alert; NULL where it is split by no region."""
 BUCKET = 'time_bucket(to_milliseconds($__interval_ms), "time")'
 """Times of readings in steps as wide as a point of the panel."""
+
+
+def in_days(start: str = "$__timeFrom()", end: str = "$__timeTo()") -> str:
+    """Rows of the days of a time range: no file of another day is opened, which `time` alone cannot say (see `views`)."""
+    return f"date BETWEEN ({start})::DATE AND ({end})::DATE"
+
+
+def in_time(column: str = '"time"') -> str:
+    """Rows of the dashboard's time range."""
+    return f"$__timeFilter({column}) AND {in_days()}"
+
+
+def at_last(span: str) -> str:
+    """Rows of the end of the time range: `span` is an interval such as 15 MINUTE."""
+    start = f"$__timeTo() - INTERVAL {span}"
+    return f'"time" BETWEEN {start} AND $__timeTo() AND {in_days(start)}'
+
+
+CHANGES = (
+    """(SELECT * FROM alerts WHERE date >= $__timeFrom()::DATE UNION ALL BY NAME SELECT * FROM alerts_now)"""
+)
+"""Changes of all alerts that were open in the time range: what was over later was changed later, the rest is open now.
+
+From the first change of what is open on, ten years of days would have to be read to find it.
+"""
 FRESH = """SELECT max(age_seconds) AS "data age" FROM data_age"""
 
 

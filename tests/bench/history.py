@@ -35,9 +35,11 @@ from pipeline import catalog
 from pipeline.contract.loader import load_all
 from pipeline.embed.sim_spec import FleetSpec
 from pipeline.ledger import files, publish
+from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.views import (
+    ALERTS_NOW_TABLE,
     ALERTS_TABLE,
     CLAUSES_TABLE,
     DAY,
@@ -97,7 +99,12 @@ def make(data: Path, newest: int, days: int = 90, spec: FleetSpec | None = None)
         standing = publish.PublishedFile(
             f"{STANDING_TABLE.root}/standing.parquet", standing_rows(made.newest, made.newest - 20 * DAY)
         )
-        files.move(publish.stage(con, data, standing), data / standing.path)
+        changes = alerts_rows(made.newest, made.oldest, made.newest + 1)
+        now = publish.PublishedFile(
+            f"{ALERTS_NOW_TABLE.root}/alerts_now.parquet", alerts_now_select(f"({changes})")
+        )
+        for file in (standing, now):
+            files.move(publish.stage(con, data, file), data / file.path)
     write_contract(made, spec, types)
     return made
 

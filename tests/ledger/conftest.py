@@ -231,7 +231,7 @@ def ledger(tmp_path: Path, catalog: Catalog) -> Iterator[SmallLedger]:
     small.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_ledger(catalog: Catalog) -> type[SmallLedger]:
     return SmallLedger
 
@@ -242,7 +242,7 @@ def kill() -> Any:
     return killed_at
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rows() -> Any:
     """The makers of rows: `rows.gpu(…)`, `rows.queue(…)`, `rows.charge(…)`, and `rows.moment(…)`."""
 

@@ -277,7 +277,7 @@ def test_fates_are_added_up_by_minute(ledger: Any, catalog: Catalog, rows: Any) 
         Fate("telemetry.gpu", 1, rows.moment(T + 86_400), "dead_lettered", "not_json", 1),
     )
     ledger.publish()
-    assert answers(ledger.data, catalog, "SELECT * FROM fates ORDER BY ALL") == [
+    assert answers(ledger.data, catalog, "SELECT * EXCLUDE (date) FROM fates ORDER BY ALL") == [
         ("telemetry.gpu", 0, minute, "aggregated", "", 12),
         ("telemetry.gpu", 1, rows.moment(T + 86_400), "dead_lettered", "not_json", 1),
     ]
@@ -287,7 +287,8 @@ def test_alerts_and_standing_are_published_when_marked(ledger: Any, catalog: Cat
     at = rows.moment(T)
     run = ledger.con.execute
     run(
-        "INSERT INTO alerts BY NAME SELECT ?::TIMESTAMP AS \"time\", 'Watchdog' AS alertname, 'firing' AS state",
+        "INSERT INTO alerts BY NAME SELECT ?::TIMESTAMP AS \"time\", 'Watchdog' AS alertname, 'c' AS contract, "
+        "'watchdog' AS clause, '{}' AS labels, 'firing' AS state",
         [at],
     )
     run(
@@ -295,8 +296,11 @@ def test_alerts_and_standing_are_published_when_marked(ledger: Any, catalog: Cat
     )
     for view in ("alerts", "standing"):
         run(f"INSERT INTO dirty SELECT '{view}', ?::TIMESTAMP", [at])
-    assert ledger.publish() == 2
+    assert ledger.publish() == 3
     assert answers(ledger.data, catalog, "SELECT time, alertname, state FROM alerts") == [
+        (at, "Watchdog", "firing")
+    ]
+    assert answers(ledger.data, catalog, "SELECT time, alertname, state FROM alerts_now") == [
         (at, "Watchdog", "firing")
     ]
     assert answers(ledger.data, catalog, "SELECT clause, state FROM standing") == [("floor", "ok")]
@@ -304,6 +308,24 @@ def test_alerts_and_standing_are_published_when_marked(ledger: Any, catalog: Cat
     run("INSERT INTO dirty SELECT 'standing', ?::TIMESTAMP", [at])
     ledger.publish()
     assert answers(ledger.data, catalog, "FROM standing") == []
+
+
+def test_open_alerts_of_a_ledger_of_the_third_version_are_published_when_it_is_opened(
+    tmp_path: Path, make_ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    small = make_ledger(tmp_path / "old", catalog)
+    for clause, state in (("floor", "firing"), ("power", "firing"), ("power", "resolved")):
+        small.con.execute(
+            "INSERT INTO alerts BY NAME SELECT ?::TIMESTAMP AS \"time\", 'A' AS alertname, 'c' AS contract, "
+            "? AS clause, '{}' AS labels, ? AS state",
+            [rows.moment(T + 86_400 * (state == "resolved")), clause, state],
+        )
+    small.con.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    small.close()
+    small = make_ledger(tmp_path / "old", catalog)
+    small.publish()
+    assert answers(small.data, catalog, "SELECT clause, state FROM alerts_now") == [("floor", "firing")]
+    small.close()
 
 
 def test_columns_of_the_files_are_those_of_the_view(ledger: Any, catalog: Catalog, rows: Any) -> None:

@@ -53,7 +53,7 @@ def test_every_view_is_typed_and_empty_before_the_pipeline_ever_ran(tmp_path: Pa
     con = query.open_views(tmp_path, catalog)
     for table in views.published_tables(catalog):
         described = con.execute(f'DESCRIBE "{table.view}"').fetchall()
-        assert tuple((name, kind) for name, kind, *_ in described) == table.columns
+        assert tuple((name, kind) for name, kind, *_ in described) == table.shown
         assert con.execute(f'SELECT count(*) FROM "{table.view}"').fetchone() == (0,)
     assert list(tmp_path.iterdir()) == []
 
@@ -61,7 +61,18 @@ def test_every_view_is_typed_and_empty_before_the_pipeline_ever_ran(tmp_path: Pa
 def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
     raw = {"gpu", "queue", "energy", "billing"}
     rolled = {f"{v}_{w}" for v in raw for w in ("10s", "1m", "15m", "1h", "1d")}
-    own = {"quarantine", "alerts", "standing", "fates", "readings", "clauses", "windows", "aliases", "health"}
+    own = {
+        "quarantine",
+        "alerts",
+        "alerts_now",
+        "standing",
+        "fates",
+        "readings",
+        "clauses",
+        "windows",
+        "aliases",
+        "health",
+    }
     ready = {"capacity", "power", "queue_wait", "spend", "gpu_hours", "energy_mix", "alerts_open", "data_age"}
     assert set(query.view_names(catalog)) == raw | rolled | own | ready
 
@@ -77,12 +88,6 @@ def test_a_view_made_before_the_first_file_shows_the_rows_that_come_later(
     ledger.publish()
     assert con.execute(asked).fetchone() == (1, "ok")
     assert con.execute("SELECT window_start, gpus FROM gpu_1h").fetchall() == [(rows.moment(T), 1)]
-
-
-def test_partition_columns_are_not_shown(ledger: Any, catalog: Catalog, rows: Any) -> None:
-    ledger.add("gpu", [rows.gpu(T)])
-    ledger.seal()
-    assert {"date", "hour"}.isdisjoint(query.ask(query.open_views(ledger.data, catalog), "FROM gpu").columns)
 
 
 def test_an_older_file_shows_null_for_a_column_that_came_later(

@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from ruamel.yaml import YAML
 
 from pipeline.catalog import load
 from pipeline.ledger.all_views import names
+from pipeline.ledger.views import HOUR, published_tables
 from pipeline.serve import dashboards_sql
 from pipeline.serve.child import Door
 from pipeline.serve.dashboards_build import SURPLUS, differing, documents, files, panel_queries, texts, write
@@ -375,6 +377,26 @@ def test_the_door_answers_in_the_shape_that_is_asked_for(
         assert form == "table" and len(set(columns)) == len(columns)
 
 
+def test_no_question_opens_a_file_of_a_day_that_it_does_not_ask_for(
+    season: tuple[Path, int], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Only the age of the data is that of the newest row, whenever it was."""
+    data, end = shutil.copytree(season[0], tmp_path / "data"), season[1]
+    broken = 0
+    for table in published_tables(load()):
+        if table.directory is not None and (data / table.root).exists() and table.view != "health":
+            below = "date=2020-02-20/hour=20" if table.directory == HOUR else "date=2020-02-20"
+            (data / table.root / below).mkdir(parents=True)
+            (data / table.root / below / "all.parquet").write_bytes(b"nobody reads this")
+            broken += 1
+    assert broken > 20
+    with opened(data, tmp_path_factory.mktemp("log")) as ask:
+        with pytest.raises(pymysql.Error, match="No magic bytes"):
+            ask("SELECT count(*) FROM readings")
+        for uid, _, sql in QUESTIONS:
+            ask(expanded(uid, sql, end - 2 * 3600.0, end + 60.0))
+
+
 def form_of(uid: str, sql: str) -> str | None:
     targets = [target for panel in ALL[uid]["panels"] for target in panel["targets"]]
     return next((target["format"] for target in targets if target["rawSql"] == sql), None)
@@ -546,6 +568,43 @@ def test_a_clause_of_a_kind_that_is_not_known_yet_is_shown(
 
 def unit_sql() -> str:
     return next(sql for _, _, ref, sql in panel_queries(ALL["gigawatch-clause"]) if ref == "unit")
+
+
+def test_alerts_are_drawn_that_fired_long_before_and_were_open_in_the_time_range(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
+    small, end = made["SmallLedger"](tmp_path / "data", load()), 1_795_000_000
+    start = end - DAY
+    for clause, fired, over in (
+        ("open", end - 9 * DAY, None),
+        ("over-within", end - 9 * DAY, end - 3600),
+        ("over-later", end - 9 * DAY, end + 3 * DAY),
+        ("over-before", end - 9 * DAY, start - 60),
+        ("later", end + 60, None),
+    ):
+        shared = {
+            "alertname": "A",
+            "contract": "c",
+            "clause": clause,
+            "severity": "warning",
+            "active_at": fired,
+        }
+        labels = {"labels": json.dumps({"clause": clause, "severity": "warning"}), "annotations": "{}"}
+        for state, at in (("firing", fired), ("resolved", over)):
+            if at is not None:
+                row = {**shared, **labels, "state": state, "time": at, "fired_at": fired}
+                times = {**row, "resolved_at": over if state == "resolved" else None}
+                insert(small, "alerts", {name: made["moment"](v) if isinstance(v, float | int) else v
+                                         for name, v in times.items()})  # fmt: skip
+    small.publish()
+    small.close()
+    annotation = ALL["gigawatch-noc"]["annotations"]["list"][0]["target"]["rawSql"]
+    with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as ask:
+        listed = table(ask, "gigawatch-noc", "Alerts of this time range", end, back=DAY)
+        _, drawn = ask(expanded("gigawatch-noc", annotation, start, end))
+    assert {row["clause"] for row in listed} == {"open", "over-within", "over-later", "later"}
+    assert {title for _, _, title, *_ in drawn} == {"A open", "A over-within", "A over-later"}
 
 
 def insert(small: Any, view: str, row: Mapping[str, Any]) -> None:
