@@ -93,6 +93,7 @@ class Gigawatch:
         self.contracts = self._load_contracts()
         self.contract_error: str | None = None
         self.delays = Delays()
+        self.status_file = status.StatusFile(settings.data)
         self.started = time.time()
         self._failure: asyncio.Future[None] | None = None
 
@@ -215,11 +216,9 @@ class Gigawatch:
         assert self._failure is not None
         if self._failure.done():
             self.housekeeper.close()
-            status.write_failure(self.settings.data, str(self._failure.exception()))
+            self.status_file.fail(str(self._failure.exception()))
         else:
-            await self.housekeeper.finish(
-                lambda con: status.write(self.settings.data, self._status(con, "stopped"))
-            )
+            await self.housekeeper.finish(lambda con: self.status_file.end(self._status(con, "stopped")))
 
     async def _until(self, stop: asyncio.Event) -> None:
         assert self._failure is not None
@@ -353,7 +352,7 @@ class Gigawatch:
 
     def _status_file(self) -> None:
         with self.ledger.cursor() as con:
-            status.write(self.settings.data, self._status(con, "running"))
+            self.status_file.write(self._status(con, "running"))
 
     def _pulse(self) -> Pulse:
         lag: dict[str, int] = {}

@@ -450,8 +450,8 @@ def test_a_pipeline_that_is_stopped_says_so_afterwards_and_logs_lines_of_json(ru
 
 def test_a_pipeline_that_ended_with_an_error_says_which(tmp_path: Path) -> None:
     ended = {"state": "running", "segments": 0, "contracts": [], "contract_error": None}
-    status.write(tmp_path, ended)
-    status.write_failure(tmp_path, "the broker's log was cut\x1b[2J")
+    status.StatusFile(tmp_path).write(ended)
+    status.StatusFile(tmp_path).fail("the broker's log was cut\x1b[2J")
     found = status.read(tmp_path)
     assert found == {**ended, "state": "failed", "error": "the broker's log was cut\x1b[2J"}
     state = {"running": False, "age_s": 5, "kafka": {"bootstrap": "k:9092", "answers": True}}
@@ -461,7 +461,7 @@ def test_a_pipeline_that_ended_with_an_error_says_which(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_that_never_wrote_a_status_has_no_failure_to_tell(tmp_path: Path) -> None:
-    status.write_failure(tmp_path / "gone", "the disk is full")
+    status.StatusFile(tmp_path / "gone").fail("the disk is full")
     assert not (tmp_path / "gone").exists()
 
 

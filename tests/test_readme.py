@@ -123,8 +123,7 @@ def batch_of(fleet: Any, at: int, ends: dict[tuple[str, int], int]) -> Batch:
 
 def write_status(data: Path, ledger: Ledger, con: Any, now: float) -> None:
     """What a pipeline that was stopped in good order leaves."""
-    status.write(
-        data,
+    status.StatusFile(data).end(
         {
             "state": "stopped", "written_at": datetime.fromtimestamp(now, UTC).isoformat(), "pid": 1,
             "bootstrap": "127.0.0.1:1", "contract_error": None, **status.snapshot(con),

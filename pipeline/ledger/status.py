@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,19 +132,41 @@ def _utc(at: datetime) -> str:
     return at.replace(tzinfo=UTC).isoformat().replace("+00:00", "Z")
 
 
-def write(data: Path, status: Mapping[str, Any]) -> None:
-    """Replace `DATA/status.json` as a whole."""
-    path = data / FILE
+class StatusFile:
+    """`DATA/status.json`, replaced as a whole by whichever thread has something to say.
+
+    A thread that began to write while the pipeline ran may come after the one that says how it ended: it is not
+    heard any more.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._writing = threading.Lock()
+        self._ended = False
+
+    def write(self, status: Mapping[str, Any]) -> None:
+        """Say how a running pipeline does."""
+        with self._writing:
+            if not self._ended:
+                _replace(self._data, status)
+
+    def end(self, status: Mapping[str, Any]) -> None:
+        """Say how a pipeline is that stops; this may be said again, but nothing else."""
+        with self._writing:
+            self._ended = True
+            _replace(self._data, status)
+
+    def fail(self, error: str) -> None:
+        """Say in the last status that the pipeline ended, and why; where even that cannot be written, the log has it."""
+        with contextlib.suppress(OSError, LedgerError):
+            if (last := read(self._data)) is not None:
+                self.end({**last, "state": "failed", "error": error})
+
+
+def _replace(data: Path, status: Mapping[str, Any]) -> None:
     staged = data / f".{FILE}.tmp"
     staged.write_text(json.dumps(status, indent=1, ensure_ascii=False), "utf-8")
-    os.replace(staged, path)
-
-
-def write_failure(data: Path, error: str) -> None:
-    """Say in the last status that the pipeline ended, and why; where even that cannot be written, the log has it."""
-    with contextlib.suppress(OSError, LedgerError):
-        if (last := read(data)) is not None:
-            write(data, {**last, "state": "failed", "error": error})
+    os.replace(staged, data / FILE)
 
 
 def read(data: Path) -> dict[str, Any] | None:

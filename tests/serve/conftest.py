@@ -235,7 +235,7 @@ class Stage:
         note(self.con.cursor(), Pulse({"telemetry.gpu": 7}, 12_500.0, 0.5, 9.0), now)
         self.small.publish()
         quiet = {"p50": 0.4, "p99": 1.6}
-        written.write(self.data, {
+        written.StatusFile(self.data).write({
             "state": "running", "written_at": datetime.fromtimestamp(now, UTC).isoformat(), "pid": os.getpid(),
             "bootstrap": "127.0.0.1:1", "contracts": [{"id": "northwind-aurora", "version": "2026.2"}],
             "contract_error": None, **written.snapshot(self.con),

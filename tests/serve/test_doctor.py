@@ -124,7 +124,7 @@ def test_no_contract_is_to_look_at() -> None:
 def written(data: Path, pid: int, age: float, state: str = "running", **more: Any) -> None:
     at = (datetime.fromtimestamp(NOW, UTC) - timedelta(seconds=age)).isoformat()
     last = {"written_at": at, "pid": pid, "state": state, "contract_error": None, "undelivered": [], **more}
-    status.write(data, last)
+    status.StatusFile(data).write(last)
 
 
 @pytest.fixture
