@@ -188,7 +188,7 @@ def test_a_directory_where_nothing_ever_ran_is_no_error_and_no_good_news(
 def test_a_broken_file_is_said_and_once_it_is_whole_the_board_is(stage: Any, open_board: Open) -> None:
     stage.alert()
     stage.publish()
-    file = next((stage.data / "alerts").rglob("*.parquet"))
+    file = next((stage.data / "alerts_now").rglob("*.parquet"))
     whole = file.read_bytes()
     staged = stage.data / "staging" / "broken"
     staged.write_bytes(b"this is no Parquet")
