@@ -29,8 +29,7 @@ from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS: dict[str, Callable[[parts.Bench], parts.Figures]] = {
-    "singles": parts.singles,
-    "arrays": parts.arrays,
+    "catch-up": parts.catch_up,
     "real-time": parts.real_time,
     "backlog": parts.backlog,
     "panels": panels.figures,
@@ -104,8 +103,6 @@ def main() -> int:
             console.print(f"[bold]{name}[/bold]")
             found |= PARTS[name](bench)
             console.print(f"[dim]{name}: {time.monotonic() - began:.0f} s[/dim]")
-    if {"array_samples_per_s", "ingest_events_per_s"} <= found.keys():
-        found["arrays_to_singles"] = found["array_samples_per_s"] / found["ingest_events_per_s"]
     given.out.write_text(json.dumps(found, indent=2) + "\n")
     for table in figures.tables(found):
         console.print(table)
