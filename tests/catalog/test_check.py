@@ -88,7 +88,7 @@ P = "properties"
 MISTAKES: list[tuple[str, Any, str]] = [
     ("x-topic", ..., "x-topic: found None; expected a Kafka topic's name"),
     ("x-topic", "../etc", "x-topic: found '../etc'; expected a Kafka topic's name"),
-    ("x-topic", "quarantine", "x-topic: found 'quarantine'; expected none of alerts, alerts_now, alerts_open, capacity, clauses, data_age, "),
+    ("x-topic", "quarantine", "x-topic: found 'quarantine'; expected none of alerts, alerts_now, alerts_open, capacity, "),
     ("x-view", "1st", "x-view: found '1st'; expected a plain name"),
     ("x-view", "Alerts", "x-view: found 'Alerts'; expected none of alerts"),
     ("x-interval", "30", "x-interval: found '30'; expected seconds, 1 or more"),
