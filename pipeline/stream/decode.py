@@ -61,8 +61,9 @@ class Decoder:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
             parsed = self._parse({n: t.num_rows for n, t in present.items()})
-            met = self._meet_series(parsed, topic.all, list(present))
-        places = self._met.places(parsed["quoted"])
+            places = self._met.places(parsed["quoted"])
+            if met := self._meet_series(parsed, places, topic.all, list(present)):
+                places = self._met.places(parsed["quoted"])
         parsed = parsed.append_column("series", self._met.series(places))
         with registered(self._con, "parsed", parsed):
             arrived = Counter(self._arrived("true"))
@@ -166,9 +167,11 @@ class Decoder:
         )
         return _over(none, self._sql["structured"].single)
 
-    def _meet_series(self, parsed: pa.Table, records: Records, present: Sequence[str]) -> list[pa.Table]:
+    def _meet_series(
+        self, parsed: pa.Table, places: pa.Int32Array, records: Records, present: Sequence[str]
+    ) -> list[pa.Table]:
         """Give every new combination of quoted dimensions its series; NO_SERIES where the slow path refuses it."""
-        unmet = pc.and_(parsed["ok"], self._met.places(parsed["quoted"]).is_null())
+        unmet = pc.and_(parsed["ok"], places.is_null())
         unmet = parsed.select(["quoted", "row", "idx"]).filter(unmet)
         if not unmet.num_rows:
             return []

@@ -53,17 +53,14 @@ def test_segments_hold_the_rows_that_the_roll_ups_count_and_the_instant_from_whi
     pipeline = make.Pipeline(tmp_path_factory.mktemp("segments"), catalog)
     try:
         records = [message(make, kind, cluster, id, make.T0 + at) for kind, cluster, id, at in sent]
-        for piece in (records[:cut], records[cut:]):
-            if piece:
-                pipeline.take(
-                    *piece, watermarks={"telemetry.gpu": make.T0 + 25}
-                )  # the later piece has late rows
+        for piece in (records[:cut], records[cut:]):  # the later piece has late rows
+            pipeline.take(*piece, watermarks={"telemetry.gpu": make.T0 + 25})
         files = [
             str(pipeline.data / "segments" / name)
             for (name,) in pipeline.sql("SELECT segment FROM segments WHERE topic = 'telemetry.gpu'")
         ]
         con = pipeline.ledger.con
-        found = con.execute(BY_SEGMENT, [files]).fetchall() if files else []
+        found = con.execute(BY_SEGMENT, [files]).fetchall()
         assert found == con.execute(BY_LEDGER).fetchall()
         counted = con.execute("SELECT topic, rows, min_time, max_time FROM segments").fetchall()
         assert sum(rows for topic, rows, *_ in counted if topic == "telemetry.gpu") == sum(
