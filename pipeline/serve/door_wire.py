@@ -16,6 +16,8 @@ MAX_PACKET = 0xFFFFFF
 CHUNK = 64 * 1024
 AHEAD = 128 * 1024
 """Bytes that are read while a question runs; they are kept for later."""
+LINGER = 1.0
+"""Seconds."""
 
 
 class HungUp(Exception):
@@ -146,8 +148,11 @@ class Wire:
             await asyncio.Event().wait()
 
     def close(self) -> None:
-        """Closes the connection, whatever waits to be sent."""
+        """Closes the connection; what waits to be sent has `LINGER` to go."""
         self._writer.close()
+        asyncio.get_running_loop().call_later(
+            LINGER, self._writer.transport.abort
+        )  # or it waits for a reader
 
     async def _exactly(self, count: int) -> bytes:
         while len(self._plain) < count:

@@ -374,6 +374,9 @@ def test_a_client_that_does_not_read_is_cut_off(open_door: Callable[..., Door], 
     connection._execute_command(3, "SELECT repeat('x', 10000) FROM range(100000)")
     with call(door) as other, other.cursor() as cursor:
         cursor.execute("SELECT 1")
+    port = connection._sock.getsockname()[1]
+    while any(one.raddr and one.raddr.port == port for one in psutil.Process(door.pid).net_connections()):
+        time.sleep(0.1)  # to read sooner would be to read in time
     assert_idle(door)
     with pytest.raises(pymysql.MySQLError):
         connection._read_query_result()
