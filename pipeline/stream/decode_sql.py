@@ -36,11 +36,9 @@ class DecodeSql:
     names: str
 
 
-_LOOKS_ARRAY = (
-    "(CASE WHEN contains(value, '[') THEN contains(value, '\"data\":[') OR contains(value, '\"data\": [') "
-    "ELSE false END)"
-)
-"""A one-byte search costs 0.05 µs, the longer ones 0.4 µs each, so those are asked for only where a bracket is."""
+_LOOKS_ARRAY = """(contains(value, '[') AND regexp_matches(value, '"data":\\s*\\['))"""
+"""A one-byte search costs 0.05 µs, so the other is asked for only where a bracket is.  It ends at the first match,
+where `contains` OR `contains`, of which both are worked out, would read all of a long message."""
 _STARTS_ARRAY = "starts_with(ltrim(value), '[')"
 
 
