@@ -56,23 +56,21 @@ def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         f"CREATE TEMP TABLE IF NOT EXISTS entity_bits_{view} AS "
         f"SELECT {_entity_id('entity')} AS entity_id, idx AS entity_idx FROM entities_{view}"
     )
-    indexed = (
+    con.execute(
         f"CREATE OR REPLACE TEMP TABLE indexed_{view} AS SELECT series, "
         f"{floor_sql('time', GRID_SECONDS)} AS window_start, entity_id, entity_idx{', ' + marks if marks else ''} "
         f"FROM ({_identified(event)}) LEFT JOIN entity_bits_{view} USING (entity_id)"
     )
-    con.execute(indexed)
     if con.execute(f"SELECT 1 FROM indexed_{view} WHERE entity_idx IS NULL LIMIT 1").fetchall():
         _add_entities(con, event)
-        con.execute(indexed)
 
 
 def _add_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """Give every new entity of a series the next free bit."""
+    """Give every new entity of a series the next free bit, here and in `indexed_{view}`."""
     view = event.view
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE new_entities_{view} AS SELECT series, entity, entity_id, "
-        "coalesce(taken, 0) + row_number() OVER (PARTITION BY series ORDER BY entity_id) - 1 AS idx "
+        "coalesce(taken, 0) + row_number() OVER (PARTITION BY series) - 1 AS idx "
         "FROM (SELECT entity_id, any_value(series) AS series, any_value(entity) AS entity "
         f"FROM ({_identified(event)}) SEMI JOIN (FROM indexed_{view} WHERE entity_idx IS NULL) USING (entity_id) "
         "GROUP BY entity_id) "
@@ -80,6 +78,11 @@ def _add_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
     )
     con.execute(f"INSERT INTO entities_{view} SELECT series, entity, idx FROM new_entities_{view}")
     con.execute(f"INSERT INTO entity_bits_{view} SELECT entity_id, idx FROM new_entities_{view}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE indexed_{view} AS "
+        f"SELECT indexed_{view}.* REPLACE (coalesce(entity_idx, idx) AS entity_idx) "
+        f"FROM indexed_{view} LEFT JOIN (SELECT entity_id, idx FROM new_entities_{view}) USING (entity_id)"
+    )
 
 
 def _identified(event: EventType) -> str:

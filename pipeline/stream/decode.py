@@ -139,7 +139,10 @@ class Decoder:
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        return self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
+        parsed = self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
+        return (
+            parsed.combine_chunks()
+        )  # or two threads make the ledger's table of it, and its rows are copied twice
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
