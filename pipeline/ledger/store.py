@@ -3,7 +3,8 @@
     apply(delta)   one transaction:
         1. the writer's generation is current            4. the offsets and progress move
         2. every range begins at the stored offset       5. the watermark passes instants: readings, verdicts
-        3. partials, entities, fates, segments appended  6. alert states, standing and outbox written
+        3. partials, entities, fates appended            6. alert states, standing and outbox written
+        7. the segments are noted, once they are on the disk
     tick           the same without rows: silence must be noticed
 
 A delta that was applied before is refused without effect.  All writing happens through one object on one
@@ -228,8 +229,8 @@ class Ledger:
                     "INSERT INTO dirty SELECT DISTINCT 'fates', unnest(?::TIMESTAMP[])",
                     [[f.minute for f in delta.fates]],
                 )
-            append_segments(con, delta.segments)
             judged = self._pass(delta.views, watermarks, now)
+            append_segments(con, delta.written())
         return Applied(delta.events, judged.due, judged.changes)
 
     @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -47,12 +47,14 @@ class Delta:
     `views` names the event types with rows.  Their partial roll-ups stand in temporary tables of the
     ledger's connection: `delta_samples_{view}`, `delta_partials_{view}`, `delta_hist_{view}`,
     `delta_series_{view}`; in the one-process form they are handed over where they are.
+
+    `written` returns the segments once they are on the disk, and raises DiskFull when they cannot be.
     """
 
     ranges: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
     progress: Mapping[Place, datetime] = field(default_factory=dict)
     views: tuple[str, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    written: Callable[[], Sequence[Segment]] = tuple
     fates: tuple[Fate, ...] = ()
 
     @property

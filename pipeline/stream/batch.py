@@ -16,8 +16,8 @@ from pipeline.stream.inspect import ENVELOPE, declares_structured
 
 Records = Sequence[ConsumerRecord]
 CHUNK_BYTES = 4 * 2**20
-"""Bytes of values in one chunk of a table.  DuckDB gives each of its threads a chunk at a time, so a table of one
-chunk is decoded by one thread; and it opens all arrays of a chunk at once, so large ones would fill its memory."""
+"""Bytes of values in one chunk of a table.  DuckDB opens all arrays of a chunk at once: large ones would fill its
+memory.  And it gives each of its threads, where it has several, a chunk at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ _WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(va
 _NO_JSON = ("", f"CASE WHEN {_WHOLE} THEN false ELSE NOT json_valid(value) END", "NOT json_valid(value)")
 """Which values are looked for as no JSON, with ever more care: none, those cut off or of another kind, all.
 Of what AND joins both sides are worked out; CASE asks json_valid, 0.3 µs an event, only about what is left."""
-_CERTAIN = f"ok AND series <> {NO_SERIES}"
 
 
 class Decoder:
@@ -64,16 +63,18 @@ class Decoder:
             places = self._met.places(parsed["quoted"])
             if met := self._meet_series(parsed, places, topic.all, list(present)):
                 places = self._met.places(parsed["quoted"])
-        parsed = parsed.append_column("series", self._met.series(places))
+        series = self._met.series(places)
+        certain = pc.and_kleene(parsed["ok"], _is_named(series))  # no series where `ok` is false
+        parsed = parsed.append_column("series", series).append_column("certain", certain)
         with registered(self._con, "parsed", parsed):
             arrived = Counter(self._arrived("true"))
             doubtful = self._doubtful(len(topic.all))
             refusals, rows = self._open_one_by_one(topic.all, doubtful, arrived) if doubtful else ([], [])
-        samples = parsed.drop_columns(["ok", "quoted"])
+        samples = parsed.drop_columns(["ok", "certain", "quoted"])
         for name, column in self._met.dimensions(places).items():
             samples = samples.append_column(name, column)
         if doubtful:
-            samples = samples.filter(_certain(parsed))
+            samples = samples.filter(certain)
         if rows:
             slow = self._with_series(_arrow(rows, self._event.columns()))
             met.append(slow)
@@ -139,10 +140,7 @@ class Decoder:
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        parsed = self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
-        return (
-            parsed.combine_chunks()
-        )  # or two threads make the ledger's table of it, and its rows are copied twice
+        return self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
@@ -193,7 +191,7 @@ class Decoder:
                 f"{dimensions_sql(self._event)} FROM names"
             ).to_arrow_table()
         self._met.add(met)
-        return [met.filter(_named(met))]
+        return [met.filter(_is_named(met["series"]))]
 
     def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
         """The same names, where they are in doubt those that the slow path finds, if it accepts the sample."""
@@ -217,11 +215,11 @@ class Decoder:
         """
         positions = self._con.execute(
             f"SELECT row::INTEGER FROM range({count}) t(row) ANTI JOIN parsed USING (row) "
-            f"UNION SELECT row FROM parsed WHERE NOT ({_CERTAIN}) ORDER BY ALL"
+            "UNION SELECT row FROM parsed WHERE NOT certain ORDER BY ALL"
         ).fetchall()
         doubtful: dict[int, set[int]] = {position: set() for (position,) in positions}
         if doubtful:
-            certain = f"SELECT row, idx FROM parsed WHERE {_CERTAIN} AND row IN (SELECT unnest(?))"
+            certain = "SELECT row, idx FROM parsed WHERE certain AND row IN (SELECT unnest(?))"
             for position, idx in self._con.execute(certain, [list(doubtful)]).fetchall():
                 doubtful[position].add(idx)
         return doubtful
@@ -243,13 +241,8 @@ class Decoder:
         }
 
 
-def _certain(parsed: pa.Table) -> pa.ChunkedArray:
-    """`_CERTAIN` as a mask."""
-    return pc.and_(parsed["ok"], _named(parsed))
-
-
-def _named(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.not_equal(rows["series"], pa.scalar(NO_SERIES, pa.uint64()))
+def _is_named(series: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.not_equal(series, pa.scalar(NO_SERIES, pa.uint64()))
 
 
 def _only(records: str, *where: str) -> str:

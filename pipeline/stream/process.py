@@ -5,7 +5,7 @@
 The caller runs these and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
 and on the identities of the batches before it.  Decoding depends on neither: it has a connection of its own, so
 that the next batch can be decoded on another thread meanwhile.  A segment needs no connection at all: it is
-written from the decoded columns while its batch is rolled up.
+written from the decoded columns while its batch is rolled up and applied; the commit waits for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from pipeline.stream.batch import Batch, topic_records
 from pipeline.stream.decode import Decoder, place_of, record_time
 from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
 from pipeline.stream.duplicates import Seen
-from pipeline.stream.segments import raw_rows, write_segment
+from pipeline.stream.segments import write_raw, write_segment
 
 QUARANTINE = "quarantine"
 _QUARANTINE_SCHEMA = pa.schema(
@@ -86,7 +86,6 @@ class Work:
     decoded: Decoded
     known_from: datetime
     before: dict[int, datetime]
-    writer: Executor
     duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
     rows: int = 0
     segments: list[Future[Segment]] = field(default_factory=list)
@@ -110,6 +109,7 @@ class Processor:
         for event in catalog.types:
             make_tables(con, event)
         self.seen = {e.topic: Seen(con, e) for e in catalog.types}
+        self._writer = ThreadPoolExecutor(1, "segments")
 
     def process(
         self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
@@ -139,19 +139,19 @@ class Processor:
         had reached before.
         """
         done: list[Work] = []
-        with ThreadPoolExecutor(1, "segments") as writer:
-            for event in self._catalog.types:
-                if decoded := batch.topics.pop(event.topic, None):
-                    before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
-                    work = Work(event, decoded, known_from[event.topic], before, writer)
-                    for step in STEPS:
-                        step(self, work)
-                    done.append(work)
+        for event in self._catalog.types:
+            if decoded := batch.topics.pop(event.topic, None):
+                before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
+                work = Work(event, decoded, known_from[event.topic], before)
+                for step in STEPS:
+                    step(self, work)
+                done.append(work)
+        segments = [segment for w in done for segment in w.segments]
         return Delta(
             ranges=batch.ranges,
             progress={(w.event.topic, part): at for w in done for part, at in w.progress.items()},
             views=tuple(w.event.view for w in done if w.rows),
-            segments=tuple(s.result() for w in done for s in w.segments),
+            written=lambda: [segment.result() for segment in segments],
             fates=tuple(f for w in done for f in w.fates),
         )
 
@@ -180,8 +180,9 @@ class Processor:
                 ).to_arrow_table()
         work.rows = samples.num_rows
         if work.rows:
-            rows = raw_rows(event, samples, work.known_from)
-            self._begin_segment(work, event.view, event.topic, rows, rows["time"])
+            work.segments.append(
+                self._writer.submit(write_raw, self._segments, event, samples, work.known_from)
+            )
 
     def _roll_up(self, work: Work) -> None:
         view, con = work.event.view, self._con
@@ -198,12 +199,9 @@ class Processor:
         if doubted:
             rows = pa.Table.from_pylist([_quarantine_row(work, r) for r in doubted], _QUARANTINE_SCHEMA)
             times = pc.coalesce(rows["time"], rows["record_time"])
-            self._begin_segment(work, QUARANTINE, QUARANTINE, rows, times)
-
-    def _begin_segment(
-        self, work: Work, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray
-    ) -> None:
-        work.segments.append(work.writer.submit(write_segment, self._segments, name, topic, rows, times))
+            work.segments.append(
+                self._writer.submit(write_segment, self._segments, QUARANTINE, QUARANTINE, rows, times)
+            )
 
     def _count_fates(self, work: Work) -> None:
         """What came in, counted when it was opened, and what became of it, counted at the end."""

@@ -29,6 +29,12 @@ def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Ta
     return samples.select(["time", *names, "source", "id", "idx"]).append_column("known_from", known)
 
 
+def write_raw(directory: Path, event: EventType, samples: pa.Table, known_from: datetime) -> Segment:
+    """`write_segment` for the raw rows of at least one sample."""
+    rows = raw_rows(event, samples, known_from)
+    return write_segment(directory, event.view, event.topic, rows, rows["time"])
+
+
 def write_segment(directory: Path, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray) -> Segment:
     """Write and fsync at least one row; `times` are those that say which hours the segment has.
 

@@ -23,13 +23,15 @@ class MetSeries:
         self._met = pa.schema(
             [("quoted", pa.uint64()), ("series", pa.uint64()), *((name, pa.string()) for name in names)]
         ).empty_table()
-        self._dimensions = {name: pc.dictionary_encode(self._met[name].combine_chunks()) for name in names}
+        self._dimensions: dict[str, pa.DictionaryArray] = {}
+        self.add(self._met)
 
     def add(self, met: pa.Table) -> None:
         """Remember `met(quoted, series, <dimensions>)`, of which none was met before."""
         self._met = pa.concat_tables([self._met, met.cast(self._met.schema)]).combine_chunks()
         self._dimensions = {
-            name: pc.dictionary_encode(self._met[name].combine_chunks()) for name in self._dimensions
+            name: pc.dictionary_encode(self._met[name].combine_chunks())
+            for name in self._met.column_names[2:]
         }
 
     def places(self, quoted: pa.ChunkedArray) -> pa.Int32Array:

@@ -66,7 +66,8 @@ class SmallLedger:
             "row_number() OVER (ORDER BY time, source, id, idx) AS rank FROM given"
         )
         self._roll_up(event_type)
-        self.ledger.apply(Delta(views=(view,), segments=(self._segment(event_type, segment),)), {}, 0)
+        segments = (self._segment(event_type, segment),)
+        self.ledger.apply(Delta(views=(view,), written=lambda: segments), {}, 0)
 
     def _roll_up(self, event_type: EventType) -> None:
         view, samples = event_type.view, f"delta_samples_{event_type.view}"
@@ -99,7 +100,8 @@ class SmallLedger:
         self.con.execute(f"COPY given TO '{self.data / 'segments' / name}' (FORMAT parquet)")
         counted = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchone()
         assert counted
-        self.ledger.apply(Delta(segments=(Segment(name, "quarantine", *counted),)), {}, 0)
+        segments = (Segment(name, "quarantine", *counted),)
+        self.ledger.apply(Delta(written=lambda: segments), {}, 0)
 
     def fates(self, *fates: Fate) -> None:
         self.ledger.apply(Delta(fates=fates), {}, 0)
