@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     batch_linger: float = Field(0.25, ge=0, description="How long a batch waits for more records")
     max_message_bytes: int = Field(2**20, gt=0, description="A larger value is dead-lettered")
     memory_limit: str = Field("600MB", pattern=r"^[\d.]+ ?[KMGT]i?B$", description="DuckDB's memory_limit")
-    threads: int = Field(2, gt=0, description="DuckDB's threads")
+    threads: int = Field(
+        1, gt=0, description="DuckDB's threads; batches are decoded, taken in and written on three of our own"
+    )
     tick: float = Field(1.0, gt=0, description="How often silence is looked for")
     publish_every: float = Field(10.0, gt=0, description="Age that published roll-ups reach at most")
     seal_every: float = Field(300.0, gt=0, description="Age that published raw rows reach at most")

@@ -65,7 +65,7 @@ class Ledger:
         catalog: Catalog,
         *,
         memory_limit: str = "600MB",
-        threads: int = 2,
+        threads: int = 1,
         destinations: Sequence[str] = (),
     ) -> None:
         self.data = data

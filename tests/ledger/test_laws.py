@@ -172,7 +172,7 @@ def charges(rng: random.Random) -> Iterator[Event]:
 
 @dataclass
 class Way:
-    """One way for the events to come: partitions, order, batches, kills."""
+    """One way for the events to come: partitions, order, batches, kills; and DuckDB's threads that take them in."""
 
     partitions: int = 1
     seed: int = 0
@@ -180,6 +180,7 @@ class Way:
     pieces: int = 1
     kills: bool = False
     duplicates: bool = False
+    threads: int = 1
     records: dict[Place, list[ConsumerRecord]] = field(default_factory=dict)
 
     def lay_out(self, events: Iterable[Event]) -> None:
@@ -222,7 +223,7 @@ class Run:
         self.answer()
 
     def open(self) -> None:
-        self.ledger = Ledger(self.data, CATALOG, destinations=["somewhere"], threads=1)
+        self.ledger = Ledger(self.data, CATALOG, destinations=["somewhere"], threads=self.way.threads)
         self.ledger.plan = self.plan
         self.processor = Processor(self.ledger.con, CATALOG, self.data, 1_000_000)
         for event in CATALOG.types:
@@ -328,6 +329,7 @@ WAYS = st.builds(
     order=st.booleans(),
     pieces=st.integers(2, 8),
     kills=st.booleans(),
+    threads=st.sampled_from([1, 3]),
 )
 # a seed has no smaller form: shrinking would only take its time
 HERE = {"suppress_health_check": list(HealthCheck), "phases": (Phase.explicit, Phase.reuse, Phase.generate)}
