@@ -127,7 +127,7 @@ def what(sql: str) -> str:
 
 def figures(bench: Bench) -> dict[str, Any]:
     """µs of CPU for each event: by step, and by statement within the steps."""
-    events = bench.sizes.events
+    events = bench.sizes.events // 2
     data = bench.scratch / "data-profile"
     data.mkdir()
     try:
@@ -158,9 +158,9 @@ def take_in(data: Path, events: int, *, by_statement: bool) -> dict[str, float]:
             process.STEPS = tuple(  # type: ignore[assignment]
                 spent.wrap(step.__name__.strip("_").replace("_", " "), step) for step in steps
             )
-        processor = process.Processor(ledger.con, types, data, load_settings().max_message_bytes)
         counted = 0
         with _measured(spent, by_statement):
+            processor = process.Processor(ledger.con, types, data, load_settings().max_message_bytes)
             for number, batch in enumerate(_batches(start, events)):
                 if number == WARM_UP:
                     spent.clear()
@@ -175,13 +175,11 @@ def take_in(data: Path, events: int, *, by_statement: bool) -> dict[str, float]:
 @contextlib.contextmanager
 def _measured(spent: Spent, by_statement: bool) -> Iterator[None]:
     """What is neither a step nor a statement; segments are written in line, or their CPU would be anybody's."""
-    plain = {
-        name: getattr(process, name) for name in ("topic_records", "write_segment", "ThreadPoolExecutor")
-    }
+    plain = {name: getattr(process, name) for name in ("topic_records", "write_raw", "ThreadPoolExecutor")}
     process.topic_records = spent.wrap("records to Arrow", process.topic_records)  # type: ignore[attr-defined]
     process.ThreadPoolExecutor = _AtOnce  # type: ignore[attr-defined]
     if by_statement:
-        process.write_segment = spent.wrap("write segment", process.write_segment)  # type: ignore[attr-defined]
+        process.write_raw = spent.wrap("write segment", process.write_raw)  # type: ignore[attr-defined]
     try:
         yield
     finally:

@@ -48,9 +48,12 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Sizes:
     """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
-    each panel asks, and of how many days."""
+    each panel asks, and of how many days.
 
-    events: int = 1_000_000
+    A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
+    """
+
+    events: int = 2_000_000
     backlog: int = 5_000_000
     repeat: int = 3
     real_time: int = 120

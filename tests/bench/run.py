@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a fifth of it, once: shows that it runs")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="this part (may be repeated)")
     parser.add_argument("--profile", action="store_true", help="short for --only profile")
-    parser.add_argument("--events", type=int, help="events of the catch-up, in place of a million")
+    parser.add_argument("--events", type=int, help="events of the catch-up, in place of two million")
     parser.add_argument("--history", type=Path, help="for panels: a history that history.py made before")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench.json")
     return parser.parse_args()
