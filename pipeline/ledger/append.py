@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import duckdb
 
@@ -111,17 +112,22 @@ def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from
 
 
 def append_fates(con: duckdb.DuckDBPyConnection, fates: Sequence[Fate]) -> None:
-    if fates:
-        rows = [(f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in fates]
-        kinds = ("VARCHAR", "INTEGER", "TIMESTAMP", "VARCHAR", "VARCHAR", "BIGINT")
-        columns = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
-        # one statement: a bad hour has sixty kinds of fates, and a statement for each is a tenth of its price
-        con.execute(
-            f"INSERT INTO fates SELECT {columns}", [list(column) for column in zip(*rows, strict=True)]
-        )
+    kinds = ("VARCHAR", "INTEGER", "TIMESTAMP", "VARCHAR", "VARCHAR", "BIGINT")
+    insert(con, "fates", kinds, [(f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in fates])
 
 
 def append_segments(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment]) -> None:
-    if segments:
-        rows = [[s.name, s.topic, s.rows, s.min_time, s.max_time] for s in segments]
-        con.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", rows)
+    kinds = ("VARCHAR", "VARCHAR", "BIGINT", "TIMESTAMP", "TIMESTAMP")
+    insert(con, "segments", kinds, [(s.name, s.topic, s.rows, s.min_time, s.max_time) for s in segments])
+
+
+def insert(
+    con: duckdb.DuckDBPyConnection, table: str, kinds: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Insert `rows` whose columns have the SQL types `kinds`, in one statement.
+
+    A statement for each row costs 0.2 ms: sixty kinds of fates in a bad hour are a tenth of a batch's price.
+    """
+    if rows:
+        columns = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
+        con.execute(f"INSERT INTO {table} SELECT {columns}", [list(c) for c in zip(*rows, strict=True)])

@@ -25,7 +25,7 @@ from pipeline.catalog import Catalog
 from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import evaluation, files, readings
-from pipeline.ledger.append import append_fates, append_rows, append_segments
+from pipeline.ledger.append import append_fates, append_rows, append_segments, insert
 from pipeline.ledger.evaluation import Judged, utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql
@@ -265,10 +265,13 @@ class Ledger:
                 reached, reached_at = new, utc(now)
             moved.append([*place, hi, reached, reached_at])
         if moved:
-            self.con.executemany(
-                "DELETE FROM offsets WHERE topic = ? AND part = ?", [row[:2] for row in moved]
+            topics, parts = ([row[at] for row in moved] for at in (0, 1))
+            self.con.execute(
+                "DELETE FROM offsets o USING (SELECT unnest(?::VARCHAR[]) AS topic, unnest(?::INTEGER[]) AS part) m "
+                "WHERE o.topic = m.topic AND o.part = m.part",
+                [topics, parts],
             )
-            self.con.executemany("INSERT INTO offsets VALUES (?, ?, ?, ?, ?)", moved)
+            insert(self.con, "offsets", ("VARCHAR", "INTEGER", "BIGINT", "TIMESTAMP", "TIMESTAMP"), moved)
 
     def _pass(self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float) -> Judged:
         """Move the frontier and evaluate what it passes."""

@@ -82,7 +82,7 @@ def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> Topic
         "row": pa.array(range(len(records)), pa.int32()),
         "part": pa.concat_arrays([pa.repeat(pa.scalar(p, pa.int32()), len(r)) for p, r in parts]),
         "record_time": pa.array(list(map(attrgetter("timestamp"), records)), pa.int64()),
-        "value": pa.array(list(map(attrgetter("value"), records)), pa.large_binary()),
+        "value": _values(list(map(attrgetter("value"), records))),
     }
     table = pa.table(columns)
     table = table.set_column(
@@ -96,10 +96,23 @@ def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> Topic
         alike = [declares_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
     usable = _usable(table, max_bytes)
     is_structured = pa.array(alike, pa.bool_())
-    structured = _text(table.filter(pc.and_(usable, is_structured)))
+    structured = _text(_only(table, pc.and_(usable, is_structured)))
     rest = pc.and_not(usable, is_structured)
     binary = _text(_with_attributes(table, headers).filter(rest)) if not all(alike) else None
     return TopicRecords(records, structured, binary)
+
+
+def _values(values: Sequence[bytes | None]) -> pa.ChunkedArray:
+    """The values in pieces of about CHUNK_BYTES: in between other threads have the interpreter."""
+    sizes = [len(value) for value in values[:: 1 + len(values) // 100] if value]
+    rows = max(1, CHUNK_BYTES * len(sizes) // sum(sizes)) if sizes else len(values)
+    pieces = (values[at : at + rows] for at in range(0, len(values), rows))
+    return pa.chunked_array([pa.array(piece, pa.large_binary()) for piece in pieces], pa.large_binary())
+
+
+def _only(table: pa.Table, chosen: pa.Array) -> pa.Table:
+    """`filter`, without a copy where all are chosen."""
+    return table if pc.all(chosen).as_py() else table.filter(chosen)
 
 
 def _of_one(headers: Sequence[tuple[str, bytes]], seen: dict[int, bool]) -> bool:
@@ -136,8 +149,8 @@ def _text(table: pa.Table) -> pa.Table | None:
 
 
 def _chunked(table: pa.Table) -> pa.Table:
-    """The same rows in chunks of about CHUNK_BYTES."""
-    rows = table.num_rows * CHUNK_BYTES // max(1, table["value"].nbytes)
+    """The same rows; chunks that came out twice as large as meant, for the sample was of small ones, are cut."""
+    rows = 2 * table.num_rows * CHUNK_BYTES // max(1, table["value"].nbytes)
     return pa.Table.from_batches(table.to_batches(max_chunksize=max(1, rows)), table.schema)
 
 

@@ -218,7 +218,8 @@ def _literal(text: str) -> str:
 
 def _parse(measure: Measure, text: str, listed: bool) -> str:
     if measure.kind == "text":
-        return _unquote(text)
+        cases = " ".join(f"WHEN {_literal(json.dumps(v))} THEN {_literal(v)}" for v in measure.enum)
+        return f"CASE {text}::VARCHAR {cases} END"
     if measure.kind == "money" and listed:
         amount = f"CASE WHEN starts_with({text}, '\"') THEN {_unquote(text)} ELSE {text}::VARCHAR END"
         return f"try_cast({amount} AS DECIMAL(38,10))"
@@ -241,7 +242,7 @@ def _measure_check(measure: Measure, text: str, listed: bool) -> str:
     if measure.kind == "money":  # a fraction was written anew, and may have lost digits by that
         good = f"{value} IS NOT NULL AND (starts_with({text}, '\"') OR {_whole(text)})"
     elif measure.kind == "text":
-        good = _one_of(text, measure.enum)
+        good = f"{value} IS NOT NULL"
     elif measure.kind == "histogram":
         low, high = _bounds(measure)
         good = (
@@ -253,8 +254,8 @@ def _measure_check(measure: Measure, text: str, listed: bool) -> str:
     else:
         low, high = _bounds(measure)
         good = f"{value} BETWEEN {low} AND {high}"
-        if measure.integer:
-            good += f" AND {_whole(text)}"
+        if measure.integer:  # a cast would round 3.7 and 37e-1 to 4
+            good += f" AND {value}::VARCHAR = {text}::VARCHAR"
     return f"({text} IS NULL OR ({good}))" if measure.optional else f"({good})"
 
 
