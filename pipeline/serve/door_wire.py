@@ -17,7 +17,7 @@ CHUNK = 64 * 1024
 AHEAD = 128 * 1024
 """Bytes that are read while a question runs; they are kept for later."""
 LINGER = 1.0
-"""Seconds."""
+"""Seconds that a connection which is closed has to take what waits for it."""
 
 
 class HungUp(Exception):
@@ -149,10 +149,8 @@ class Wire:
 
     def close(self) -> None:
         """Closes the connection; what waits to be sent has `LINGER` to go."""
-        self._writer.close()
-        asyncio.get_running_loop().call_later(
-            LINGER, self._writer.transport.abort
-        )  # or it waits for a reader
+        self._writer.close()  # which waits until all has gone, for ever if nobody reads
+        asyncio.get_running_loop().call_later(LINGER, self._writer.transport.abort)
 
     async def _exactly(self, count: int) -> bytes:
         while len(self._plain) < count:
