@@ -24,27 +24,40 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
     if event.retained:
         return _append_charges(con, event, known_from)
     known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID_SECONDS} SECOND)"
-    _append(
-        con, f"partials_{view}", f"delta_partials_{view}", known, merge_sql(event), "series, window_start"
-    )
+    starts = _starts(con, f"delta_partials_{view}")
+    _append(con, f"partials_{view}", known, starts, "series", merge_sql(event))
     if event.histograms:
-        key = "series, window_start, measure, bucket"
-        _append(con, f"hist_{view}", f"delta_hist_{view}", known, "sum(n) AS n", key)
+        _append(con, f"hist_{view}", known, starts, "series, measure, bucket", "sum(n) AS n")
     if event.entity:
         _index_entities(con, event)
         con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, f'indexed_{view}')}")
-        key = "series, window_start, block"
-        _append(con, f"bits_{view}", f"delta_bits_{view}", known, merge_bits_sql(event), key)
+        _append(con, f"bits_{view}", known, starts, "series, block", merge_bits_sql(event))
 
 
-def _append(con: duckdb.DuckDBPyConnection, table: str, delta: str, known: str, merge: str, key: str) -> None:
-    """The 10 s rows as they are, the wider ones merged from them."""
-    con.execute(f"INSERT INTO {table}_{WIDTHS[0].name} BY NAME SELECT *, {known} AS known_from FROM {delta}")
+def _starts(con: duckdb.DuckDBPyConnection, delta: str) -> frozenset[int]:
+    """Where the delta's windows start, in epoch seconds."""
+    rows = con.execute(f"SELECT DISTINCT epoch(window_start)::BIGINT FROM {delta}").fetchall()
+    return frozenset(start for (start,) in rows)
+
+
+def _append(
+    con: duckdb.DuckDBPyConnection, table: str, known: str, starts: frozenset[int], key: str, merge: str
+) -> None:
+    """The 10 s rows of `delta_{table}` as they are, the wider ones merged from narrower ones.
+
+    They are merged only where windows meet: to plan it costs more than the work, and most deltas lie within a minute.
+    """
+    rows, merged = f"delta_{table}", f"merged_{table}"
+    con.execute(f"INSERT INTO {table}_{WIDTHS[0].name} BY NAME SELECT *, {known} AS known_from FROM {rows}")
     for width in WIDTHS[1:]:
-        wide = key.replace("window_start", f"{floor_sql('window_start', width.seconds)} AS window_start")
-        con.execute(
-            f"INSERT INTO {table}_{width.name} BY NAME SELECT {wide}, {merge} FROM {delta} GROUP BY ALL"
-        )
+        start = f"{floor_sql('window_start', width.seconds)} AS window_start"
+        wider = frozenset(at // width.seconds for at in starts)
+        if len(wider) < len(starts):
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE {merged} AS SELECT {key}, {start}, {merge} FROM {rows} GROUP BY ALL"
+            )
+            rows, starts = merged, frozenset(at * width.seconds for at in wider)
+        con.execute(f"INSERT INTO {table}_{width.name} BY NAME SELECT * REPLACE ({start}) FROM {rows}")
 
 
 def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
