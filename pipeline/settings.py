@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     ssl_keyfile: Path | None = None
 
     batch_records: int = Field(100_000, gt=0, description="Records that a batch holds at most")
-    batch_bytes: int = Field(56 * 2**20, gt=0, description="Bytes of values that a batch holds at most")
+    batch_bytes: int = Field(80 * 2**20, gt=0, description="Bytes of values that a batch holds at most")
     batch_linger: float = Field(0.25, ge=0, description="How long a batch waits for more records")
     max_message_bytes: int = Field(2**20, gt=0, description="A larger value is dead-lettered")
     memory_limit: str = Field("600MB", pattern=r"^[\d.]+ ?[KMGT]i?B$", description="DuckDB's memory_limit")

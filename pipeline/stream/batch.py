@@ -15,9 +15,10 @@ from pipeline.rollup.delta import Place
 from pipeline.stream.inspect import ENVELOPE, declares_structured
 
 Records = Sequence[ConsumerRecord]
-CHUNK_BYTES = 4 * 2**20
-"""Bytes of values in one chunk of a table.  DuckDB opens all arrays of a chunk at once: large ones would fill its
-memory.  And it gives each of its threads, where it has several, a chunk at a time."""
+CHUNK_BYTES = 2**19
+"""Bytes of values in one chunk of a table.  DuckDB opens all arrays of a chunk at once: what it makes of half a
+megabyte stays in the processor's cache, and large ones would fill its memory.  And it gives each of its threads,
+where it has several, a chunk at a time."""
 
 
 @dataclass(frozen=True, slots=True)
