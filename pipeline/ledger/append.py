@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import duckdb
 
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
-from pipeline.rollup.delta import Fate, Segment
 from pipeline.rollup.windows import GRID_SECONDS, WIDTHS, floor_sql
 
 
@@ -122,25 +119,3 @@ def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from
         f"TIMESTAMP '{known_from}' AS known_from, {own} "
         f"FROM delta_samples_{event.view} JOIN known_series_{event.view} USING (series)"
     )
-
-
-def append_fates(con: duckdb.DuckDBPyConnection, fates: Sequence[Fate]) -> None:
-    kinds = ("VARCHAR", "INTEGER", "TIMESTAMP", "VARCHAR", "VARCHAR", "BIGINT")
-    insert(con, "fates", kinds, [(f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in fates])
-
-
-def append_segments(con: duckdb.DuckDBPyConnection, segments: Sequence[Segment]) -> None:
-    kinds = ("VARCHAR", "VARCHAR", "BIGINT", "TIMESTAMP", "TIMESTAMP")
-    insert(con, "segments", kinds, [(s.name, s.topic, s.rows, s.min_time, s.max_time) for s in segments])
-
-
-def insert(
-    con: duckdb.DuckDBPyConnection, table: str, kinds: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
-    """Insert `rows` whose columns have the SQL types `kinds`, in one statement.
-
-    A statement for each row costs 0.2 ms: sixty kinds of fates in a bad hour are a tenth of a batch's price.
-    """
-    if rows:
-        columns = ", ".join(f"unnest(?::{kind}[])" for kind in kinds)
-        con.execute(f"INSERT INTO {table} SELECT {columns}", [list(c) for c in zip(*rows, strict=True)])

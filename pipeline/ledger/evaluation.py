@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 import duckdb
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.readings import Reader
-from pipeline.ledger.views import READINGS_COLUMNS
+from pipeline.ledger.tables import insert
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
@@ -71,15 +72,14 @@ def judge(
     _write_history(con, found.history)
     appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in found.changes}}
     write_changes(con, found.changes, destinations, now, appended)
-    con.executemany('DELETE FROM evaluated WHERE "group" = ?', [[group] for group in found.done])
-    con.executemany("INSERT INTO evaluated VALUES (?, ?)", [[g, utc(t)] for g, t in found.done.items()])
+    con.execute('DELETE FROM evaluated WHERE "group" IN (SELECT unnest(?::VARCHAR[]))', [list(found.done)])
+    insert(con, "evaluated", ((group, utc(t)) for group, t in found.done.items()))
     return Judged(due, found.changes)
 
 
 def _note_waiting(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> None:
     """Remember that these groups waited for a topic: they will begin where the data does."""
-    if rows := [[group, utc(_WAITED)] for group in groups]:
-        con.executemany("INSERT INTO evaluated VALUES (?, ?)", rows)
+    insert(con, "evaluated", ((group, utc(_WAITED)) for group in groups))
 
 
 def _start(
@@ -125,9 +125,7 @@ def load_states(con: duckdb.DuckDBPyConnection) -> dict[str, AlertState]:
 
 def write_states(con: duckdb.DuckDBPyConnection, states: Mapping[str, AlertState]) -> None:
     con.execute("DELETE FROM alert_state")
-    if states:
-        rows = [[identity, state.to_json()] for identity, state in sorted(states.items())]
-        con.executemany("INSERT INTO alert_state VALUES (?, ?)", rows)
+    insert(con, "alert_state", ((identity, state.to_json()) for identity, state in sorted(states.items())))
 
 
 def write_changes(
@@ -144,14 +142,8 @@ def write_changes(
     changes = tuple(changes)
     if not changes:
         return
-    con.executemany(
-        f"INSERT INTO alerts VALUES ({', '.join('?' * 18)})",
-        [_history(change, change.t) for change in changes],
-    )
-    con.executemany(
-        "INSERT INTO dirty VALUES ('alerts', date_trunc('minute', ?::TIMESTAMP))",
-        [[utc(c.t)] for c in changes],
-    )
+    insert(con, "alerts", (_history(change, change.t) for change in changes))
+    mark_dirty(con, "alerts", (utc(change.t) for change in changes))
     appended = appended or {}
     told = [(d, _body(c, now, appended.get(c.t))) for c in changes if c.pages for d in destinations]
     if told:
@@ -248,18 +240,15 @@ def _standing(con: duckdb.DuckDBPyConnection) -> list[StandingRow]:
 
 def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingRow]) -> None:
     con.execute("DELETE FROM standing")
-    if standing:
-        con.executemany(
-            f"INSERT INTO standing VALUES ({', '.join('?' * 13)})",
-            [
-                [
-                    row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed), _float(row.bound),
-                    row.unit, utc(row.since), utc(row.t), row.window, row.samples, row.facts,
-                ]
-                for row in standing
-            ],
-        )  # fmt: skip
-    con.execute("INSERT INTO dirty VALUES ('standing', NULL)")
+    rows = (
+        (
+            row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed), _float(row.bound),
+            row.unit, utc(row.since), utc(row.t), row.window, row.samples, row.facts,
+        )
+        for row in standing
+    )  # fmt: skip
+    insert(con, "standing", rows)
+    mark_dirty(con, "standing", [None])
 
 
 def _by(row: StandingRow) -> str:
@@ -267,23 +256,15 @@ def _by(row: StandingRow) -> str:
 
 
 def _write_history(con: duckdb.DuckDBPyConnection, history: Sequence[StandingRow]) -> None:
-    """All rows in one statement: a catch-up of a day has hundreds of thousands."""
-    if not history:
-        return
-    rows = [
+    rows = (
         (
             utc(row.t), row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed),
             _float(row.bound), row.unit, row.window, row.samples, row.facts,
         )
         for row in history
-    ]  # fmt: skip
-    types = [kind for _, kind in READINGS_COLUMNS]
-    lists = ", ".join(f"unnest(${i}::{kind}[])" for i, kind in enumerate(types, 1))
-    con.execute(f"INSERT INTO readings SELECT {lists}", [list(column) for column in zip(*rows, strict=True)])
-    con.execute(
-        "INSERT INTO dirty SELECT DISTINCT 'readings', date_trunc('minute', unnest($1::TIMESTAMP[]))",
-        [sorted({row[0] for row in rows})],
-    )
+    )  # fmt: skip
+    insert(con, "readings", rows)
+    mark_dirty(con, "readings", (utc(row.t) for row in history))
 
 
 def _trust(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> dict[str, Trust]:

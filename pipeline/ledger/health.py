@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import duckdb
 
 from pipeline.ledger.evaluation import utc
+from pipeline.ledger.publish import mark_dirty
+from pipeline.ledger.tables import insert
 from pipeline.ledger.transaction import Fence, no_fence, transaction
 
 MINUTE = 60
@@ -36,12 +38,12 @@ def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence 
         marks = dict(con.execute("SELECT topic, watermark FROM frontier").fetchall())
         waiting = con.execute("SELECT count(*) FROM outbox WHERE delivered IS NULL").fetchone()
         con.execute('DELETE FROM health WHERE "time" >= ?', [minute])
-        for topic in sorted({*offsets, *pulse.lag}):
-            con.execute(
-                "INSERT INTO health VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
-                    pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0,
-                ],
-            )  # fmt: skip
-        con.execute("INSERT INTO dirty VALUES ('health', ?)", [minute])
+        rows = (
+            (
+                at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
+                pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0,
+            )
+            for topic in sorted({*offsets, *pulse.lag})
+        )  # fmt: skip
+        insert(con, "health", rows)
+        mark_dirty(con, "health", [minute])

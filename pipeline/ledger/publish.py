@@ -76,6 +76,15 @@ def charges_dirty_sql(event_type: EventType, rows: str) -> str:
     )
 
 
+def mark_dirty(con: DuckDBPyConnection, table: str, times: Iterable[datetime | None]) -> None:
+    """The same for rows of these times (naive UTC), at hand; None marks a table of one file."""
+    if found := list(set(times)):
+        con.execute(
+            "INSERT INTO dirty SELECT DISTINCT ?, time_bucket(INTERVAL 1 MINUTE, unnest(?::TIMESTAMP[]))",
+            [table, found],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
     """One file to be written: rows of `[start, end)` in epoch seconds, at `path` relative to DATA."""

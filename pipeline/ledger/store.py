@@ -25,13 +25,13 @@ from pipeline.catalog import Catalog
 from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import evaluation, files, readings
-from pipeline.ledger.append import append_fates, append_rows, append_segments, insert
+from pipeline.ledger.append import append_rows
 from pipeline.ledger.evaluation import Judged, utc
 from pipeline.ledger.lock import DirectoryLock
-from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql
+from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
 from pipeline.ledger.recover import recover
 from pipeline.ledger.seal import FILES_DDL
-from pipeline.ledger.tables import create, get_meta, set_meta
+from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
 from pipeline.rollup.delta import Delta, Place
@@ -223,14 +223,11 @@ class Ledger:
                 else:
                     con.execute(dirty_sql(view, f"delta_partials_{view}"))
                     readings.note_seen(con, event, known_from[event.topic])
-            append_fates(con, delta.fates)
-            if delta.fates:
-                con.execute(
-                    "INSERT INTO dirty SELECT DISTINCT 'fates', unnest(?::TIMESTAMP[])",
-                    [[f.minute for f in delta.fates]],
-                )
+            insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
+            mark_dirty(con, "fates", (f.minute for f in delta.fates))
             judged = self._pass(delta.views, watermarks, now)
-            append_segments(con, delta.written())
+            written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())
+            insert(con, "segments", written)
         return Applied(delta.events, judged.due, judged.changes)
 
     @contextlib.contextmanager
@@ -271,7 +268,7 @@ class Ledger:
                 "WHERE o.topic = m.topic AND o.part = m.part",
                 [topics, parts],
             )
-            insert(self.con, "offsets", ("VARCHAR", "INTEGER", "BIGINT", "TIMESTAMP", "TIMESTAMP"), moved)
+            insert(self.con, "offsets", moved)
 
     def _pass(self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float) -> Judged:
         """Move the frontier and evaluate what it passes."""

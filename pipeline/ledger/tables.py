@@ -6,28 +6,51 @@ short name of an event type; what its tables hold follows from its schema file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import duckdb
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import LedgerError
-from pipeline.ledger.views import PLAIN_TABLES
+from pipeline.ledger.views import PLAIN_TABLES, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
 
 SCHEMA_VERSION = 4
 
-_FIXED = (
-    "meta(key VARCHAR, value VARCHAR)",
-    "offsets(topic VARCHAR, part INTEGER, next_offset BIGINT, progress TIMESTAMP, progress_at TIMESTAMP)",
-    "frontier(topic VARCHAR, watermark TIMESTAMP, instant TIMESTAMP)",
-    'evaluated("group" VARCHAR, instant TIMESTAMP)',
-    "segments(segment VARCHAR, topic VARCHAR, rows BIGINT, min_time TIMESTAMP, max_time TIMESTAMP)",
-    "alert_state(identity VARCHAR, state VARCHAR)",
-    "outbox(seq BIGINT, created TIMESTAMP, destination VARCHAR, body VARCHAR, attempts INTEGER, "
-    "next_try TIMESTAMP, delivered TIMESTAMP, last_error VARCHAR)",
-)
+_OWN: Mapping[str, Columns] = {
+    "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
+    "offsets": (
+        ("topic", "VARCHAR"),
+        ("part", "INTEGER"),
+        ("next_offset", "BIGINT"),
+        ("progress", "TIMESTAMP"),
+        ("progress_at", "TIMESTAMP"),
+    ),
+    "frontier": (("topic", "VARCHAR"), ("watermark", "TIMESTAMP"), ("instant", "TIMESTAMP")),
+    "evaluated": (("group", "VARCHAR"), ("instant", "TIMESTAMP")),
+    "segments": (
+        ("segment", "VARCHAR"),
+        ("topic", "VARCHAR"),
+        ("rows", "BIGINT"),
+        ("min_time", "TIMESTAMP"),
+        ("max_time", "TIMESTAMP"),
+    ),
+    "alert_state": (("identity", "VARCHAR"), ("state", "VARCHAR")),
+    "outbox": (
+        ("seq", "BIGINT"),
+        ("created", "TIMESTAMP"),
+        ("destination", "VARCHAR"),
+        ("body", "VARCHAR"),
+        ("attempts", "INTEGER"),
+        ("next_try", "TIMESTAMP"),
+        ("delivered", "TIMESTAMP"),
+        ("last_error", "VARCHAR"),
+    ),
+}
+_FIXED: Mapping[str, Columns] = {**_OWN, **{table.view: table.columns for table in PLAIN_TABLES}}
+"""The tables that are the same whatever the event types are, with their columns."""
 
 
 def create(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
@@ -53,10 +76,19 @@ def set_meta(con: duckdb.DuckDBPyConnection, key: str, value: str) -> None:
     con.execute("INSERT INTO meta VALUES (?, ?)", [key, value])
 
 
+def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Insert `rows` into a table that every ledger has, all its columns, in one statement.
+
+    A statement for each row costs 0.2 ms: sixty kinds of fates in a bad hour are a tenth of a batch's price.
+    """
+    if lists := [list(column) for column in zip(*rows, strict=True)]:
+        columns = ", ".join(f"unnest(?::{kind}[])" for _, kind in _FIXED[table])
+        con.execute(f"INSERT INTO {table} SELECT {columns}", lists)
+
+
 def _tables(catalog: Catalog) -> Iterator[str]:
-    yield from _FIXED
-    for table in PLAIN_TABLES:
-        yield f"{table.view}({_columns(table.columns)})"
+    for name, columns in _FIXED.items():
+        yield f"{name}({_columns(columns)})"
     for event in catalog.types:
         yield f"series_{event.view}(series UBIGINT, {_columns((d.name, 'VARCHAR') for d in event.dimensions)})"
         if event.retained:
@@ -87,7 +119,7 @@ def _charges(event: EventType) -> str:
     return f"charges({head}, known_from TIMESTAMP, {_columns(event.columns())})"
 
 
-def _columns(columns: Iterator[tuple[str, str]] | tuple[tuple[str, str], ...]) -> str:
+def _columns(columns: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f'"{name}" {kind}' for name, kind in columns)
 
 

@@ -17,6 +17,8 @@ import duckdb
 
 from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
 from pipeline.ledger.evaluation import utc
+from pipeline.ledger.publish import mark_dirty
+from pipeline.ledger.tables import insert
 
 AROUND = 366 * 86_400
 """Seconds before and after now of which `windows` has the occurrences."""
@@ -32,9 +34,8 @@ def write_contracts(con: duckdb.DuckDBPyConnection, contracts: Iterable[Contract
         ("aliases", [row for contract in contracts for row in _aliases(contract)]),
     ):
         con.execute(f"DELETE FROM {table}")
-        if rows:
-            con.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-        con.execute("INSERT INTO dirty VALUES (?, NULL)", [table])
+        insert(con, table, rows)
+        mark_dirty(con, table, [None])
 
 
 def _clause(contract: Contract, clause: Clause) -> list[Any]:
