@@ -151,8 +151,9 @@ class Gigawatch:
             datadir=str(settings.data / "faust"),
         )  # fmt: skip
         fetched, decoded = app.channel(maxsize=1), app.channel(maxsize=1)
-        # one batch is gathered, one decoded and one taken in: memory stays bounded
-        decoder_free, ledger_free = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        # one batch is gathered, one decoded and one taken in: memory stays bounded.  One more may wait for the
+        # ledger, so that the decoder need not: without its records it is small
+        decoder_free, ledger_free = asyncio.Semaphore(1), asyncio.Semaphore(2)
 
         async def hand_on(batch: Batch) -> None:
             await decoder_free.acquire()
