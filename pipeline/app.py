@@ -56,10 +56,10 @@ log = structlog.get_logger()
 SWITCH_INTERVAL = 0.0005
 """Seconds after which a busy thread hands the interpreter on.  Python's own 5 ms would make the ledger's thread
 wait that long for the fetching one after each of the dozens of statements of a batch."""
-YOUNG_OBJECTS = 200_000
-"""Objects made before Python looks for cycles among them.  Every record is three, and they die with their batch:
-by its own 700 Python walked through them all again and again, which was half the price of reading (4.5 against
-2.5 µs a record)."""
+YOUNG_OBJECTS = 1_000_000
+"""Objects made before Python looks for cycles among them.  Every record is three, and they die with their batch: as
+many as two batches hold must not count, or all are walked through again and again, at Python's own number at half the
+price of reading (4.5 against 2.5 µs a record)."""
 CONTRACT_EVERY = 2.0
 STATUS_EVERY = 2.0
 
