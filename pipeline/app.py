@@ -274,7 +274,7 @@ class Gigawatch:
         self.http = httpx.AsyncClient()
         self.producer = AIOKafkaProducer(
             bootstrap_servers=settings.bootstrap, enable_idempotence=True, compression_type="lz4",
-            max_request_size=2 * 2**20, max_batch_size=2**16, linger_ms=5, **settings.kafka_client(),
+            max_request_size=2 * 2**20, max_batch_size=2**18, linger_ms=5, **settings.kafka_client(),
         )  # fmt: skip
         found: list[Destination] = []
         if settings.alertmanager:
