@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -92,8 +91,8 @@ class Decoder:
         arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
         refusals: list[Refusal] = []
         rows: list[dict[str, Any]] = []
-        doubted = _apart([records[position] for position in doubtful])
-        for record, (position, certain) in zip(doubted, doubtful.items(), strict=True):
+        for position, certain in doubtful.items():
+            record = records[position]
             outcomes = list(self._inspect(record))
             arrived[place_of(record)] += len(outcomes)
             for outcome in outcomes:
@@ -240,16 +239,6 @@ class Decoder:
             "time": outcome.time,
             **{name: outcome.row.get(name) for name in names},
         }
-
-
-def _apart(records: Records) -> Records:
-    """Copies with memory of their own: what outlives its batch leaves the batch's full of holes.
-
-    The next one's records are then put into those, all over the place, and whatever goes through them waits for
-    memory.
-    """
-    copies: Records = pickle.loads(pickle.dumps(records))  # nothing else copies what cannot change
-    return copies
 
 
 def _is_named(series: pa.ChunkedArray) -> pa.ChunkedArray:

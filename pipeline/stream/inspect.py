@@ -151,21 +151,15 @@ def _utf8(content: bytes) -> str:
 def _json(value: bytes) -> Any:
     text = _shallow(_utf8(value))
     try:
-        return _parsed(text)
+        return _READER.decode(text)
     except ValueError:
         pass
     if not _BEGINS.match(text):  # to look for what may be overlooked costs more than all else
         raise Refused("dead_lettered", "not_json")
     try:
-        return _parsed(_LENIENCE.sub(_strictly, text))
+        return _READER.decode(_LENIENCE.sub(_strictly, text))
     except ValueError as error:
         raise Refused("dead_lettered", "not_json") from error
-
-
-def _parsed(text: str) -> Any:
-    return json.loads(
-        text, parse_int=_integer, parse_float=_number, parse_constant=float, object_pairs_hook=_first
-    )
 
 
 def _strictly(found: re.Match[str]) -> str:
@@ -218,6 +212,12 @@ def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         found.update(reversed(pairs))
     return found
+
+
+_READER = json.JSONDecoder(
+    parse_int=_integer, parse_float=_number, parse_constant=float, object_pairs_hook=_first
+)
+"""Made once: `json.loads` with hooks makes one for every text, at a quarter of the price of reading it."""
 
 
 def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str, datetime]:
