@@ -26,7 +26,6 @@ from pipeline.app import Gigawatch
 from pipeline.ledger.store import Applied
 from pipeline.settings import Settings, load_settings
 
-
 NOT_WITHIN = 3600.0
 """Seconds that no run takes."""
 
