@@ -172,6 +172,9 @@ def _check_property(path: Path, where: str, spec: Any, retained: bool) -> None:
         )
     elif role != "label":
         _expect(not timed, path, f"{where}: format", "date-time", f"none: a {role} is a plain text")
+    zone = spec.get("x-zone")
+    known = zone is None or (zone == "UTC" and timed)
+    _expect(known, path, f"{where}: x-zone", zone, "'UTC', and of a property with format date-time, or none")
     for bound in ("minLength", "maxLength"):
         _expect(
             _whole(spec.get(bound, 0), 0), path, f"{where}: {bound}", spec.get(bound), "0 or more characters"

@@ -5,7 +5,7 @@ Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
 is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
-step that sums are counted in), `x-kind` (`money` for exact decimals).
+step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ Kind = Literal["number", "text", "histogram", "money"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column that is no measure: `kind` is text, time or json; `enum` empty when any text will do."""
+    """A column that is no measure: `kind` is text, time or json; `enum` empty when any text will do.
+
+    `zone`: that of a time which names none (UTC); None where it must name one.
+    """
 
     name: str
     optional: bool
@@ -37,6 +40,7 @@ class Field:
     max_length: int | None = None
     kind: Literal["text", "time", "json"] = "text"
     min_length: int = 0
+    zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,7 @@ def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
         max_length=spec.get("maxLength"),
         kind=kind,
         min_length=spec.get("minLength", 0),
+        zone=spec.get("x-zone"),
     )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipeline.serve.terminal import add, clean, plain_table
 from pipeline.stream.deadletter_tools import Letter
+from pipeline.stream.remedies import remedy
 
 
 def letters_table(letters: Iterable[Letter]) -> Table:
@@ -26,6 +27,8 @@ def described(letter: Letter, now: Counter[tuple[str, str]], max_bytes: int) -> 
     """Lines about one letter; `now`: how this version would read it; at most `max_bytes` of its value."""
     yield f"record     {clean(letter.name)}, {utc_text(letter.time_ms)} UTC"
     yield f"reasons    {clean(letter.reasons)}"
+    found = dict.fromkeys(remedy(part.partition(":")[2]) for part in letter.reasons.split(","))
+    yield from (f"to do      {clean(words)}" for words in found if words)
     verdicts = (f"{n} {fate}{f' ({why})' if why else ''}" for (fate, why), n in sorted(now.items()))
     yield f"read now   {clean(', '.join(verdicts))}" + (f"; not whole: {letter.cut}" if letter.cut else "")
     yield f"key        {escaped(letter.key)}"

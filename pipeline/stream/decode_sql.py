@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.stream.inspect import ENVELOPE
+from pipeline.stream.times import time_sql
 
 MAX_CLOCK_AHEAD_SECONDS = 60
 """An event later than its record by more is quarantined: one bad clock must not make honest rows late."""
@@ -104,7 +105,7 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
     texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
     return (
         f"(SELECT row, part, record_time, {data}, source, id, time, {' AND '.join(checks)} AS sound "
-        f"FROM (SELECT *, {texts}, {_time(_unquote(envelope['time']))} AS time FROM {records}))"
+        f"FROM (SELECT *, {texts}, {time_sql(_unquote(envelope['time']))} AS time FROM {records}))"
     )
 
 
@@ -137,7 +138,7 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
         text = f"s.{field.name}"
         checks.append(_field_check(field, text))
         if field.kind == "time":
-            parsed.append(f"{_time(_unquote(text))} AS t_{field.name}")
+            parsed.append(f"{time_sql(_unquote(text), field.zone)} AS t_{field.name}")
             columns.append(f"t_{field.name} AS {field.name}")
         elif field.kind == "json":
             columns.append(f"{text}::VARCHAR AS {field.name}")
@@ -280,19 +281,3 @@ def _money_checks(event: EventType, prefix: str) -> list[str]:
         f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}",
         f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}",
     ]
-
-
-_CLOCK = "[12][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?"
-
-
-def _time(text: str) -> str:
-    """RFC 3339 with a zone as naive UTC; NULL for anything else (also for what only the slow path reads).
-
-    A cast alone reads much more: 2026-1-1, 24:00:00, years BC, offsets of 99 minutes.
-    """
-    return (
-        f"CASE WHEN ends_with({text}, 'Z') THEN "
-        f"CASE WHEN regexp_full_match({text}, '{_CLOCK}Z') THEN try_cast({text} AS TIMESTAMP) END "
-        f"WHEN regexp_full_match({text}, '{_CLOCK}[+-](0[0-9]|1[0-4]):[0-5][0-9]') "
-        f"THEN try_cast({text} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' END"
-    )

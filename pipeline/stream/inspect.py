@@ -15,11 +15,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any, Literal
 
 from pipeline.catalog import EventType, Field, Measure
+from pipeline.stream.times import read_time
 
 Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
 Headers = Sequence[tuple[str, bytes]]
@@ -29,9 +30,6 @@ ENVELOPE = ("specversion", "id", "source", "type", "time")
 _STRUCTURED = b"application/cloudevents"
 
 MAX_CLOCK_AHEAD = timedelta(seconds=60)
-_RFC3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
-)
 _GZIP_MAGIC = b"\x1f\x8b"
 _MONEY = Context(prec=38, rounding=ROUND_HALF_UP)
 _MONEY_STEP = Decimal("1e-10")
@@ -239,21 +237,15 @@ def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str
     return attributes["source"], attributes["id"], _time("time", attributes["time"])
 
 
-def _time(name: str, text: Any) -> datetime:
-    """RFC 3339 with a zone, as naive UTC with microseconds."""
+def _time(name: str, text: Any, zone: str | None = None) -> datetime:
+    """The time as naive UTC; `zone` is that of a time that names none."""
     if not isinstance(text, str):
         raise Refused("dead_lettered", f"{name}_mistyped")
-    match = _RFC3339.fullmatch(text)
-    if not match:
-        zoneless = re.fullmatch(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?", text)
-        raise Refused("dead_lettered", f"{name}_without_zone" if zoneless else f"{name}_malformed")
-    day, clock, fraction, zone = match.groups()
-    zone = "+00:00" if zone in "Zz" else zone
-    try:
-        moment = datetime.fromisoformat(f"{day}T{clock}.{(fraction or '0')[:6]:0<6}{zone}")
-        return moment.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError) as error:
-        raise Refused("dead_lettered", f"{name}_malformed") from error
+    found = read_time(text, zone)
+    if isinstance(found, str):
+        without = found == "without_zone"
+        raise Refused("dead_lettered", f"{name}_without_zone" if without else f"{name}_malformed")
+    return found
 
 
 def _row(event: EventType, sample: Any) -> dict[str, Any]:
@@ -289,7 +281,7 @@ def _field(column: Field, value: Any) -> Any:
             raise Refused("dead_lettered", f"{column.name}_not_unicode")
         return text
     if column.kind == "time":
-        return _time(column.name, value)
+        return _time(column.name, value, column.zone)
     if not isinstance(value, str):
         raise Refused("dead_lettered", f"{column.name}_mistyped")
     if column.enum and value not in column.enum:
