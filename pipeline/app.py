@@ -389,12 +389,13 @@ def _epoch(at: datetime | None) -> float | None:
 
 def run(settings: Settings) -> None:
     """Run the pipeline until SIGTERM or SIGINT.  Raises GigawatchError."""
-    asyncio.run(_until_signal(settings))
+    # Contracts are read before there is a loop: until then a signal ends us at once, as nothing is open yet.
+    asyncio.run(_until_signal(Gigawatch(settings)))
 
 
-async def _until_signal(settings: Settings) -> None:
+async def _until_signal(gigawatch: Gigawatch) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    await Gigawatch(settings).run(stop)
+    await gigawatch.run(stop)

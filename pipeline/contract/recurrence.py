@@ -1,7 +1,6 @@
 """RFC 5545 recurrence rules: checked part by part, then unfolded to intervals in epoch seconds.
 
-The rule is checked here before dateutil sees it, because dateutil lets `BYMONTH=13` pass in silence and turns
-`INTERVAL=0` into an endless loop.
+`unfold.py` walks the days.
 """
 
 from __future__ import annotations
@@ -11,17 +10,13 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrulestr
-
 from pipeline.contract.faults import Unreadable, did_you_mean, one_of
+from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, Rule
 from pipeline.contract.values import Duration, epoch
 from pipeline.contract.windows import Interval
 
 #: 100,000 occurrences is every hour for eleven years: more is a slip of the pen, not a calendar.
 MAX_OCCURRENCES = 100_000
-
-FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY", "HOURLY")
-WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 
 #: Part → (least, greatest, whether negative counts from the end); RFC 5545, section 3.3.10.
 _NUMBERS = {
@@ -127,19 +122,25 @@ def occurrences(
     return intervals, left_out
 
 
-def _walls(rule: str, start: datetime, zone: ZoneInfo, to_t: int) -> Iterator[datetime]:
+def _walls(text: str, start: datetime, zone: ZoneInfo, to_t: int) -> Iterator[datetime]:
     """Local starts in order, up to the instant `to_t`."""
-    found = parts(rule)
-    if until := found.pop("UNTIL", None):
-        # dateutil compares naive with naive only, so an UNTIL in UTC becomes wall-clock time first.
-        found["UNTIL"] = f"{_until(until, zone):%Y%m%dT%H%M%S}"
-    text = ";".join(f"{name}={value}" for name, value in found.items())
-    for n, wall in enumerate(rrulestr(text, dtstart=start)):
-        if epoch(wall, zone) >= to_t:
+    found = parts(text)
+    rule = Rule.of(found, start)
+    if not rule.reaches():
+        raise Unreadable(
+            "a place that a set of this FREQ can have",
+            "it would never occur",
+            f"BYSETPOS={found['BYSETPOS']} with FREQ={found['FREQ']}",
+        )
+    until = _until(found["UNTIL"], zone) if "UNTIL" in found else datetime.max
+    most = int(found.get("COUNT", MAX_OCCURRENCES + 1))
+    last = min(datetime.fromtimestamp(to_t, zone).date(), until.date())
+    for n, wall in enumerate(rule.walls(last)):
+        if wall > until or epoch(wall, zone) >= to_t or n >= most:
             return
         if n >= MAX_OCCURRENCES:
             raise Unreadable(
-                f"at most {MAX_OCCURRENCES:,} occurrences", "start it later or make it rarer", repr(rule)
+                f"at most {MAX_OCCURRENCES:,} occurrences", "start it later or make it rarer", repr(text)
             )
         yield wall
 
@@ -150,8 +151,8 @@ def _until(text: str, zone: ZoneInfo) -> datetime:
         if len(text) == 8:
             return datetime.strptime(text, "%Y%m%d") + timedelta(days=1, seconds=-1)
         wall = datetime.strptime(text[:15], "%Y%m%dT%H%M%S")
-    except ValueError as error:
+        if not text.endswith("Z"):
+            return wall
+        return wall.replace(tzinfo=ZoneInfo("UTC")).astimezone(zone).replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:  # the last day of the year 9999 has no next one
         raise Unreadable("a date of the calendar", found=f"UNTIL={text}") from error
-    if not text.endswith("Z"):
-        return wall
-    return wall.replace(tzinfo=ZoneInfo("UTC")).astimezone(zone).replace(tzinfo=None)
