@@ -22,7 +22,7 @@ MAX_QUANTA = 2**62
 
 OWN_COLUMNS = frozenset(
     """
-    block bucket content date entity_idx filename gpus headers id identity idx known_from last_time measure n
+    block bucket content date entity_idx filename gpus headers id identity idx interval known_from last_time measure n
     observed ok part quoted rank record_time row samples series source time value window_start x_columns
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )

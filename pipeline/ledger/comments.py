@@ -24,6 +24,7 @@ SHARED: Mapping[str, str] = {
     "source": "CloudEvents source: who sent it",
     "id": "CloudEvents id: unique for its source",
     "idx": "Place in the message's array of samples; 0 for a single one",
+    "interval": "Seconds between two reports of its source, where the source declares them",
     "known_from": "First instant of evaluation that could see the row, UTC",
     "contract": "Contract, by its id",
     "clause": "Clause, by its id",

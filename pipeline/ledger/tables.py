@@ -17,7 +17,7 @@ from pipeline.ledger.views import PLAIN_TABLES, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _OWN: Mapping[str, Columns] = {
     "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
@@ -135,7 +135,11 @@ def _check_version(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
         )
     else:
         for version in range(int(found), SCHEMA_VERSION):
-            for statement in (*MIGRATIONS[version], *_republished(version, catalog)):
+            for statement in (
+                *MIGRATIONS[version],
+                *_widened(version, catalog),
+                *_republished(version, catalog),
+            ):
                 con.execute(statement)
         set_meta(con, "schema_version", str(SCHEMA_VERSION))
 
@@ -148,8 +152,16 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     ),
     2: (),
     3: (),
+    4: (),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
+
+
+def _widened(version: int, catalog: Catalog) -> Iterator[str]:
+    """What the tables of the event types have lacked since `version`."""
+    for event in catalog.types if version == 4 else ():
+        for width in () if event.retained else WIDTHS:  # the intervals that sources declare
+            yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
 
 
 def _republished(version: int, catalog: Catalog) -> Iterator[str]:

@@ -180,9 +180,13 @@ class PublishedTable:
 
 
 def raw_columns(event_type: EventType) -> Columns:
-    """(name, SQL type) of an event type's raw history: time, fields, measures, identity, known_from."""
-    identity = (("source", "VARCHAR"), ("id", "VARCHAR"), ("idx", "INTEGER"), ("known_from", "TIMESTAMP"))
-    return (("time", "TIMESTAMP"), *event_type.columns(), *identity)
+    """(name, SQL type) of an event type's raw history: time, fields, measures, identity, interval, known_from.
+
+    `interval` is what its source declared; charges have none.
+    """
+    identity = (("source", "VARCHAR"), ("id", "VARCHAR"), ("idx", "INTEGER"))
+    declared = () if event_type.retained else (("interval", "INTEGER"),)
+    return (("time", "TIMESTAMP"), *event_type.columns(), *identity, *declared, ("known_from", "TIMESTAMP"))
 
 
 def rollup_columns(event_type: EventType) -> Columns:

@@ -1,6 +1,7 @@
 """The mergeable aggregates of an event type: table columns, the roll-up of samples, the merge of partials.
 
-A partial row holds, for a series and a window: `samples`, `last_time`, and for each number `m`: `m_count`,
+A partial row holds, for a series and a window: `samples`, `last_time`, `interval` (the longest that a source declared,
+in seconds; NULL where none did), and for each number `m`: `m_count`,
 `m_sum` (HUGEINT, in the schema's quantum, so that no order of addition changes a bit), `m_min`, `m_max` and
 `m_last`, a struct `(time, source, id, idx, value)` whose maximum is the newest sample, ties broken by identity.
 """
@@ -23,7 +24,11 @@ def last_type(measure: Measure) -> str:
 
 def partial_columns(event: EventType) -> tuple[tuple[str, str], ...]:
     """(name, SQL type) of the aggregate columns of a partial row, without series, window and known_from."""
-    columns: list[tuple[str, str]] = [("samples", "BIGINT"), ("last_time", "TIMESTAMP")]
+    columns: list[tuple[str, str]] = [
+        ("samples", "BIGINT"),
+        ("last_time", "TIMESTAMP"),
+        ("interval", "INTEGER"),
+    ]
     for m in event.numbers:
         columns += [
             (f"{m.name}_count", "BIGINT"),
@@ -56,7 +61,7 @@ def partials_sql(event: EventType, samples: str) -> str:
     a struct for every sample and measure costs more than the whole roll-up.
     """
     measures = (*event.numbers, *event.texts)
-    grouped = ["count(*) AS samples", "max(time) AS last_time"]
+    grouped = ["count(*) AS samples", "max(time) AS last_time", "max(interval) AS interval"]
     for m in event.numbers:
         grouped += [
             f"count({m.name}) AS {m.name}_count",

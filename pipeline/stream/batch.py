@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.rollup.delta import Place
-from pipeline.stream.inspect import ENVELOPE, declares_structured
+from pipeline.stream.inspect import ATTRIBUTES, declares_structured
 
 Records = Sequence[ConsumerRecord]
 CHUNK_BYTES = 2**19
@@ -128,7 +128,7 @@ def _of_one(headers: Sequence[tuple[str, bytes]], seen: dict[int, bool]) -> bool
 
 def _with_attributes(table: pa.Table, headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Table:
     found = list(map(dict, headers))  # of a header given twice the last counts
-    for name in ENVELOPE:
+    for name in ATTRIBUTES:
         values = [attributes.get(f"ce_{name}") for attributes in found]
         table = table.append_column(f"ce_{name}", pa.array(values, pa.binary()))
     return table

@@ -24,7 +24,7 @@ from pipeline.stream.decoded import (
     registered,
     series_sql,
 )
-from pipeline.stream.inspect import Outcome, inspect
+from pipeline.stream.inspect import INTERVAL, Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
 _EPOCH = datetime(1970, 1, 1)
@@ -237,6 +237,7 @@ class Decoder:
             "source": outcome.source,
             "id": outcome.id,
             "time": outcome.time,
+            INTERVAL: outcome.row.get(INTERVAL),
             **{name: outcome.row.get(name) for name in names},
         }
 
@@ -270,7 +271,7 @@ def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa
         ("part", pa.int32()),
         ("record_time", pa.timestamp("us")),
     ]
-    head += [*_texts(("source", "id")), ("time", pa.timestamp("us"))]
+    head += [*_texts(("source", "id")), ("time", pa.timestamp("us")), (INTERVAL, pa.int32())]
     schema = pa.schema(head + [(name, _ARROW[sql]()) for name, sql in own])
     return pa.Table.from_pylist(list(rows), schema=schema)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.catalog import EventType, Field, Measure
-from pipeline.stream.inspect import ENVELOPE
+from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_INTERVAL
 from pipeline.stream.times import time_sql
 
 MAX_CLOCK_AHEAD_SECONDS = 60
@@ -26,7 +26,7 @@ class DecodeSql:
 
     Of a value that is no JSON they raise duckdb.InvalidInputException.
 
-    Each yields `row, idx, ok, part, record_time, source, id, time`, then the columns of the event type.
+    Each yields `row, idx, ok, part, record_time, source, id, time, interval`, then the columns of the event type.
     `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
     `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
     """
@@ -45,12 +45,12 @@ _STARTS_ARRAY = "starts_with(ltrim(value), '[')"
 
 def decode_sql(event: EventType) -> dict[str, DecodeSql]:
     """The SELECTs of each content mode, `structured` and `binary`, for `event`."""
-    inside = {name: f"j.{name}" for name in ENVELOPE}
-    headers = {name: f"e_{name}" for name in ENVELOPE}
+    inside = {name: f"j.{name}" for name in ATTRIBUTES}
+    headers = {name: f"e_{name}" for name in ATTRIBUTES}
     lifted = ", ".join(f"{_header(f'ce_{name}')} AS {column}" for name, column in headers.items())
     sample = _structure(event)
     structured, array = (
-        {**dict.fromkeys(ENVELOPE, "JSON"), "data": data} for data in (sample, [_listed(event)])
+        {**dict.fromkeys(ATTRIBUTES, "JSON"), "data": data} for data in (sample, [_listed(event)])
     )
     return {
         "structured": DecodeSql(
@@ -104,7 +104,8 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
         checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
     texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
     return (
-        f"(SELECT row, part, record_time, {data}, source, id, time, {' AND '.join(checks)} AS sound "
+        f"(SELECT row, part, record_time, {data}, source, id, time, "
+        f"{_interval(envelope[INTERVAL])} AS interval, {' AND '.join(checks)} AS sound "
         f"FROM (SELECT *, {texts}, {time_sql(_unquote(envelope['time']))} AS time FROM {records}))"
     )
 
@@ -155,7 +156,7 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
         columns.append("NULL::VARCHAR AS x_columns")
     return (
         f"SELECT row, idx::INTEGER AS idx, coalesce({' AND '.join(checks)}, false) AS ok, part, record_time, "
-        f"source, id, time, {_quoted(event)} AS quoted, "
+        f"source, id, time, interval, {_quoted(event)} AS quoted, "
         f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {opened})"
     )
 
@@ -281,3 +282,10 @@ def _money_checks(event: EventType, prefix: str) -> list[str]:
         f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}",
         f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}",
     ]
+
+
+def _interval(text: str) -> str:
+    """The seconds that a source declares, a JSON number or string, as INTEGER; NULL where it says nothing sensible."""
+    seconds = f"try_cast(trim({text}::VARCHAR, '\"') AS INTEGER)"
+    whole = f"regexp_full_match({text}, '[0-9]{{1,5}}|\"[0-9]{{1,5}}\"')"
+    return f"CASE WHEN {whole} AND {seconds} BETWEEN 1 AND {MAX_INTERVAL} THEN {seconds} END"

@@ -36,7 +36,7 @@ class Refusal:
 class Decoded:
     """What a topic's records became.
 
-    `samples` has the columns row, idx, part, record_time, source, id, time, identity, series and the event type's own,
+    `samples` has the columns row, idx, part, record_time, source, id, time, interval, identity, series and the event type's own,
     its dimensions as dictionaries; `met` the series that were met first, or may have been (series, dimensions).
     """
 

@@ -26,10 +26,15 @@ Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
 Headers = Sequence[tuple[str, bytes]]
 
 ENVELOPE = ("specversion", "id", "source", "type", "time")
-"""The attributes of a CloudEvent that Gigawatch reads, all of them required."""
+"""The required attributes of a CloudEvent, all of which Gigawatch reads."""
+INTERVAL = "interval"
+"""An optional extension attribute: the seconds between two reports of its source, where they are not the schema's."""
+ATTRIBUTES = (*ENVELOPE, INTERVAL)
+MAX_INTERVAL = 86_400
 _STRUCTURED = b"application/cloudevents"
 
 MAX_CLOCK_AHEAD = timedelta(seconds=60)
+_WHOLE_SECONDS = re.compile(r"[0-9]{1,5}", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
 _MONEY = Context(prec=38, rounding=ROUND_HALF_UP)
 _MONEY_STEP = Decimal("1e-10")
@@ -82,6 +87,7 @@ def inspect(
     try:
         attributes, data = _open(value, headers, max_bytes)
         source, ident, moment = _envelope(event, attributes)
+        interval = _interval(attributes.get(INTERVAL))
     except Refused as refused:
         yield Outcome(0, refused.fate, refused.reason)
         return
@@ -92,7 +98,7 @@ def inspect(
         try:
             if moment > record_time + MAX_CLOCK_AHEAD:
                 raise Refused("quarantined", "time_in_future")
-            row = _row(event, sample)
+            row = {**_row(event, sample), INTERVAL: interval}
             yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident)
         except Refused as refused:
             yield Outcome(idx, refused.fate, refused.reason, {}, sample, moment, source, ident)
@@ -117,7 +123,7 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
         _json(value)
         raise Refused("dead_lettered", "not_a_cloudevent")
     attributes = {
-        name: _utf8(content) for name in ENVELOPE if (content := named.get(f"ce_{name}")) is not None
+        name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
     }
     return attributes, _json(value)
 
@@ -235,6 +241,14 @@ def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str
         if not 1 <= len(attributes[name].encode()) <= 1024:
             raise Refused("dead_lettered", f"{name}_length")
     return attributes["source"], attributes["id"], _time("time", attributes["time"])
+
+
+def _interval(value: Any) -> int | None:
+    """The seconds that a source declares, as a JSON number or string; None where it says none, or nothing sensible."""
+    text = value if isinstance(value, str) else getattr(value, "text", str(value))
+    if not _WHOLE_SECONDS.fullmatch(text):
+        return None
+    return int(text) if 1 <= int(text) <= MAX_INTERVAL else None
 
 
 def _time(name: str, text: Any, zone: str | None = None) -> datetime:

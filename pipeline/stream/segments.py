@@ -14,6 +14,7 @@ from pipeline.catalog import EventType
 from pipeline.ledger import files
 from pipeline.rollup.delta import Segment
 from pipeline.rollup.windows import GRID_SECONDS
+from pipeline.stream.inspect import INTERVAL
 
 
 def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Table:
@@ -26,7 +27,10 @@ def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Ta
     window = pc.floor_temporal(samples["time"], GRID_SECONDS, "second")
     after = pc.add(window, pa.scalar(timedelta(seconds=GRID_SECONDS), pa.duration("us")))
     known = pc.max_element_wise(after, pa.scalar(known_from, pa.timestamp("us")))
-    return samples.select(["time", *names, "source", "id", "idx"]).append_column("known_from", known)
+    declared = () if event.retained else (INTERVAL,)
+    return samples.select(["time", *names, "source", "id", "idx", *declared]).append_column(
+        "known_from", known
+    )
 
 
 def write_raw(directory: Path, event: EventType, samples: pa.Table, known_from: datetime) -> Segment:

@@ -29,6 +29,7 @@ from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.seal import seal
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import transaction
+from pipeline.rollup.windows import WIDTHS
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
@@ -154,7 +155,7 @@ def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path, 
     ledger.con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
     ledger.close()
     before = contents(tmp_path)
-    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 4\)"):
+    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 5\)"):
         Ledger(tmp_path, catalog)
     assert contents(tmp_path) == before
     DirectoryLock(tmp_path).release()
@@ -203,6 +204,21 @@ def test_a_ledger_of_the_first_version_gets_the_columns_that_standing_lacked(
     row = ledger.con.execute('SELECT clause, "window", samples, facts FROM standing').fetchall()
     assert row == [("floor", None, None, None)]
     assert ledger.con.execute("SELECT count(*) FROM readings").fetchone() == (0,)
+    ledger.close()
+
+
+def test_a_ledger_of_version_4_gets_the_declared_intervals(tmp_path: Path, catalog: Catalog) -> None:
+    ledger = Ledger(tmp_path, catalog)
+    widths = [f"partials_{view}_{width.name}" for view in ("gpu", "queue", "energy") for width in WIDTHS]
+    for table in widths:
+        ledger.con.execute(f"ALTER TABLE {table} DROP COLUMN interval")
+    ledger.con.execute("INSERT INTO partials_gpu_10s BY NAME SELECT 1 AS series, 7 AS samples")
+    ledger.con.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
+    ledger.close()
+    ledger = Ledger(tmp_path, catalog)
+    assert ledger.con.execute("SELECT samples, interval FROM partials_gpu_10s").fetchall() == [(7, None)]
+    for table in widths:
+        ledger.con.execute(f"SELECT max(interval) FROM {table}")
     ledger.close()
 
 

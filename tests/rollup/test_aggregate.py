@@ -81,9 +81,10 @@ SAMPLE = st.tuples(
     st.integers(0, 3),
     st.one_of(st.none(), st.floats(0, 20000), st.sampled_from([0.1, 0.0005, 0.0015, 1e-9, 20000.0])),
     st.sampled_from([None, "ok", "failed"]),
+    st.sampled_from([None, None, 60, 900]),  # declared interval
 )
 TABLE = (
-    "CREATE OR REPLACE TEMP TABLE s(series UBIGINT, time TIMESTAMP, source VARCHAR, id VARCHAR, idx INTEGER, "
+    "CREATE OR REPLACE TEMP TABLE s(series UBIGINT, time TIMESTAMP, source VARCHAR, id VARCHAR, idx INTEGER, interval INTEGER, "
     + ", ".join(f"{m.name} {m.sql_type}" for m in GPU.measures)
     + ")"
 )
@@ -91,10 +92,10 @@ TABLE = (
 
 def fill(con: duckdb.DuckDBPyConnection, samples: list[Any]) -> None:
     con.execute(TABLE)
-    for series, second, source, id, idx, power, health in samples:
+    for series, second, source, id, idx, power, health, interval in samples:
         con.execute(
-            "INSERT INTO s(series, time, source, id, idx, power_watts, health) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [series, datetime(2026, 9, 21, 13, 0, second), source, id, idx, power, health],
+            "INSERT INTO s(series, time, source, id, idx, interval, power_watts, health) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [series, datetime(2026, 9, 21, 13, 0, second), source, id, idx, interval, power, health],
         )
 
 
@@ -122,25 +123,25 @@ def test_partials_of_pieces_merge_to_the_partials_of_the_whole(
     assert len(whole) == len(by_hand)
 
 
-def test_of_samples_at_the_same_time_the_greatest_source_id_and_index_is_the_last(
+def test_of_samples_at_the_same_time_the_greatest_source_id_and_index_is_the_last_and_the_longest_interval_counts(
     con: duckdb.DuckDBPyConnection,
 ) -> None:
     fill(
         con,
         [
-            (1, 5, "/a", "9", 9, 5.0, "failed"),
-            (1, 5, "/b", "1", 9, 1.0, None),
-            (1, 5, "/b", "2", 0, 2.0, None),
-            (1, 5, "/b", "2", 1, 3.0, "ok"),
-            (1, 5, "/b", "2", 2, None, None),
-            (1, 4, "/z", "9", 9, 4.0, "failed"),
+            (1, 5, "/a", "9", 9, 5.0, "failed", 60),
+            (1, 5, "/b", "1", 9, 1.0, None, None),
+            (1, 5, "/b", "2", 0, 2.0, None, 900),
+            (1, 5, "/b", "2", 1, 3.0, "ok", None),
+            (1, 5, "/b", "2", 2, None, None, None),
+            (1, 4, "/z", "9", 9, 4.0, "failed", None),
         ],
     )
     rows = con.execute(
-        f"SELECT power_watts_last, health_last, samples, power_watts_count FROM ({aggregate.partials_sql(GPU, 's')})"
+        f"SELECT power_watts_last, health_last, samples, power_watts_count, interval FROM ({aggregate.partials_sql(GPU, 's')})"
     ).fetchall()
     identity = {"time": datetime(2026, 9, 21, 13, 0, 5), "source": "/b", "id": "2", "idx": 1}
-    assert rows == [({**identity, "value": 3.0}, {**identity, "value": "ok"}, 6, 5)]
+    assert rows == [({**identity, "value": 3.0}, {**identity, "value": "ok"}, 6, 5, 900)]
 
 
 @settings(**HERE)  # type: ignore[arg-type]

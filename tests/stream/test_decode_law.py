@@ -205,6 +205,27 @@ ATTRIBUTES: dict[str, Text] = {
     "source": st.sampled_from(["/sim/n1"] * 6 + ["", "/a%2fb", "/ü"]),
     "time": TIMES.map(json.loads),
 }  # fmt: skip
+INTERVALS = st.sampled_from(
+    [
+        "30",
+        "1",
+        "86400",
+        "86401",
+        "0",
+        "-1",
+        "00030",
+        "000030",
+        "+5",
+        " 5",
+        "1.0",
+        "1e1",
+        "",
+        "3600s",
+        "9" * 500,
+        "é",
+        "null",
+    ]
+)
 QUIET = {"time": st.just("2026-09-21T13:33:20.123Z"), "specversion": st.just("1.0"), "source": st.just("/s")}
 
 
@@ -243,11 +264,14 @@ def messages(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ..
     odd = draw(st.sampled_from([""] * 26 + ["cut", "utf8", "bom", "none"]))
     if draw(st.booleans()):
         pairs = [(name, values.map(json.dumps)) for name, values in attributes.items()]
+        if draw(st.booleans()):
+            pairs.append(("interval", st.one_of(INTERVALS.map(json.dumps), NUMBERS, ODD_VALUES)))
         text = draw(objects([*pairs, ("data", st.just(data))], ODD_VALUES))
         headers: list[Header] = [draw(CONTENT_TYPES)]
     else:
         text = data
         headers = [(f"ce_{name}", draw(values).encode()) for name, values in attributes.items()]
+        headers += [("ce_interval", text.encode()) for text in draw(st.lists(INTERVALS, max_size=1))]
         headers += draw(st.lists(ODD_HEADERS, max_size=2))
     value = text.encode("utf-8", "surrogatepass")
     if odd == "cut":
@@ -267,7 +291,7 @@ def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, par
     receive(con, decoded)
     names = ", ".join(f'"{name}"' for name, _ in event.columns())
     rows = con.execute(
-        f"SELECT row, idx, part, record_time, source, id, time, {names} FROM delta_samples_{event.view} "
+        f"SELECT row, idx, part, record_time, source, id, time, interval, {names} FROM delta_samples_{event.view} "
         f"JOIN known_series_{event.view} USING (series) ORDER BY row, idx"
     ).fetchall()
     refusals = sorted((r.position, r.outcome.idx, r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
@@ -282,7 +306,7 @@ def slow(event: EventType, records: list[Any], limit: int) -> Any:
             if o.fate == "aggregated":
                 own = [o.row.get(name) for name, _ in event.columns()]
                 head = (position, o.idx, one.partition, record_time(one), o.source, o.id, o.time)
-                rows.append(repr((*head, *own)))
+                rows.append(repr((*head, o.row["interval"], *own)))
             else:
                 refusals.append((position, o.idx, o.fate, o.reason))
     return rows, refusals
