@@ -376,11 +376,17 @@ class Gigawatch:
             "contract_error": self.contract_error,
             "servers": self.servers.status() if state == "running" else {},
             **status.snapshot(con),
+            "evaluated_to": self._evaluated_to(con),
             "lag": lag,
             "rate_events_per_s": round(self.intake.tally.rate(now), 1),
             "freshness_s": quantiles(self.delays.freshness),
             "decision_delay_s": quantiles(self.delays.decision),
         }
+
+    def _evaluated_to(self, con: Any) -> str | None:
+        """How far instants that the watermark has passed are evaluated; None when there are none left."""
+        plan = self.ledger.plan
+        return status.evaluated_to(con, plan.groups) if plan and self.ledger.behind else None
 
 
 def _epoch(at: datetime | None) -> float | None:

@@ -17,10 +17,14 @@ from pipeline.catalog import Catalog
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.readings import Reader
 from pipeline.ledger.tables import insert
+from pipeline.rollup.windows import GRID_SECONDS
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
 
+AT_ONCE = 360
+"""Instants that the intake evaluates in one transaction at most, an hour: whatever the watermark passes, memory stays
+bounded, and between two transactions a stop is heard."""
 _DAY = 86_400
 _WAITED = 0
 """In place of the last instant evaluated, for a group that has waited since it began."""
@@ -28,10 +32,14 @@ _WAITED = 0
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What an evaluation came to: `due`: group of topics → instants `(t0, t1]`, epoch seconds."""
+    """What an evaluation came to: `due`: group of topics → instants `(t0, t1]`, epoch seconds.
+
+    `behind`: whether instants that the watermark has passed are left for the next transaction.
+    """
 
     due: Mapping[str, tuple[int, int]]
     changes: tuple[AlertChange, ...]
+    behind: bool = False
 
 
 def judge(
@@ -45,8 +53,9 @@ def judge(
     destinations: Sequence[str],
     now: float,
     waiting: Set[str] = frozenset(),
+    most: int | None = None,
 ) -> Judged:
-    """Evaluate every instant between the frontiers `before` and `after` (topic → last instant passed).
+    """Evaluate the instants up to the frontier `after` (topic → last instant passed; `before`: as it was), `most` of them or all.
 
     `views` names the event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall
     clock, epoch seconds: when the changes were decided.  Groups that read a topic of `waiting` wait.
@@ -62,7 +71,8 @@ def judge(
             start = _start(con, catalog, rules[0].topics, stood, after)
             done |= {group: start} if start is not None else {}
     ready = replace(plan, groups={g: rules for g, rules in plan.groups.items() if g not in held})
-    due = ready.due(before, after, done)
+    whole = ready.due(before, after, done)
+    due = whole if most is None else _bounded(whole, most)
     if not due:
         return Judged({}, ())
     answers = {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
@@ -74,7 +84,15 @@ def judge(
     write_changes(con, found.changes, destinations, now, appended)
     con.execute('DELETE FROM evaluated WHERE "group" IN (SELECT unnest(?::VARCHAR[]))', [list(found.done)])
     insert(con, "evaluated", ((group, utc(t)) for group, t in found.done.items()))
-    return Judged(due, found.changes)
+    return Judged(due, found.changes, due != whole)
+
+
+def _bounded(due: Mapping[str, tuple[int, int]], most: int) -> dict[str, tuple[int, int]]:
+    """The first `most` instants of `due`, the same for all groups: whoever is further ahead is waited for."""
+    until = (
+        min((t0 for t0, _ in due.values()), default=0) // GRID_SECONDS * GRID_SECONDS + most * GRID_SECONDS
+    )
+    return {group: (t0, min(t1, until)) for group, (t0, t1) in due.items() if t0 < until}
 
 
 def _note_waiting(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> None:

@@ -73,7 +73,7 @@ class Housekeeper:
             compact.compact_history(con, ledger.data, catalog, ledger.fence)
             compact.merge_fates(con, ledger.fence)
             self._fold()
-        if now - self._pruned >= PRUNE_EVERY:
+        if now - self._pruned >= PRUNE_EVERY and not ledger.behind:  # what is left to evaluate reads old rows
             self._pruned = now
             retention.prune(con, ledger.data, catalog, fence=ledger.fence)
 

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,13 @@ def _offsets(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
     return found
 
 
+def evaluated_to(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> str | None:
+    """The last instant that all of `groups` (of clauses) are evaluated to; None before the first."""
+    query = 'SELECT min(instant) FROM evaluated WHERE epoch(instant) > 0 AND list_contains(?, "group")'
+    found = _one(con, query, [list(groups)])
+    return None if found is None else str(found)
+
+
 def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Every alert that fires and the newest that have resolved: the last state of each firing, oldest first."""
     query = (
@@ -119,9 +126,9 @@ def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     ]
 
 
-def _one(con: duckdb.DuckDBPyConnection, query: str) -> Any:
-    row = con.execute(query).fetchone()
-    return row[0] if row else None
+def _one(con: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:
+    row = con.execute(query, parameters).fetchone()
+    return _plain(row[0]) if row else None
 
 
 def _plain(value: Any) -> Any:
@@ -203,8 +210,8 @@ def age(status: Mapping[str, Any], now: float) -> float:
 
 def least_watermark(status: Mapping[str, Any]) -> float | None:
     """How far every topic that has begun is evaluated, epoch seconds; None before the first."""
-    marks = [datetime.fromisoformat(mark).timestamp() for mark in status["watermarks"].values()]
-    return min(marks, default=None)
+    marks = [*status["watermarks"].values(), status.get("evaluated_to")]
+    return min((datetime.fromisoformat(mark).timestamp() for mark in marks if mark), default=None)
 
 
 def with_ends(status: Mapping[str, Any], ends: Mapping[str, Mapping[int, tuple[int, int]]]) -> dict[str, Any]:

@@ -44,18 +44,23 @@ FAR_PAST = datetime(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a transaction did: the instants evaluated by group of topics, and the alert changes."""
+    """What a transaction did: the instants evaluated by group of topics, and the alert changes.
+
+    `behind`: the watermark has passed more instants than one transaction evaluates; a `tick` goes on with them.
+    """
 
     events: int = 0
     due: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     changes: tuple[AlertChange, ...] = ()
+    behind: bool = False
 
 
 class Ledger:
     """The open ledger of a data directory; `close` releases it.
 
     `destinations` are the names that every change is written to the outbox for.  `con` is the connection on
-    which batches are processed and applied, by one thread at a time.
+    which batches are processed and applied, by one thread at a time.  `behind`: whether instants that the watermark
+    has passed may be left to evaluate.
     Raises DataDirectoryInUse, LedgerError.
     """
 
@@ -83,6 +88,7 @@ class Ledger:
             self.close()
             raise
         self.plan: Plan | None = None
+        self.behind = True
         self._reader = readings.Reader(self.con, catalog)
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
@@ -201,10 +207,15 @@ class Ledger:
         """Evaluate by `plan`, which is that of `contracts`, from now on; readers see what they promise."""
         with files.disk_errors(self.data), transaction(self.con, self.fence):
             write_contracts(self.con, contracts, now)
-        self.plan = plan
+        self.plan, self.behind = plan, True
 
-    def apply(self, delta: Delta, watermarks: Mapping[str, datetime], now: float) -> Applied:
-        """Take `delta` in and evaluate every instant that `watermarks` pass; `now` is wall clock, epoch s.
+    def apply(
+        self, delta: Delta, watermarks: Mapping[str, datetime], now: float, most: int | None = None
+    ) -> Applied:
+        """Take `delta` in and evaluate what `watermarks` pass, `most` instants or all; `now` is wall clock, epoch s.
+
+        Rows of the next delta count from the first instant that the watermark has not passed, evaluated or not: in
+        how many transactions the instants are evaluated changes nothing of what they see.
 
         A watermark in the far past says that the topic's first records wait: so do the clauses that read it.
 
@@ -225,23 +236,25 @@ class Ledger:
                     readings.note_seen(con, event, known_from[event.topic])
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
-            judged = self._pass(delta.views, watermarks, now)
+            judged = self._pass(delta.views, watermarks, now, most)
             written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())
             insert(con, "segments", written)
-        return Applied(delta.events, judged.due, judged.changes)
+        self.behind = judged.behind
+        return Applied(delta.events, judged.due, judged.changes, judged.behind)
 
     @contextlib.contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """What the reader remembers belongs to the transaction: it goes when that is rolled back."""
+        """What is remembered belongs to the transaction: it goes when that is rolled back."""
         try:
             yield
         except BaseException:
             self._reader.forget()
+            self.behind = True
             raise
 
-    def tick(self, watermarks: Mapping[str, datetime], now: float) -> Applied:
+    def tick(self, watermarks: Mapping[str, datetime], now: float, most: int | None = None) -> Applied:
         """`apply` without rows."""
-        return self.apply(Delta(), watermarks, now)
+        return self.apply(Delta(), watermarks, now, most)
 
     def _move_offsets(self, delta: Delta, now: float) -> None:
         """Check that every range begins where the ledger stands, and move it there."""
@@ -270,8 +283,10 @@ class Ledger:
             )
             insert(self.con, "offsets", moved)
 
-    def _pass(self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float) -> Judged:
-        """Move the frontier and evaluate what it passes."""
+    def _pass(
+        self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float, most: int | None
+    ) -> Judged:
+        """Move the frontier and evaluate what it has passed."""
         rows = self.con.execute("SELECT topic, watermark, instant FROM frontier").fetchall()
         before = {topic: _epoch(instant) for topic, _, instant in rows}
         stood = {topic: watermark for topic, watermark, _ in rows}
@@ -284,7 +299,7 @@ class Ledger:
             after[topic] = max(grid_floor(_seconds(moved)), before.get(topic, -(2**62)))
             self.con.execute("DELETE FROM frontier WHERE topic = ?", [topic])
             self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
-        if self.plan is None or after == before:
+        if self.plan is None or (after == before and not self.behind):
             return Judged({}, ())
         return evaluation.judge(
             self.con,
@@ -297,6 +312,7 @@ class Ledger:
             self.destinations,
             now,
             waiting,
+            most,
         )
 
     def record_own(

@@ -13,7 +13,16 @@ from pipeline.serve.terminal import clean, duration
 from pipeline.settings import Settings
 from pipeline.stream.topics import describe_topics
 
-EXTRA = ("contracts", "contract_error", "servers", "lag", "watermarks", "standing", "undelivered")
+EXTRA = (
+    "contracts",
+    "contract_error",
+    "servers",
+    "lag",
+    "watermarks",
+    "evaluated_to",
+    "standing",
+    "undelivered",
+)
 """What `status --json` says beyond a report."""
 QUIET_AFTER = 30.0
 """Seconds after which a living pipeline's status, written every two, is too old."""
@@ -95,6 +104,8 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     yield f"Kafka {kafka['bootstrap']}: {lag}"
     contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
     yield f"Contract: {clean(contracts) or 'none'}"
+    if found.get("evaluated_to") and state["running"]:
+        yield f"Evaluation works off a backlog: it has come to {found['evaluated_to']}, and goes on"
     yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"

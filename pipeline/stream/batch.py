@@ -26,7 +26,7 @@ class Batch:
     """Records of one fetch, by topic and partition, each list in offset order without a gap.
 
     `ranges` holds `[lo, hi)` per partition: `hi` is where the next fetch begins, which lies beyond the last
-    record when the log has control records.
+    record when the log has control records; a partition that has nothing else has a range and no records.
     """
 
     records: Mapping[Place, Records]
@@ -45,7 +45,7 @@ class Batch:
         A few megabytes of a compressed log may become thousands: then one fetch is too much for one delta.
         """
         records: dict[Place, Records] = {}
-        ranges: dict[Place, tuple[int, int]] = {}
+        ranges = {place: moved for place, moved in self.ranges.items() if place not in self.records}
         size = 0
         for place, found in self.records.items():
             low, high = self.ranges[place]

@@ -14,16 +14,17 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import duckdb
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.evaluation import utc
+from pipeline.ledger.evaluation import AT_ONCE, utc
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Delta
 from pipeline.stream.batch import Batch
@@ -34,6 +35,10 @@ from pipeline.stream.watermark import Watermarks
 LETTERS_WITHIN = 2.0
 """Seconds that a stop waits for dead letters to be taken: the whole stop has ten."""
 
+STEP = 1.0
+"""Seconds that the evaluation of a stretch of instants may take: if it takes longer, the next stretch is shorter."""
+
+Advance = Callable[[Mapping[str, datetime], float, int], Applied]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -45,6 +50,15 @@ class Tally:
     fates: Counter[tuple[str, str]] = field(default_factory=Counter)
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=512))
     batches: int = 0
+    steps: int = 0
+    """Stretches of instants that were evaluated."""
+
+    def note(self, now: float, delta: Delta) -> None:
+        """A batch is taken in."""
+        self.batches += 1
+        self.recent.append((now, delta.events))
+        for fate in delta.fates:
+            self.fates[fate.topic, fate.fate] += fate.n
 
     def rate(self, now: float, over: float = 10.0) -> float:
         """Events per second over the last seconds."""
@@ -68,6 +82,7 @@ class Intake:
         self._decoding, self._taking, self._one_at_a_time = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._stopped = False
         self._stopping = asyncio.Event()
+        self._instants = AT_ONCE
         self.tally = Tally()
 
     async def decode(self, batch: Batch) -> DecodedBatch | None:
@@ -81,7 +96,7 @@ class Intake:
     async def take(self, batch: DecodedBatch) -> None:
         """Take one batch in; returns when it is committed."""
         async with self._taking:
-            if self._stopped:
+            if self._stopping.is_set():
                 return
             writing = (
                 asyncio.ensure_future(self._dead_letters.write(batch.letters)) if batch.letters else None
@@ -97,22 +112,35 @@ class Intake:
             now = time.time()
             progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
             self._watermarks.applied(delta.ranges, progress, now)
-            applied = await self.with_ledger(self._ledger.apply, delta, self._marks(now), now)
-            self.tally.batches += 1
-            self.tally.recent.append((now, delta.events))
-            for fate in delta.fates:
-                self.tally.fates[fate.topic, fate.fate] += fate.n
-        self._told(applied)
+            self.tally.note(now, delta)
+            await self._advance(partial(self._ledger.apply, delta))
 
     async def tick(self) -> None:
         """Let the watermark move without rows, unless a batch is just being taken in."""
         if self._stopped or self._taking.locked():
             return
         async with self._taking:
-            now = time.time()
-            applied = await self.with_ledger(self._ledger.tick, self._marks(now), now)
-        if applied.due:
-            self._told(applied)
+            await self._advance(self._ledger.tick)
+
+    async def _advance(self, first: Advance) -> None:
+        """Run `first`, and go on until every instant that the watermark has passed is evaluated, or a stop is asked for.
+
+        A watermark may pass a month at once.  A step takes about a second at most, so that a stop is heard between two;
+        what is left then is evaluated after the next start.
+        """
+        advance = first
+        while True:
+            now, began = time.time(), time.monotonic()
+            applied = await self.with_ledger(advance, self._marks(now), now, self._instants)
+            took = time.monotonic() - began
+            self._instants = min(AT_ONCE, 2 * self._instants) if took < STEP / 4 else self._instants
+            self._instants = max(1, self._instants // 2) if took > STEP else self._instants
+            if applied.due:
+                self.tally.steps += 1
+                self._told(applied)
+            if not applied.behind or self._stopping.is_set():
+                return
+            advance = self._ledger.tick
 
     async def with_ledger(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something else that writes through the ledger's own connection."""

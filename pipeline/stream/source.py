@@ -142,15 +142,31 @@ class BatchSource(Service):
                     place = (tp.topic, tp.partition)
                     lows.setdefault(place, self._positions[place])
                     records.setdefault(place, []).extend(found)
-                    self._positions[place] = max(found[-1].offset + 1, await self._consumer.position(tp))
+                    self._positions[place] = found[-1].offset + 1
                     count += len(found)
                     size += self._weigh(found)
                 if until is None:
                     if not got:
-                        return ()
+                        break
                     until = time.monotonic() + self._linger
+            await self._move_on(lows)
+            if not lows:
+                return ()
             batch = Batch(records, {place: (low, self._positions[place]) for place, low in lows.items()})
             return (batch,) if size <= 2 * self._max_bytes else batch.pieces(self._max_bytes)
+
+    async def _move_on(self, lows: dict[Place, int]) -> None:
+        """Take over the consumer's positions; those that moved are put into `lows`, with where they were.
+
+        They move without records past the marks of transactions, what was aborted, and what compaction has left of a
+        log's end.  That is read as well: otherwise it would be lag for ever.
+        """
+        for tp in self._consumer.assignment():
+            place = (tp.topic, tp.partition)
+            position = await self._consumer.position(tp)
+            if position > self._positions[place]:
+                lows.setdefault(place, self._positions[place])
+                self._positions[place] = position
 
     async def _getmany(
         self, wait: float, limit: int

@@ -11,9 +11,10 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from pipeline.catalog import EventType, Mark, Measure, load
 from pipeline.contract.loader import load as load_contract
 from pipeline.errors import LedgerError, StaleGeneration
 from pipeline.ledger.rollup_select import merge_select, partials_select
-from pipeline.ledger.store import Ledger
+from pipeline.ledger.store import Applied, Ledger
 from pipeline.ledger.views import WIDTHS
 from pipeline.rollup.delta import Place
 from pipeline.rollup.histogram import bucket_sql, upper_bound_sql
@@ -181,6 +182,7 @@ class Way:
     kills: bool = False
     duplicates: bool = False
     threads: int = 1
+    at_once: int | None = None
     records: dict[Place, list[ConsumerRecord]] = field(default_factory=dict)
 
     def lay_out(self, events: Iterable[Event]) -> None:
@@ -243,8 +245,14 @@ class Run:
                 self.open()
             self.apply(self.process(taken))
         end = START + LENGTH + 600
-        self.ledger.tick({t.topic: naive(end) for t in CATALOG.types}, START)
+        self.evaluate(self.ledger.tick, {t.topic: naive(end) for t in CATALOG.types})
         return self
+
+    def evaluate(self, first: Callable[..., Applied], marks: Mapping[str, datetime]) -> None:
+        """A transaction, and as many more as there are instants left, as the intake does it."""
+        applied = first(marks, START, self.way.at_once)
+        while applied.behind:
+            applied = self.ledger.tick(marks, START, self.way.at_once)
 
     def process(self, taken: Mapping[Place, int]) -> Any:
         at = self.ledger.offsets()
@@ -256,7 +264,7 @@ class Run:
         reached = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
         self.watermarks.applied(delta.ranges, reached, START)
         marks = {topic: naive(at) for topic, at in self.watermarks.current(START).items()}
-        self.ledger.apply(delta, marks, START)
+        self.evaluate(partial(self.ledger.apply, delta), marks)
 
     def rows(self, sql: str) -> list[Any]:
         return self.ledger.con.execute(sql).fetchall()
@@ -346,6 +354,21 @@ def test_partitions_batches_order_and_kills_change_no_bit_of_roll_ups_and_alerts
         for name in expected:
             assert found[name] == expected[name], name
         assert repr(other.rollups()) == repr(reference.rollups())
+
+
+@settings(max_examples=3, **HERE)  # type: ignore[arg-type]
+@given(seed=SEEDS, way=WAYS, at_once=st.integers(1, 20))
+def test_however_few_instants_a_transaction_evaluates_the_alerts_are_the_same(
+    tmp_path_factory: pytest.TempPathFactory, plan: Plan, seed: int, way: Way, at_once: int
+) -> None:
+    with runs(tmp_path_factory, plan, world(seed), Way(), replace(way, at_once=at_once)) as (
+        reference,
+        other,
+    ):
+        expected, found = reference.judgements(), other.judgements()
+        assert len(expected["alerts"]) > 5, "a world in which nothing happens proves nothing"
+        for name in expected:
+            assert found[name] == expected[name], name
 
 
 @settings(max_examples=3, **HERE)  # type: ignore[arg-type]
