@@ -6,6 +6,6 @@ Decoder, roll-up SQL, history columns, views and topics all follow from the `Eve
 
 from __future__ import annotations
 
-from pipeline.catalog.schema import Catalog, EventType, Field, Mark, Measure, load, schema_directory
+from pipeline.catalog.schema import Catalog, EventType, Field, Mark, MarkTest, Measure, load, schema_directory
 
-__all__ = ["Catalog", "EventType", "Field", "Mark", "Measure", "load", "schema_directory"]
+__all__ = ["Catalog", "EventType", "Field", "Mark", "MarkTest", "Measure", "load", "schema_directory"]

@@ -6,6 +6,7 @@ event type fails when it is loaded, never in the middle of a stream.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -240,6 +241,29 @@ def _check_roles(path: Path, properties: Mapping[str, Any], retained: bool) -> N
         _expect(by_role["time"], path, "x-role time", _Words("no property"), expected)
 
 
+def tests_of(rule: Any) -> list[Any]:
+    """The tests of a mark, which may be one alone."""
+    return rule if isinstance(rule, list) else [rule]
+
+
+def codes(path: Path, name: str) -> tuple[int, ...]:
+    """The whole numbers that are the keys of `codes` in the file `name`, relative to the schema `path`.
+
+    Raises SchemaError.
+    """
+    beside = path.parent / name
+    try:
+        found = json.loads(beside.read_text("utf-8"))["codes"]
+        numbers = tuple(sorted(int(code) for code in found))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SchemaError(
+            f"{path}: x-marks: `in` names {name!r}, which cannot be read as codes ({error!r}); expected a JSON file "
+            'like {"codes": {"79": …}}'
+        ) from error
+    _expect(numbers, beside, "codes", _Words("none"), "one whole number at least")
+    return numbers
+
+
 def _check_marks(path: Path, marks: Any, properties: Mapping[str, Any]) -> None:
     _expect(isinstance(marks, dict), path, "x-marks", _kind(marks), "an object of marks")
     kinds = {n: spec.get("type") for n, spec in properties.items() if spec["x-role"] == "measure"}
@@ -251,18 +275,31 @@ def _check_marks(path: Path, marks: Any, properties: Mapping[str, Any]) -> None:
         _expect(
             _matches(NAME, name) and name.lower() not in taken, path, where, name, "a plain name of its own"
         )
-        rule = rule if isinstance(rule, dict) else {}
-        of, values, above = rule.get("of"), rule.get("in"), rule.get("above")
-        known = isinstance(of, list) and of and all(m in kinds for m in of)
-        _expect(known, path, f"{where}: of", of, f"measures of this schema: {_list(kinds)}")
-        _expect((values is None) != (above is None), path, where, rule, "either `in` or `above`")
-        numbers = all(kinds[m] in ("number", "integer") for m in of or [])
-        texts = all(kinds[m] == "string" for m in of or [])
-        listed = isinstance(values, list) and values and all(isinstance(v, str) for v in values)
-        fits = (texts and listed) if above is None else (numbers and _decimal(above) is not None)
-        _expect(
-            fits, path, where, rule, "`in` with values of text measures, or `above` with a number and numbers"
-        )
+        _expect(tests_of(rule), path, where, rule, "a test, or a list of tests")
+        for test in tests_of(rule):
+            _check_mark_test(path, where, test if isinstance(test, dict) else {}, kinds)
+
+
+def _check_mark_test(path: Path, where: str, test: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    of, values, above, without = test.get("of"), test.get("in"), test.get("above"), test.get("without", [])
+    known = f"measures of this schema: {_list(kinds)}"
+    _expect(isinstance(of, list) and of and all(m in kinds for m in of), path, f"{where}: of", of, known)
+    absent = isinstance(without, list) and all(m in kinds for m in without)
+    _expect(absent, path, f"{where}: without", without, known)
+    _expect((values is None) != (above is None), path, where, test, "either `in` or `above`")
+    if isinstance(values, str):
+        codes(path, values)
+    listed = isinstance(values, list) and values and all(isinstance(v, str) for v in values)
+    fits = {
+        "string": listed,
+        "number": above is not None and _decimal(above) is not None,
+        "integer": isinstance(values, str) or (above is not None and _decimal(above) is not None),
+    }
+    expected = (
+        "`in` with a list of values of text measures, `in` with the name of a file of codes and whole numbers, "
+        "or `above` with a number and numbers"
+    )
+    _expect(all(fits.get(kinds[m]) for m in of or []), path, where, test, expected)
 
 
 def _expect(good: Any, path: Path, where: str, found: object, expected: str) -> None:

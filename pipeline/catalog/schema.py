@@ -3,7 +3,8 @@
 Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables and views), `x-interval`
 (seconds between two reports of one source), `x-lateness` (seconds that the watermark stays behind),
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
-is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets).
+is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list of tests, each with `of`,
+the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it).
 """
@@ -17,7 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.catalog.check import ROLES, check, check_together
+from pipeline.catalog.check import ROLES, check, check_together, codes, tests_of
 from pipeline.errors import SchemaError
 
 NUMBER_AGGREGATES = ("mean", "min", "max", "last", "sum")
@@ -63,13 +64,26 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkTest:
+    """True when any measure of `of` is in `values`, or is above `above`, and no measure of `without` is there."""
+
+    of: tuple[str, ...]
+    values: tuple[str, ...] | tuple[int, ...] = ()
+    above: float | None = None
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
-    """A yes/no fact of an entity: the first present measure of `of` is in `values`, or is above `above`."""
+    """A yes/no fact of an entity: a sample says so when it passes any of the tests."""
 
     name: str
-    of: tuple[str, ...]
-    values: tuple[str, ...] = ()
-    above: float | None = None
+    tests: tuple[MarkTest, ...]
+
+    @property
+    def of(self) -> tuple[str, ...]:
+        """All measures that it looks at, each once."""
+        return tuple(dict.fromkeys(name for test in self.tests for name in (*test.of, *test.without)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +201,7 @@ def _event_type(path: Path) -> EventType:
         entity=fields[roles["entity"][0]] if roles["entity"] else None,
         labels=tuple(fields[n] for n in properties if n in roles["label"] or n in roles["time"]),
         measures=measures,
-        marks=_marks(schema.get("x-marks", {})),
+        marks=_marks(path, schema.get("x-marks", {})),
         window_time=roles["time"][0] if roles["time"] else None,
     )
 
@@ -248,8 +262,13 @@ def _aggregates(kind: Kind) -> tuple[str, ...]:
     return by_kind[kind]
 
 
-def _marks(spec: Mapping[str, Any]) -> tuple[Mark, ...]:
+def _marks(path: Path, spec: Mapping[str, Any]) -> tuple[Mark, ...]:
     return tuple(
-        Mark(name, tuple(rule["of"]), tuple(rule.get("in", ())), rule.get("above"))
-        for name, rule in spec.items()
+        Mark(name, tuple(_mark_test(path, t) for t in tests_of(rule))) for name, rule in spec.items()
     )
+
+
+def _mark_test(path: Path, spec: Mapping[str, Any]) -> MarkTest:
+    values = spec.get("in", ())
+    found = codes(path, values) if isinstance(values, str) else tuple(values)
+    return MarkTest(tuple(spec["of"]), found, spec.get("above"), tuple(spec.get("without", ())))

@@ -51,7 +51,7 @@ CAPACITY = ReadyView(
         "ceiling": "GPUs allowed at most",
         "delivered": "GPUs counted as the clause says: observed, healthy or in use",
         "observed": "GPUs seen in the span before",
-        "healthy": "GPUs seen, and never degraded or failed",
+        "healthy": "GPUs seen, and never degraded or failed, nor with a fatal XID where no health is reported",
         "in_use": "GPUs seen at work",
         "silent": "GPUs whose source has stopped, carried from their last report",
         "lost": "GPUs silent for so long that they count as lost",

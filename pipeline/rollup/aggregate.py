@@ -8,7 +8,7 @@ in seconds; NULL where none did), and for each number `m`: `m_count`,
 
 from __future__ import annotations
 
-from pipeline.catalog import EventType, Measure
+from pipeline.catalog import EventType, Mark, MarkTest, Measure
 from pipeline.rollup.histogram import bucket_sql
 from pipeline.rollup.windows import GRID_SECONDS, floor_sql
 
@@ -119,16 +119,25 @@ def histogram_sql(event: EventType, samples: str) -> str | None:
 
 def marks_sql(event: EventType) -> str:
     """Select list of the entity's marks as BOOLEAN columns; an absent measure is no mark."""
-    columns = []
-    for mark in event.marks:
-        value = f"coalesce({', '.join(mark.of)})"
-        test = f"{value} > {mark.above}" if mark.above is not None else f"{value} IN ({_quoted(mark.values)})"
-        columns.append(f"coalesce({test}, false) AS {mark.name}")
-    return ", ".join(columns)
+    return ", ".join(f"coalesce({marked_sql(mark)}, false) AS {mark.name}" for mark in event.marks)
 
 
-def _quoted(values: tuple[str, ...]) -> str:
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+def marked_sql(mark: Mark) -> str:
+    """SQL for whether a sample gives its entity the mark; NULL where it has none of the measures."""
+    tests = [_test(test) for test in mark.tests]
+    return tests[0] if len(tests) == 1 else " OR ".join(f"({test})" for test in tests)
+
+
+def _test(test: MarkTest) -> str:
+    listed = ", ".join(_literal(value) for value in test.values)
+    passes = f"> {test.above!r}" if test.above is not None else f"IN ({listed})"
+    found = " OR ".join(f'"{measure}" {passes}' for measure in test.of)
+    absent = [f'"{measure}" IS NULL' for measure in test.without]
+    return " AND ".join([f"({found})" if absent and len(test.of) > 1 else found, *absent])
+
+
+def _literal(value: str | int) -> str:
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
 def bits_sql(event: EventType, indexed: str) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from pipeline.catalog import Catalog, EventType, Mark
+from pipeline.catalog import Catalog, EventType
+from pipeline.rollup.aggregate import marked_sql
 from pipeline.rules.readings import (
     By,
     EntityCount,
@@ -98,9 +99,9 @@ def _count(spec: EntityCount, event_type: EventType, group: Group, t: int) -> st
     marks = {mark.name: mark for mark in event_type.marks}
     mark, keep = "true", "true"
     if spec.counts == "in_use":
-        mark, keep = _marked(marks["in_use"]), "marked"
+        mark, keep = marked_sql(marks["in_use"]), "marked"
     elif spec.counts == "healthy" and "unhealthy" in marks:
-        mark, keep = _marked(marks["unhealthy"]), "NOT marked"
+        mark, keep = marked_sql(marks["unhealthy"]), "NOT marked"
     stop, entity, series = _stop(event_type), _entity(event_type), _series(event_type)
     within = _within(spec.match, group, t, max(spec.span, stop))
     return (
@@ -124,13 +125,6 @@ def _series(event_type: EventType) -> str:
 def _within(match: Match, group: Group, t: int, seconds: int) -> str:
     """WHERE for the rows known at `t` and no older than `seconds`."""
     return _all([f'"time" >= {moment(t - seconds)}', f"known_from <= {moment(t)}", *where(match, group)])
-
-
-def _marked(mark: Mark) -> str:
-    first = f"coalesce({', '.join(map(name, mark.of))})" if len(mark.of) > 1 else name(mark.of[0])
-    if mark.above is not None:
-        return f"{first} > {mark.above!r}"
-    return f"{first} IN ({', '.join(map(literal, mark.values))})"
 
 
 def _entity(event_type: EventType) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
-from pipeline.catalog import Catalog, EventType, load, schema_directory
+from pipeline.catalog import Catalog, EventType, MarkTest, load, schema_directory
 from pipeline.embed.fleet import Fleet
 from pipeline.embed.scenarios import load as load_scenario
 from pipeline.embed.scenarios import names
@@ -59,10 +59,17 @@ def test_the_gpu_type_has_the_dimensions_and_marks_of_the_domain() -> None:
     ]
     assert [d.name for d in gpu.dimensions if d.optional] == ["nvlink_domain", "data_class"]
     assert gpu.entity is not None and gpu.entity.name == "gpu"
-    assert {mark.name: (mark.of, mark.values, mark.above) for mark in gpu.marks} == {
-        "unhealthy": (("health",), ("degraded", "failed"), None),
-        "in_use": (("engine_active_ratio", "utilization_ratio"), (), 0.05),
-    }
+    (health, xid), (activity,) = (mark.tests for mark in gpu.marks)
+    assert [mark.name for mark in gpu.marks] == ["unhealthy", "in_use"]
+    assert health == MarkTest(("health",), ("degraded", "failed"))
+    assert xid.of == ("xid",) and xid.without == ("health",)
+    assert activity == MarkTest(("engine_active_ratio", "utilization_ratio"), above=0.05)
+
+
+def test_an_xid_is_fatal_where_nvidia_says_to_reset_the_gpu_and_not_where_an_application_failed() -> None:
+    (_, xid), _ = (mark.tests for mark in CATALOG.by_view("gpu").marks)
+    assert {48, 62, 64, 74, 79, 95, 119, 120, 140, 143} <= set(xid.values)
+    assert not {0, 8, 13, 31, 32, 43, 45, 63, 69, 94, 137, 154} & set(xid.values)
 
 
 def test_a_catalog_finds_types_by_view_and_by_topic() -> None:

@@ -24,7 +24,7 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalog import EventType, Mark, Measure, load
+from pipeline.catalog import EventType, Mark, MarkTest, Measure, load
 from pipeline.contract.loader import load as load_contract
 from pipeline.errors import LedgerError, StaleGeneration
 from pipeline.ledger.rollup_select import merge_select, partials_select
@@ -442,10 +442,14 @@ def distinct_by_hand(event: EventType, events: Sequence[Event]) -> Iterator[int]
 
 
 def marked(mark: Mark, sample: Mapping[str, Any]) -> bool:
-    value = next((sample[name] for name in mark.of if name in sample), None)
-    if value is None:
+    return any(passes(test, sample) for test in mark.tests)
+
+
+def passes(test: MarkTest, sample: Mapping[str, Any]) -> bool:
+    values = [sample[name] for name in test.of if name in sample]
+    if any(name in sample for name in test.without):
         return False
-    return value > mark.above if mark.above is not None else value in mark.values
+    return any(v > test.above if test.above is not None else v in test.values for v in values)
 
 
 def aggregates(measure: Measure, events: Sequence[Event]) -> list[Any]:

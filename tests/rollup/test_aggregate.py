@@ -178,12 +178,24 @@ def test_bit_sets_count_distinct_entities_over_blocks_and_batches(con: duckdb.Du
     assert one(con, f"SELECT {counts} FROM ({merged})") == (size, -(-size // 10), -(-size // 2), 3)
 
 
-def test_a_mark_rests_on_the_first_measure_that_is_there(con: duckdb.DuckDBPyConnection) -> None:
-    rows = "VALUES ('ok', 0.0, 1.0), (NULL, NULL, 0.06), ('failed', NULL, 0.05), ('degraded', NULL, NULL)"
-    found = con.execute(
-        f"SELECT {aggregate.marks_sql(GPU)} FROM ({rows}) t(health, engine_active_ratio, utilization_ratio)"
-    ).fetchall()
-    assert found == [(False, False), (False, True), (True, False), (True, False)]
+@pytest.mark.parametrize(
+    ("sample", "unhealthy", "in_use"),
+    [
+        ("'ok', 0, 0.0, 1.0", False, True),
+        ("'ok', 0, 1.0, 0.0", False, True),
+        ("NULL, NULL, NULL, 0.06", False, True),
+        ("'failed', 0, NULL, 0.05", True, False),
+        ("'degraded', NULL, NULL, NULL", True, False),
+        ("NULL, 79, NULL, NULL", True, False),
+        ("NULL, 31, NULL, NULL", False, False),
+        ("'ok', 79, NULL, NULL", False, False),
+    ],
+)
+def test_a_gpu_is_in_use_by_any_activity_and_unhealthy_by_its_health_else_by_a_fatal_xid(
+    con: duckdb.DuckDBPyConnection, sample: str, unhealthy: bool, in_use: bool
+) -> None:
+    row = f"(VALUES ({sample})) t(health, xid, engine_active_ratio, utilization_ratio)"
+    assert one(con, f"SELECT {aggregate.marks_sql(GPU)} FROM {row}") == (unhealthy, in_use)
 
 
 def test_times_before_1970_have_windows_too(con: duckdb.DuckDBPyConnection) -> None:
