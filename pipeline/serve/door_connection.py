@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,6 @@ from mysql_mimic.packets import (
     make_column_definition_41,
     make_com_stmt_prepare_ok,
     make_eof,
-    parse_com_field_list,
 )
 from mysql_mimic.prepared import PreparedStatement
 from mysql_mimic.types import Capabilities, Commands
@@ -41,9 +39,10 @@ from pipeline.serve.door_errors import (
 )
 from pipeline.serve.door_login import STATUS, Entrance, Guest, change_user, login, ok
 from pipeline.serve.door_names import DATABASE
+from pipeline.serve.door_packets import field_list
 from pipeline.serve.door_prepared import PreparedStatements
 from pipeline.serve.door_rows import Column, binary_row, text_row
-from pipeline.serve.door_session import DoorSession
+from pipeline.serve.door_session import OWN_WORDS, DoorSession, asks_of_session, first_word
 from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_wire import CHUNK, HungUp, Malformed, TooLong, Wire
 
@@ -51,27 +50,6 @@ log = structlog.get_logger("door")
 
 LOGIN_SECONDS = 10.0
 LOGIN_BYTES = 16 * 1024
-_FIRST = re.compile(r"^(?:\s+|--[^\n]*\n|#[^\n]*\n|/\*[^!].*?\*/|\()*(\w+|/\*!)", re.DOTALL)
-_OWN = {
-    "SET",
-    "SHOW",
-    "USE",
-    "KILL",
-    "BEGIN",
-    "START",
-    "COMMIT",
-    "ROLLBACK",
-    "DESCRIBE",
-    "DESC",
-    "EXPLAIN",
-    "/*!",
-}
-"""Statements about the session or the catalog: MySQL's, also where DuckDB has one of the same name."""
-_OF_SESSION = re.compile(
-    r"@@|\binformation_schema\b|\b(?:database|schema|connection_id|version|(?:current_|session_|system_)?user)\s*\(",
-    re.IGNORECASE,
-)
-"""In a question: what only the session knows, or a catalog that DuckDB has in another form."""
 
 
 class Connection:
@@ -100,6 +78,7 @@ class Connection:
             await asyncio.wait_for(self._enter(), LOGIN_SECONDS)
             while True:
                 self._wire.begin_command()
+                await asyncio.sleep(0)  # many commands may lie ready: others have their turn, too
                 try:
                     data = await self._wire.read()
                 except TooLong as error:
@@ -114,7 +93,7 @@ class Connection:
             ):  # or whoever is not listened to would fill the disk with lines about it
                 log.info("refused", peer=self._wire.peer, why=refused.text)
             await self._say_last(refused)
-        except Malformed as error:
+        except (Malformed, TooLong) as error:
             log.debug("not understood", peer=self._wire.peer, what=str(error))
             await self._say_last(Refused(UNKNOWN_COMMAND, f"not understood: {error}"))
         except (HungUp, TimeoutError):
@@ -169,8 +148,7 @@ class Connection:
             await self._say(said)
 
     async def _say(self, refused: Refused) -> None:
-        self._wire.put(packet(refused, self._capabilities))
-        await asyncio.wait_for(self._wire.flush(), LOGIN_SECONDS)
+        await self._wire.send(packet(refused, self._capabilities))
 
     async def _done(self, _: bytes = b"") -> None:
         await self._wire.send(ok(self._capabilities))
@@ -189,7 +167,8 @@ class Connection:
 
     async def _change_user(self, data: bytes) -> None:
         assert self._guest is not None
-        self._welcome(await change_user(self._wire, self._entrance, self._guest, data))
+        changed = change_user(self._wire, self._entrance, self._guest, data)
+        self._welcome(await asyncio.wait_for(changed, LOGIN_SECONDS))
 
     async def _kill_by_number(self, data: bytes) -> None:
         await self._kill(int.from_bytes(data[:4], "little"), "CONNECTION")
@@ -199,13 +178,16 @@ class Connection:
 
     async def _fields(self, data: bytes) -> None:
         """COM_FIELD_LIST: what the `mysql` client completes names by."""
-        asked = parse_com_field_list(self.session.charset, data)
+        try:
+            table = field_list(data, self.session.charset)
+        except ValueError as error:
+            raise Refused(SYNTAX, f"a request for fields that cannot be read ({error})") from None
         columns: list[Column] = []
 
         async def keep(asking: Asking, found: list[Column]) -> None:
             columns.extend(found)
 
-        await self._asked(f"SELECT * FROM {quoted(asked.table)} LIMIT 0", (), keep)
+        await self._asked(f"SELECT * FROM {quoted(table)} LIMIT 0", (), keep)
         for one in columns:
             self._wire.put(one.definition(self.session.charset) + b"\xfb")
         self._wire.put(make_eof(self._capabilities, STATUS))
@@ -214,14 +196,13 @@ class Connection:
     # ------------------------------------------------------------------------------------------------- statements
 
     async def _statement(self, sql: str, parameters: Sequence[Any], send: Send) -> None:
-        found = _FIRST.match(sql)
-        first = found[1].upper() if found else ""
-        if first not in _OWN and not _OF_SESSION.search(sql) and self.session.database == DATABASE:
+        own = first_word(sql) in OWN_WORDS
+        if not own and not asks_of_session(sql) and self.session.database == DATABASE:
             return await self._asked(sql, parameters, send)
         meaning = await self._translator(sql, self.session.as_json())
         if meaning.get("ask"):
             return await self._asked(meaning["ask"], parameters, send)
-        if "ask" in meaning or ("error" in meaning and first not in _OWN):
+        if "ask" in meaning or ("error" in meaning and not own):
             return await self._asked(sql, parameters, send)
         await self._obey(meaning)
         return None
@@ -313,7 +294,7 @@ class Connection:
 
     async def _flush(self, asking: Asking) -> None:
         try:
-            await asking.within(self._wire.flush())
+            await asking.within(self._wire.flush(patience=None))
         except Stopped as stopped:
             raise HungUp from stopped  # a packet may have gone out in part: nothing more can be said
 
@@ -332,8 +313,8 @@ class Connection:
     # ------------------------------------------------------------------------------------------------- preparation
 
     async def _prepare(self, data: bytes) -> None:
-        self._prepared.refuse_more()
         sql = self._decoded(data)
+        self._prepared.refuse_more(sql)
         statement = self._prepared.add(sql, await self._placeholders(sql))
         count = statement.count
         self._wire.put(make_com_stmt_prepare_ok(PreparedStatement(statement.number, sql, count)))
@@ -365,7 +346,7 @@ class Connection:
         self._prepared.keep_long_data(data)
 
     async def _reset_statement(self, data: bytes) -> None:
-        self._prepared.found(data).long_data = {}
+        self._prepared.reset(data)
         await self._done()
 
     async def _close_statement(self, data: bytes) -> None:

@@ -80,8 +80,12 @@ class Question:
 
     def begin(self, sql: str, parameters: Sequence[Any] = ()) -> list[Column]:
         """Checks and starts one SELECT; its columns.  Raises QueryError; its cause is DuckDB's own error."""
-        with contextlib.suppress(duckdb.Error):  # `ask` says the same, with names that come nearest
+        try:
             door_check.check(self._con, sql)
+        except duckdb.ParserException:
+            pass  # `ask` says the same, with names that come nearest
+        except duckdb.Error as error:  # such as no memory: what is not checked does not run
+            raise QueryError(str(error)) from error
         result = ask(self._con, sql, parameters)
         self._rows = result.rows
         return [column(str(name), str(kind)) for name, kind, *_ in self._con.description or ()]

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from mysql_mimic.charset import CharacterSet
 from mysql_mimic.constants import DEFAULT_SERVER_CAPABILITIES
 from mysql_mimic.packets import (
-    SSLRequest,
     make_auth_more_data,
     make_auth_switch_request,
     make_handshake_v10,
     make_ok,
-    parse_com_change_user,
-    parse_handshake_response,
 )
 from mysql_mimic.types import Capabilities, ServerStatus
 
 from pipeline.serve.door_errors import ACCESS_DENIED, BLOCKED, INSECURE, Refused
 from pipeline.serve.door_names import VERSION
+from pipeline.serve.door_packets import Greeting, change_of_user, greeting, wants_tls
 from pipeline.serve.door_users import Doorkeeper, nonce
 from pipeline.serve.door_wire import Malformed, Wire
 
@@ -75,51 +73,49 @@ async def login(wire: Wire, entrance: Entrance, connection_id: int) -> Guest:
             auth_plugin_name=NATIVE,
         )
     )
-    response = _response(entrance, await wire.read())
-    if isinstance(response, SSLRequest):
+    hello = await _greeted(wire, entrance)
+    _refuse_early(wire, entrance)
+    sha2 = hello.plugin == SHA2 and entrance.keeper.takes_sha2(hello.user)
+    answer = hello.answer
+    if hello.plugin not in {"", NATIVE}:
+        challenge, answer = await _switched(wire, SHA2 if sha2 else NATIVE)
+    _admit(wire, entrance, hello.user, answer, challenge, sha2)
+    if sha2 and len(answer) > 1:  # a client without a password sends a zero, and waits for nothing
+        wire.put(make_auth_more_data(FAST_SUCCESS))
+    await wire.send(ok(hello.capabilities))
+    return Guest(hello.user, hello.database, hello.charset, hello.capabilities)
+
+
+async def _greeted(wire: Wire, entrance: Entrance) -> Greeting:
+    """The client's greeting, after TLS has begun where it asks for it."""
+    data = await wire.read()
+    if wants_tls(data):
         if entrance.tls is None:
             raise Malformed("a request for TLS, which is not offered")
         await wire.start_tls(entrance.tls)
-        response = _response(entrance, await wire.read())
-    if isinstance(response, SSLRequest):
-        raise Malformed("a second request for TLS")
-    _refuse_early(wire, entrance)
-    sha2 = response.client_plugin == SHA2 and entrance.keeper.takes_sha2(response.username)
-    answer = response.auth_response
-    if response.client_plugin not in {None, "", NATIVE}:
-        challenge, answer = await _switched(wire, SHA2 if sha2 else NATIVE)
-    _admit(wire, entrance, response.username, answer, challenge, sha2)
-    if sha2 and len(answer) > 1:  # a client without a password sends a zero, and waits for nothing
-        wire.put(make_auth_more_data(FAST_SUCCESS))
-    await wire.send(ok(response.capabilities))
-    return Guest(response.username, response.database or "", response.client_charset, response.capabilities)
+        data = await wire.read()
+    try:
+        return greeting(data, entrance.capabilities)
+    except (ValueError, LookupError) as error:
+        raise Malformed(f"a greeting that cannot be read ({error})") from error
 
 
 async def change_user(wire: Wire, entrance: Entrance, guest: Guest, data: bytes) -> Guest:
     """COM_CHANGE_USER: asks for the password of the other user.  Raises as `login`."""
     try:
-        asked = parse_com_change_user(guest.capabilities, guest.charset, data)
-    except Exception as error:
-        raise Malformed("a change of user that cannot be read") from error
+        asked = change_of_user(data, guest.capabilities, guest.charset)
+    except (ValueError, LookupError) as error:
+        raise Malformed(f"a change of user that cannot be read ({error})") from error
     _refuse_early(wire, entrance)
     challenge, answer = await _switched(wire, NATIVE)
-    _admit(wire, entrance, asked.username, answer, challenge, sha2=False)
+    _admit(wire, entrance, asked.user, answer, challenge, sha2=False)
     await wire.send(ok(guest.capabilities))
-    return Guest(
-        asked.username, asked.database or "", asked.client_charset or guest.charset, guest.capabilities
-    )
+    return Guest(asked.user, asked.database, asked.charset, asked.capabilities)
 
 
 def ok(capabilities: Capabilities) -> bytes:
     """The packet that says that something is done."""
     return bytes(make_ok(capabilities=capabilities, status_flags=STATUS))
-
-
-def _response(entrance: Entrance, data: bytes):  # type: ignore[no-untyped-def]  # one of two kinds of mysql-mimic's
-    try:
-        return parse_handshake_response(capabilities=entrance.capabilities, data=data)
-    except Exception as error:
-        raise Malformed("a greeting that cannot be read") from error
 
 
 async def _switched(wire: Wire, plugin: str) -> tuple[bytes, bytes]:

@@ -5,7 +5,6 @@ They are bound by DuckDB, never written into the text: no quote or backslash in 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time
 from decimal import Decimal, InvalidOperation
@@ -14,6 +13,7 @@ from typing import Any
 from mysql_mimic.types import ColumnType
 
 from pipeline.errors import QueryError
+from pipeline.serve.door_packets import Reader, Short
 
 _FIXED = {
     ColumnType.TINY: "b",
@@ -37,33 +37,6 @@ _TEXTS = {
 }
 
 
-class Reader:
-    """Reads a packet from its front; QueryError when it is shorter than it says."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, count: int) -> bytes:
-        """The next `count` bytes."""
-        found = self._data[self._at : self._at + count]
-        if len(found) != count:
-            raise QueryError("the packet ends before the parameters that it announces")
-        self._at += count
-        return found
-
-    def number(self, form: str) -> Any:
-        """The next number, little endian, in a form of `struct`."""
-        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
-
-    def sized(self) -> bytes:
-        """The next bytes with their length in front."""
-        first = self.number("B")
-        size = {0xFC: "H", 0xFE: "Q"}.get(first)
-        if first == 0xFD:
-            return self.take(int.from_bytes(self.take(3), "little"))
-        return self.take(self.number(size) if size else first)
-
-
 Kind = tuple[int, bool]
 
 
@@ -72,9 +45,17 @@ def read(
 ) -> tuple[list[Any], Sequence[Kind]]:
     """(values, their types) of a COM_STMT_EXECUTE that has `count` parameters.
 
-    `known`: the types of the last time, for a client that does not say them again.
+    `known`: the types of the last time, for a client that does not say them again.  Raises QueryError.
     """
-    reader = Reader(data)
+    try:
+        return _read(Reader(data), count, known, long_data, codec)
+    except Short as error:
+        raise QueryError(f"the parameters cannot be read: {error}") from error
+
+
+def _read(
+    reader: Reader, count: int, known: Sequence[Kind], long_data: Mapping[int, bytes], codec: str
+) -> tuple[list[Any], Sequence[Kind]]:
     nulls = reader.take((count + 7) // 8)
     if reader.number("B"):
         known = [(reader.number("B"), bool(reader.number("B") & 0x80)) for _ in range(count)]

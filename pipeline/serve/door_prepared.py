@@ -12,7 +12,10 @@ from pipeline.serve.door_errors import NO_STATEMENT, TOO_MANY_STATEMENTS, Refuse
 from pipeline.serve.door_wire import Malformed
 
 STATEMENTS = 1000
-"""So many may be open at once."""
+TEXTS = 2 * 2**20
+"""So many may be open at once, and so many characters may they have."""
+PIECE = 16
+"""What a piece of a parameter counts beyond its bytes: pieces of nothing take memory, too."""
 
 
 @dataclass(slots=True)
@@ -24,6 +27,8 @@ class Prepared:
     count: int
     kinds: Sequence[door_parameters.Kind] = ()
     long_data: dict[int, bytes] = field(default_factory=dict)
+    ahead: int = 0
+    """What `long_data` counts."""
 
 
 class PreparedStatements:
@@ -33,10 +38,13 @@ class PreparedStatements:
         self._open: dict[int, Prepared] = {}
         self._last = 0
 
-    def refuse_more(self) -> None:
-        """Raises Refused when no further one may be opened."""
-        if len(self._open) >= STATEMENTS:
-            raise Refused(TOO_MANY_STATEMENTS, f"{STATEMENTS} statements are prepared already; close some")
+    def refuse_more(self, sql: str) -> None:
+        """Raises Refused when no further one may be opened, or not with so long a text."""
+        characters = sum(len(one.sql) for one in self._open.values()) + len(sql)
+        if len(self._open) >= STATEMENTS or characters > TEXTS:
+            raise Refused(
+                TOO_MANY_STATEMENTS, f"{len(self._open)} statements are prepared already; close some"
+            )
 
     def add(self, sql: str, count: int) -> Prepared:
         """Opens one."""
@@ -54,7 +62,7 @@ class PreparedStatements:
     def values(self, data: bytes, codec: str) -> tuple[str, list[Any]]:
         """(text, parameters) of a COM_STMT_EXECUTE.  Raises Refused, QueryError."""
         statement = self.found(data)
-        long_data, statement.long_data = statement.long_data, {}
+        long_data = self._taken(statement)
         if not statement.count:
             return statement.sql, []
         values, statement.kinds = door_parameters.read(
@@ -69,9 +77,18 @@ class PreparedStatements:
         if statement is None or number >= statement.count:
             return
         statement.long_data[number] = statement.long_data.get(number, b"") + data[6:]
-        if sum(map(len, statement.long_data.values())) > MAX_LENGTH:
+        statement.ahead += len(data) - 6 + PIECE
+        if sum(one.ahead for one in self._open.values()) > MAX_LENGTH:
             raise Malformed(f"parameters of more than {MAX_LENGTH:,} bytes")
+
+    def reset(self, data: bytes) -> None:
+        """Forgets the pieces of one.  Raises Refused."""
+        self._taken(self.found(data))
 
     def close(self, data: bytes) -> None:
         """Forgets one."""
         self._open.pop(int.from_bytes(data[:4], "little"), None)
+
+    def _taken(self, statement: Prepared) -> dict[int, bytes]:
+        long_data, statement.long_data, statement.ahead = statement.long_data, {}, 0
+        return long_data

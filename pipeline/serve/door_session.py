@@ -6,6 +6,7 @@ two cannot be changed, and a driver that reads them quotes and converts correctl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,16 @@ SQL_MODE = "ANSI_QUOTES,NO_BACKSLASH_ESCAPES,PIPES_AS_CONCAT"
 UTC_NAMES = {"utc", "+00:00", "-00:00", "system", "etc/utc", "gmt", "z", "default"}
 DATABASES = {DATABASE, "information_schema", ""}
 CHARACTER_SETS = {"character_set_client", "character_set_connection", "character_set_results"}
+OWN_WORDS = {
+    "SET", "SHOW", "USE", "KILL", "BEGIN", "START", "COMMIT", "ROLLBACK", "DESCRIBE", "DESC", "EXPLAIN", "/*!",
+}  # fmt: skip
+"""What statements about the session or the catalog begin with: MySQL's, also where DuckDB has one of the same name."""
+_FIRST = re.compile(r"(?:\s+|--[^\n]*\n|#[^\n]*\n|/\*[^!].*?\*/|\()*+(\w+|/\*!)", re.DOTALL)
+"""Possessive (`*+`): forty blanks and a quote otherwise took a day, and every further one twice as long."""
+_OF_SESSION = re.compile(
+    r"@@|\binformation_schema\b|\b(?:database|schema|connection_id|version|(?:current_|session_|system_)?user)\s*+\(",
+    re.IGNORECASE,
+)
 _FIXED: Mapping[str, Any] = {
     "auto_increment_increment": 1, "autocommit": True, "character_set_client": "utf8mb4",
     "character_set_connection": "utf8mb4", "character_set_database": "utf8mb4", "character_set_results": "utf8mb4",
@@ -32,6 +43,17 @@ _FIXED: Mapping[str, Any] = {
     "transaction_read_only": True, "tx_isolation": "REPEATABLE-READ", "tx_read_only": True, "version": VERSION,
     "version_comment": "Gigawatch", "wait_timeout": 28800, "warning_count": 0, "error_count": 0,
 }  # fmt: skip
+
+
+def first_word(sql: str) -> str:
+    """The first word of a statement, in capitals; empty where there is none."""
+    found = _FIRST.match(sql)
+    return found[1].upper() if found else ""
+
+
+def asks_of_session(sql: str) -> bool:
+    """Whether a question may be about what only the session knows, or a catalog that DuckDB has in another form."""
+    return _OF_SESSION.search(sql) is not None
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ MAX_PACKET = 0xFFFFFF
 CHUNK = 64 * 1024
 AHEAD = 128 * 1024
 """Bytes that are read while a question runs; they are kept for later."""
+PATIENCE = 10.0
+"""Seconds that a client may take to make room for a short answer."""
 LINGER = 1.0
 """Seconds that a connection which is closed has to take what waits for it."""
 
@@ -111,17 +113,18 @@ class Wire:
         """Bytes that wait for a flush."""
         return len(self._out)
 
-    async def flush(self) -> None:
-        """Sends what was put; waits while the client does not read."""
+    async def flush(self, patience: float | None = PATIENCE) -> None:
+        """Sends what was put; waits so many seconds while the client does not read.  Raises HungUp."""
         data, self._out = self._out, bytearray()
         try:
             self._writer.write(self._tls.encrypt(data) if self._tls else data)
-            await self._writer.drain()
-        except OSError as error:
+            async with asyncio.timeout(patience):
+                await self._writer.drain()
+        except OSError as error:  # TimeoutError is one
             raise HungUp from error
 
     async def send(self, payload: bytes) -> None:
-        """One packet, at once."""
+        """One packet, at once.  Raises HungUp."""
         self.put(payload)
         await self.flush()
 
