@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import selectors
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 from pipeline.errors import GigawatchError
+from pipeline.serve import probe
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -30,7 +33,7 @@ def ready(command: str) -> str:
     return f"{command} ready at "
 
 
-class Child:
+class Child(ABC):
     """`gigawatch <command>` over `data`; `arguments` are those of the command.
 
     Its own words go to the file `log`, or where ours go when that is None.  Stopped and
@@ -48,6 +51,8 @@ class Child:
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self._port: str | None = None
+        self._word = secrets.token_urlsafe(24)
+        self._tls = "--tls-cert" in arguments
         self.address = ""
         """HOST:PORT once it is open."""
 
@@ -66,6 +71,10 @@ class Child:
                 [*self._command, *again], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
                 env=environment, start_new_session=True,  # Ctrl-C is for us; we stop it in our own order
             )  # fmt: skip
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already: its first line says so
+            process.stdin.write(f"{self._word}\n".encode())
+            process.stdin.flush()
         line = _first_line(process)
         if not line.startswith(ready(self.command)):
             self.stop()
@@ -73,15 +82,27 @@ class Child:
         self.address = line.removeprefix(ready(self.command)).strip()
         self._port = self.address.rpartition(":")[2]
 
-    def stop(self) -> None:
-        """End of input, then SIGKILL if it has not ended after 10 s."""
+    @property
+    def ending(self) -> str | None:
+        """How it ended by itself, in words; None while it runs, and after `stop`."""
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return None
+        return f"it ended by itself ({f'signal {-code}' if code < 0 else f'code {code}'})"
+
+    @abstractmethod
+    def fault(self, seconds: float) -> str | None:
+        """What is wrong with it, in words; None when it answers a real request within so many seconds."""
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End of input, then SIGKILL if it has not ended after so long."""
         process, self._process = self._process, None
         if process is None:
             return
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(OSError):
             process.stdin.close()
-        wait_or_kill(process, STOP_SECONDS)
+        wait_or_kill(process, seconds)
         process.stdout.close()
 
     def __enter__(self) -> Self:
@@ -99,11 +120,17 @@ class Door(Child):
 
     what, command = "SQL door", "door"
 
+    def fault(self, seconds: float) -> str | None:
+        return probe.door_fault(self.address, self._word, seconds)
+
 
 class Board(Child):
     """`gigawatch board`."""
 
     what, command = "board", "board"
+
+    def fault(self, seconds: float) -> str | None:
+        return probe.board_fault(self.address, self._tls, seconds)
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import GigawatchError
 from pipeline.ledger import files, status
 from pipeline.ledger.tables import SCHEMA_VERSION, get_meta
 from pipeline.serve.findings import Finding, fail, ok, warn
-from pipeline.serve.status import QUIET_AFTER
+from pipeline.serve.status import QUIET_AFTER, reopened
 from pipeline.serve.terminal import duration
 
 PYTHON = (3, 11)
@@ -203,6 +203,17 @@ def _told(last: Mapping[str, Any]) -> Iterator[Finding]:
             f"the pipeline refuses the new one: {last['contract_error']}",
             "mend it: the old one goes on",
         )
+    for command, server in last.get("servers", {}).items():
+        if server["error"]:
+            yield fail(
+                "ports", f"the {command} is shut: {server['error']}", "mend it: it opens by itself then"
+            )
+        elif server.get("again"):
+            yield warn(
+                "ports",
+                f"the {command} is open{reopened(server)}",
+                "see the log for what was asked then; it goes on by itself",
+            )
     for row in last["undelivered"]:
         if row["last_error"]:
             yield warn(

@@ -96,7 +96,9 @@ class _Door:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         if child:
-            threading.Thread(target=await_end_of_input, args=(loop, stop), daemon=True).start()
+            threading.Thread(
+                target=await_end_of_input, args=(loop, stop, self._entrance.keeper.hear), daemon=True
+            ).start()
         server = await self._listen()
         try:
             await self._translator.start()

@@ -21,7 +21,7 @@ from mysql_mimic.types import Capabilities, ServerStatus
 from pipeline.serve.door_errors import ACCESS_DENIED, BLOCKED, INSECURE, Refused
 from pipeline.serve.door_names import VERSION
 from pipeline.serve.door_packets import Greeting, change_of_user, greeting, wants_tls
-from pipeline.serve.door_users import Doorkeeper, nonce
+from pipeline.serve.door_users import PROBE, Doorkeeper, nonce
 from pipeline.serve.door_wire import Malformed, Wire
 
 NATIVE = "mysql_native_password"
@@ -74,7 +74,7 @@ async def login(wire: Wire, entrance: Entrance, connection_id: int) -> Guest:
         )
     )
     hello = await _greeted(wire, entrance)
-    _refuse_early(wire, entrance)
+    _refuse_early(wire, entrance, hello.user)
     sha2 = hello.plugin == SHA2 and entrance.keeper.takes_sha2(hello.user)
     answer = hello.answer
     if hello.plugin not in {"", NATIVE}:
@@ -106,7 +106,7 @@ async def change_user(wire: Wire, entrance: Entrance, guest: Guest, data: bytes)
         asked = change_of_user(data, guest.capabilities, guest.charset)
     except (ValueError, LookupError) as error:
         raise Malformed(f"a change of user that cannot be read ({error})") from error
-    _refuse_early(wire, entrance)
+    _refuse_early(wire, entrance, asked.user)
     challenge, answer = await _switched(wire, NATIVE)
     _admit(wire, entrance, asked.user, answer, challenge, sha2=False)
     await wire.send(ok(guest.capabilities))
@@ -124,10 +124,10 @@ async def _switched(wire: Wire, plugin: str) -> tuple[bytes, bytes]:
     return challenge, await wire.read()
 
 
-def _refuse_early(wire: Wire, entrance: Entrance) -> None:
+def _refuse_early(wire: Wire, entrance: Entrance, name: str) -> None:
     if entrance.keeper.blocked(wire.peer):
         raise Refused(BLOCKED, "too many logins from your address have failed; wait a minute")
-    if entrance.insist and not wire.encrypted:
+    if entrance.insist and not wire.encrypted and name != PROBE:  # which sends no secret
         raise Refused(
             INSECURE,
             "this door is open beyond its machine and takes TLS only (--ssl-mode=REQUIRED, tls=true)",

@@ -13,7 +13,7 @@ from typing import Any
 from mysql_mimic.types import ColumnType
 
 from pipeline.errors import QueryError
-from pipeline.serve.door_packets import Reader, Short
+from pipeline.serve.door_reader import Reader, Short
 
 _FIXED = {
     ColumnType.TINY: "b",

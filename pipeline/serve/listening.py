@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -78,9 +79,17 @@ def spelled(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Whoever started us holds the other end: it ends with them, however they end.  For a thread of its own."""
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
+def await_end_of_input(
+    loop: asyncio.AbstractEventLoop, stop: asyncio.Event, told: Callable[[bytes], None] = lambda word: None
+) -> None:
+    """Whoever started us holds the other end: it ends with them, however they end.  For a thread of its own.
+
+    `told` gets what they say first, a line.
+    """
+    said: bytes | None = b""
+    while piece := os.read(sys.stdin.fileno(), 4096):
+        if said is not None and (said := said + piece).endswith(b"\n"):
+            told(said.strip())
+            said = None
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(stop.set)

@@ -1,5 +1,6 @@
-"""Door and board beside a running pipeline: opened, opened again when they end, and closed with it.
+"""Door and board beside a running pipeline: opened, opened again when they end or do not answer, and closed with it.
 
+Each is asked for something every few seconds, as a client would: a process that lives may have stopped to answer.
 They read what is published, so nothing that happens to them is a reason for the pipeline to end: what keeps one
 from opening is logged, stands in `status`, and is tried again.
 """
@@ -7,7 +8,10 @@ from opening is logged, stands in `status`, and is tried again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -17,9 +21,6 @@ from pipeline.serve.child import Board, Child, Door
 from pipeline.settings import Settings
 
 log = structlog.get_logger()
-
-LOOK_EVERY = 5.0
-"""Seconds between two looks whether they are still there."""
 
 
 def servers(settings: Settings) -> list[Child]:
@@ -50,13 +51,24 @@ def _at(address: str) -> list[str]:
     return ["--bind", host, "--port", str(port)]
 
 
-class Servers:
-    """Keeps `children` open from `start` to `stop`."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds: between two requests to a server, for each answer, and between two looks whether it is there."""
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    every: float = 5.0
+    answer: float = 30.0
+    look: float = 0.5
+
+
+class Servers:
+    """Keeps `children` open from `start` to `stop`: what ends or does not answer is opened again."""
+
+    def __init__(self, children: Sequence[Child], patience: Patience | None = None) -> None:
         self._children = list(children)
+        self._patience = patience or Patience()
         self._tasks: list[asyncio.Task[None]] = []
         self._errors: dict[str, str] = {}
+        self._again: dict[str, dict[str, Any]] = {}
         self._stopping = asyncio.Event()
 
     def start(self) -> None:
@@ -71,11 +83,15 @@ class Servers:
         await self._close()
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """By command: the address (None while it is not open) and what kept it from opening (None if nothing)."""
+        """By command: the address (None while it is not open), what kept it from opening, and why it was opened again.
+
+        `again`: how many `times` since the start, the last `at` (UTC), and `why`; None if never.
+        """
         return {
             child.command: {
                 "address": (child.pid and child.address) or None,
                 "error": self._errors.get(child.command),
+                "again": self._again.get(child.command),
             }
             for child in self._children
         }
@@ -85,16 +101,36 @@ class Servers:
 
     async def _keep(self, child: Child) -> None:
         while not self._stopping.is_set():
-            if child.pid is None:
+            if fault := await self._fault(child):
+                self._note(child, fault)
+                await asyncio.to_thread(child.stop, 1.0)  # what does not answer does not hear either
+            if child.pid is None and not self._stopping.is_set():
                 await self._open(child)
-            try:
-                async with asyncio.timeout(LOOK_EVERY):
+            await self._pause(child)
+
+    async def _fault(self, child: Child) -> str | None:
+        """What is wrong with a child that was open; None also for one that has not opened yet."""
+        if not child.address or self._stopping.is_set():
+            return None
+        fault = child.ending or await asyncio.to_thread(child.fault, self._patience.answer)
+        return None if self._stopping.is_set() else child.ending or fault
+
+    def _note(self, child: Child, fault: str) -> None:
+        log.error(f"the {child.what} is opened again", why=fault)
+        times = self._again.get(child.command, {}).get("times", 0) + 1
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._again[child.command] = {"times": times, "at": at, "why": fault}
+
+    async def _pause(self, child: Child) -> None:
+        """Until the next request is due, or the child has ended, or all shall."""
+        for _ in range(max(1, round(self._patience.every / self._patience.look))):
+            if self._stopping.is_set() or child.ending:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience.look):
                     await self._stopping.wait()
-            except TimeoutError:
-                pass
 
     async def _open(self, child: Child) -> None:
-        again = child.address != ""
         try:
             await asyncio.to_thread(child.stop)
             await asyncio.to_thread(child.start)
@@ -104,4 +140,4 @@ class Servers:
                 self._errors[child.command] = str(error)
             return
         self._errors.pop(child.command, None)
-        log.info(f"the {child.what} is open{' again' if again else ''}", address=child.address)
+        log.info(f"the {child.what} is open", address=child.address)

@@ -113,7 +113,16 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
 
 
 def _open_servers(servers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Where the door and the board are, or what keeps them shut."""
+    """Where the door and the board are, what keeps them shut, and why they were opened again."""
     for command, server in servers.items():
         where = server["address"] or "opening"
-        yield f"{command.capitalize()}: " + (f"SHUT: {clean(server['error'])}" if server["error"] else where)
+        shut = f"SHUT: {clean(server['error'])}" if server["error"] else where
+        yield f"{command.capitalize()}: {shut}{reopened(server)}"
+
+
+def reopened(server: dict[str, Any]) -> str:
+    """When and why a server was opened again, to be added to a line about it; empty if it never was."""
+    if not (again := server.get("again")):
+        return ""
+    often = f" (the {again['times']}. time)" if again["times"] > 1 else ""
+    return f"; opened again at {again['at']}{often}: {clean(again['why'])}"

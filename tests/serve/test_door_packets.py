@@ -17,7 +17,7 @@ from mysql_mimic.charset import CharacterSet
 from mysql_mimic.types import Capabilities
 
 from pipeline.errors import QueryError
-from pipeline.serve import door_packets, door_parameters
+from pipeline.serve import door_packets, door_parameters, door_reader
 from pipeline.serve.child import Door
 from pipeline.serve.door_login import CAPABILITIES
 from pipeline.serve.door_prepared import STATEMENTS, TEXTS, PreparedStatements
@@ -138,7 +138,7 @@ def test_any_bytes_are_a_greeting_or_an_error_never_without_end(data: bytes, off
 @given(st.data())
 def test_a_greeting_that_is_cut_anywhere_is_an_error(data: Any) -> None:
     cut = data.draw(st.integers(0, len(GREETING) - 1))
-    with pytest.raises(door_packets.Short):
+    with pytest.raises(door_reader.Short):
         door_packets.greeting(GREETING[:cut], CAPABILITIES)
     found = door_packets.greeting(GREETING, CAPABILITIES)
     assert (found.user, found.answer, found.database) == ("alice", b"p" * 20, "gigawatch")
