@@ -7,7 +7,7 @@ numbers are instants divided by 10 s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
 from pipeline.ledger.silence import GRID_US, Gap
-from pipeline.rules.readings import GRID, Match
+from pipeline.rules.readings import GRID, Match, Mute
 
 By = tuple[str, ...]
 #: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
@@ -111,6 +111,29 @@ def gap_params(gaps: Sequence[Gap]) -> dict[str, Any]:
     }
 
 
+class Mutes:
+    """The series of each group that are mute, at each grid number."""
+
+    def __init__(
+        self, con: DuckDBPyConnection, event_type: EventType, gaps: Mapping[str, Sequence[Gap]]
+    ) -> None:
+        self._gaps = gaps
+        every = tuple(d.name for d in event_type.dimensions)
+        self._names = groups_of(con, event_type, (), every) if any(gaps.values()) else {}
+
+    def of(self, groups: Mapping[int, By], span: Span) -> dict[tuple[int, By], tuple[Mute, ...]]:
+        """(grid number, group) → who is mute then, by name; `groups`: series → group."""
+        found: dict[tuple[int, By], list[Mute]] = defaultdict(list)
+        for measure, gaps in self._gaps.items():
+            for gap in gaps:
+                if gap.series in groups:
+                    name = tuple(value for value in self._names[gap.series] if value)
+                    mute = Mute(name, measure, gap.last_us / 1e6)
+                    for grid in range(max(gap.first, span.low + 1), min(gap.last, span.high) + 1):
+                        found[grid, groups[gap.series]].append(mute)
+        return {key: tuple(sorted(mutes)) for key, mutes in found.items()}
+
+
 class Tally:
     """What the gaps of each group add up to at each grid number, kept as differences."""
 
@@ -118,12 +141,16 @@ class Tally:
         self.span, self.loss_after = span, loss_after
         self._steps: dict[By, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0, 0]))
 
-    def add(self, by: By, gap: Gap, value: int) -> None:
-        """A gap counts from its first instant; from the one by which it has lasted `loss_after`, as old."""
+    def add(self, by: By, gap: Gap, value: int, lasting: bool = False) -> None:
+        """A gap counts from its first instant; from the one by which it has lasted `loss_after`, as old.
+
+        One that is `lasting` never does.
+        """
         first, end = max(gap.first, self.span.low + 1), gap.last + 1
         old = (gap.last_us + self.loss_after * 1_000_000) // GRID_US + 1
         self._step(by, first, end, 0, value)
-        self._step(by, max(first, old), end, 2, value)
+        if not lasting:
+            self._step(by, max(first, old), end, 2, value)
 
     def _step(self, by: By, first: int, end: int, at: int, value: int) -> None:
         if first < end:

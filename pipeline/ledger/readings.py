@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.ledger.reading_sql import By, groups_of, timestamp
+from pipeline.ledger.reading_sql import By, Mutes, Span, groups_of, timestamp
 from pipeline.ledger.series_readings import series_sums
 from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen_ddl
 from pipeline.ledger.spend_readings import SpendReader
@@ -62,7 +62,9 @@ class Reader:
         if isinstance(spec, FateBalance):
             return Readings(_balances(self.con, spec, t0, t1))
         if isinstance(spec, SilentSeries):
-            return Readings(_silent_series(self.con, event_type, self._silent(event_type, t0, t1), t0, t1))
+            return Readings(
+                _silent_series(self.con, spec, event_type, self._silent(event_type, t0, t1), t0, t1)
+            )
         if not _answers(event_type, spec.match, spec.by):
             return Readings(())
         if isinstance(spec, TrancheSpend):
@@ -87,17 +89,22 @@ def _answers(event_type: EventType, match: Match, by: By) -> bool:
 
 
 def _silent_series(
-    con: DuckDBPyConnection, event_type: EventType, silent: Silence, t0: int, t1: int
+    con: DuckDBPyConnection, spec: SilentSeries, event_type: EventType, silent: Silence, t0: int, t1: int
 ) -> Iterable[Reading]:
-    """One reading for each silent series and instant: its age in seconds."""
-    if not silent.gaps:
+    """One reading for each silent series and instant: its age in seconds; of a mute one, that of what it lacks."""
+    mute = {measure: silent.mute(measure, span) for measure, span in spec.measures}
+    if not silent.gaps and not any(mute.values()):
         return
-    by = tuple(d.name for d in event_type.dimensions)
-    groups = groups_of(con, event_type, (), by)
+    span = Span(t0 // GRID, t1 // GRID, 0)
+    groups = groups_of(con, event_type, (), tuple(d.name for d in event_type.dimensions))
     for gap in silent.gaps:
-        for grid in range(max(gap.first, t0 // GRID + 1), min(gap.last, t1 // GRID) + 1):
+        for grid in range(max(gap.first, span.low + 1), min(gap.last, span.high) + 1):
+            due = (gap.due_us - gap.last_us) / 1e6
             age = (grid * GRID_US - gap.last_us) / 1e6
-            yield Reading(grid * GRID, groups.get(gap.series, ()), age, silent_series=1, series=1)
+            yield Reading(grid * GRID, groups.get(gap.series, ()), age, silent_series=1, series=1, due=due)
+    for (grid, by), mutes in Mutes(con, event_type, mute).of(groups, span).items():
+        age = grid * GRID - min(m.since for m in mutes)
+        yield Reading(grid * GRID, by, age, silent_series=1, series=1, mute=mutes)
 
 
 def _balances(con: DuckDBPyConnection, spec: FateBalance, t0: int, t1: int) -> Iterable[Reading]:

@@ -18,6 +18,7 @@ from pipeline.ledger.reading_sql import (
     GAPS,
     IN_GAP,
     By,
+    Mutes,
     Span,
     Tally,
     chosen_sql,
@@ -27,7 +28,16 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import GRID_US, Gap, Silence
-from pipeline.rules.readings import GRID, EntityCount, FleetPower, LastSum, MeterMean, Reading, SeriesSpec
+from pipeline.rules.readings import (
+    GRID,
+    EntityCount,
+    FleetPower,
+    LastSum,
+    MeterMean,
+    Reading,
+    SeriesSpec,
+    said,
+)
 
 #: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
 SCATTERED = 32
@@ -215,27 +225,31 @@ def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[tuple[in
 
 
 def series_sums(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, silent: Silence, t0: int, t1: int
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, silence: Silence, t0: int, t1: int
 ) -> list[Reading]:
     span = Span(t0 // GRID, t1 // GRID, spec.span)
     quantum = _quantum(spec, event_type)
-    gaps, groups = silent.gaps, {}
-    if gaps:
-        groups = groups_of(con, event_type, spec.match, spec.by)
-        gaps = tuple(g for g in gaps if g.series in groups)
+    measure = next(iter(said(spec)), "")
+    silent = silence.silent(measure, spec.span) if measure else silence.gaps
+    mute = silence.mute(measure, spec.span) if measure else ()
+    groups = groups_of(con, event_type, spec.match, spec.by) if silent or mute else {}
+    # GPUs that report are there, whatever they do not say
+    lasting = dict.fromkeys(mute if isinstance(spec, EntityCount) else (), True)
+    gaps = [g for g in (*silent, *mute) if g.series in groups]
     carried = _carried(con, spec, event_type, gaps) if gaps else {}
     tally = Tally(span, spec.loss_after)
     for gap in gaps:
         value, _ = carried.get((gap.series, gap.until or 0), (0, 0))
-        tally.add(groups[gap.series], gap, value)
+        tally.add(groups[gap.series], gap, value, lasting.get(gap, False))
+    mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)
     silences = {(grid, by): sums for grid, by, sums in tally.sums()}
     nothing = (0, 0, 0, True, [0, 0, 0])
     found = []
     for row in _delivered(con, spec, event_type, gaps, span):
         key = (row[0], row[1:-5])
-        found.append(_reading(key, row[-5:], silences.pop(key, None), silent, spec, quantum))
-    found += [_reading(key, nothing, sums, silent, spec, quantum) for key, sums in silences.items()]
-    return found
+        found.append(_reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum))
+    found += [_reading(key, nothing, sums, silence, spec, quantum) for key, sums in silences.items()]
+    return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
 
 
 def _reading(

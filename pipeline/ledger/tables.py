@@ -13,6 +13,7 @@ import duckdb
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import LedgerError
+from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
 from pipeline.rollup.windows import WIDTHS
@@ -160,8 +161,10 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
 def _widened(version: int, catalog: Catalog) -> Iterator[str]:
     """What the tables of the event types have lacked since `version`."""
     for event in catalog.types if version == 4 else ():
-        for width in () if event.retained else WIDTHS:  # the intervals that sources declare
-            yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
+        if not event.retained:
+            for width in WIDTHS:  # the intervals that sources declare
+                yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
+            yield from (*seen_ddl(event.view), *seen_migration(event))
 
 
 def _republished(version: int, catalog: Catalog) -> Iterator[str]:

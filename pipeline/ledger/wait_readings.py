@@ -12,6 +12,7 @@ from pipeline.ledger.reading_sql import (
     GAPS,
     IN_GAP,
     By,
+    Mutes,
     Span,
     Tally,
     chosen_sql,
@@ -22,28 +23,31 @@ from pipeline.ledger.reading_sql import (
 )
 from pipeline.ledger.silence import Gap, Silence
 from pipeline.rollup.histogram import SCALE, ZERO_BUCKET, ZERO_SECONDS
-from pipeline.rules.readings import GRID, Reading, WaitQuantile
+from pipeline.rules.readings import GRID, Reading, WaitQuantile, said
 
 
 def quantiles(
     con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, t0: int, t1: int
 ) -> list[Reading]:
     whole = Span(t0 // GRID, t1 // GRID, spec.span)
-    gaps, silences = silent.gaps, {}
-    if gaps:
+    mute = {measure: silent.mute(measure, span) for measure, span in said(spec).items()}
+    gaps, silences, mutes = silent.gaps, {}, {}
+    if gaps or any(mute.values()):
         groups = groups_of(con, event_type, spec.match, spec.by)
         gaps = tuple(g for g in gaps if g.series in groups)
         tally = Tally(whole, 0)
         for gap in gaps:
             tally.add(groups[gap.series], gap, 0)
         silences = {(grid, by): sums[1] for grid, by, sums in tally.sums()}
+        mutes = Mutes(con, event_type, mute).of(groups, whole)
     waits: dict[tuple[int, By], tuple[int, int]] = {}
     depths: dict[tuple[int, By], tuple[float | None, float | None, int, int]] = {}
     for part in whole.parts(con, event_type):
         waits |= _admissions(con, spec, event_type, part)
         depths |= _depths(con, spec, event_type, part.near(gaps), replace(part, seconds=spec.lookback))
-    keys = {**waits, **depths, **silences}
-    return [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]
+    keys = {**waits, **depths, **silences, **mutes}
+    found = [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]
+    return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
 
 
 def _wait(

@@ -18,6 +18,7 @@ from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
 from pipeline.rules.readings import FleetPower, MeterMean, ReadingSpec, match_of
 from pipeline.rules.reproduce import forecast_sql, sql_of
 from pipeline.rules.spend import Forecast, TrancheOverrunForecast
+from pipeline.rules.telemetry import TelemetrySilent
 from pipeline.rules.verdicts import Rule, Verdict
 
 PowerSpec = TypeVar("PowerSpec", MeterMean, FleetPower)
@@ -28,7 +29,7 @@ WORTH_SAYING = 0.001
 
 
 #: Details that say by themselves why a number is not to be trusted.
-DOUBTS = ("silent", "lost", "never_seen", "basis")
+DOUBTS = ("silent", "lost", "never_seen", "basis", "mute")
 
 
 class Trust(NamedTuple):
@@ -75,7 +76,7 @@ def annotate(
     source = _source(rule)
     details = verdict.details or {}
     notes = {
-        "summary": _summary(change),
+        "summary": _summary(change, details),
         "description": " ".join(_sentences(change, verdict, details)),
         "text": source.text if source else "",
         "observed": number(state.observed),
@@ -103,8 +104,11 @@ def _where(state: AlertState) -> str:
     return values or "everything the clause covers"
 
 
-def _words(state: AlertState) -> str:
+def _words(state: AlertState, details: Mapping[str, Any]) -> str:
     words = WORDS.get(state.alertname, "{observed} {unit} observed, the bound is {bound}")
+    if state.alertname == TelemetrySilent.alertname and details.get("mute"):
+        lacking = " and ".join(sorted({mute["measure"] for mute in details["mute"]}))
+        words = f"reports, but for {{observed}} {{unit}} without {lacking}"
     if state.observed is None:
         words = "no reading, the bound is {bound} {unit}"
     return words.format(
@@ -112,11 +116,11 @@ def _words(state: AlertState) -> str:
     )
 
 
-def _summary(change: AlertChange) -> str:
+def _summary(change: AlertChange, details: Mapping[str, Any]) -> str:
     """One line within the limit; what is cut is the end, and it shows."""
     state = change.state
     verb = {"resolved": "Resolved: ", "inactive": "Over: ", "stale": "Unverified: "}.get(change.kind, "")
-    line = " ".join(f"{verb}{state.clause}: {_words(state)} ({_where(state)})".split())
+    line = " ".join(f"{verb}{state.clause}: {_words(state, details)} ({_where(state)})".split())
     return line if len(line) <= SUMMARY_LIMIT else line[: SUMMARY_LIMIT - 1] + "…"
 
 
@@ -125,7 +129,7 @@ def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]
     inside = f" inside {state.window}" if state.window else ""
     if change.kind == "stale":
         yield "It still fires, but its readings can no longer vouch for it."
-    yield f"{_where(state)}: {_words(state)}{inside}; out of bounds since {utc(state.active_at)}."
+    yield f"{_where(state)}: {_words(state, details)}{inside}; out of bounds since {utc(state.active_at)}."
     if "window_starts" in details:
         yield f"{state.window} starts at {utc(details['window_starts'])}."
     if "course" in details:
@@ -151,6 +155,7 @@ def _doubts(
         yield f"{number(details['silent'])} {state.unit} are silent: last known, not seen now."
     if details.get("lost"):
         yield f"{number(details['lost'])} {state.unit} have been silent for so long that they count as lost."
+    yield from _mute(details)
     if details.get("never_seen"):
         yield "No telemetry of it has ever been seen."
     if details.get("basis") and details["basis"] != "metered":
@@ -161,6 +166,15 @@ def _doubts(
         yield from _quality(topic, trust.get(topic))
     if not verdict.trusted and not any(details.get(doubt) for doubt in DOUBTS):
         yield "Part of the telemetry is silent."
+
+
+def _mute(details: Mapping[str, Any]) -> Iterator[str]:
+    """Which series report, but without what is read."""
+    named = details.get("mute", ())
+    for mute in named:
+        yield f"{mute['series']} reports, but has not said {mute['measure']} since {utc(mute['since'])}."
+    if more := details.get("mute_series", 0) - len({mute["series"] for mute in named}):
+        yield f"So do {more} more." if more > 1 else "So does one more."
 
 
 def _quality(topic: str, trust: Trust | None) -> Iterator[str]:
@@ -191,6 +205,10 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
         course: Forecast = details["course"]
         days = (course.horizon, course.complete_days, course.total_days)
         return forecast_sql(rule.spec, group, verdict.t, *days)
+    if isinstance(rule, TelemetrySilent):
+        lacking = {mute["measure"] for mute in details.get("mute", ())}
+        spec = replace(rule.spec, measures=tuple(m for m in rule.spec.measures if m[0] in lacking))
+        return _one(spec, verdict.t, group, catalog)
     fallback = str(details.get("basis", "")).startswith("oldest wait")
     return _one(rule.specs[0], verdict.t, group, catalog, fallback)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.contract.model import CapacityClause, Promise
-from pipeline.rules.clauses import ClauseRule, above, below, lookback
+from pipeline.rules.clauses import ClauseRule, above, below, lookback, told
 from pipeline.rules.readings import EntityCount, Reading, match_of
 from pipeline.rules.verdicts import Answers, State, Verdict
 
@@ -58,7 +58,9 @@ class CapacityCeilingExceeded(_Capacity):
             return None
         terms = self.terms(t, ceiling.value, ceiling.window)
         rows = answers[self.spec].at(t)
-        found = [_verdict(terms, r, above(r.value or 0.0, r.silent + r.lost, ceiling.value)) for r in rows]
+        found = [
+            _verdict(terms, r, above(r.value or 0.0, r.silent + r.lost, ceiling.value, r.mute)) for r in rows
+        ]
         return found + self.unread(terms, t, rows)
 
 
@@ -92,5 +94,7 @@ def _verdict(terms: Any, row: Reading, state: State, details: Mapping[str, Any] 
         details = {**(details or {}), "seen": observed, "healthy": healthy, "in_use": in_use}
     if row.silent or row.lost:
         details = {**(details or {}), "silent": row.silent, "lost": row.lost}
+    if row.mute:
+        details = {**(details or {}), **told(row.mute)}
     trusted = row.settled and not row.silent
     return Verdict(terms, row.by, row.t, state, row.value, row.samples, trusted, details)

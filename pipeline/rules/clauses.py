@@ -6,12 +6,12 @@ terms in force at an instant costs a dictionary look-up in the steady case.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.contract.model import Clause, Contract
-from pipeline.rules.readings import Reading, ReadingSpec
+from pipeline.rules.readings import Mute, Reading, ReadingSpec
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 #: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
@@ -108,11 +108,29 @@ class ClauseRule(Generic[C]):
         ]
 
 
-def above(value: float, silent: float, bound: float) -> State:
-    """Against a ceiling: what is silent might still be there, so it can make an excess unknown, never ok."""
+def above(value: float, silent: float, bound: float, mute: Sequence[Mute] = ()) -> State:
+    """Against a ceiling: what is silent might still be there, so it can make an excess unknown, never ok.
+
+    What reports without the measure cannot be vouched for at all: the rest is a lower bound, and within the ceiling it
+    says nothing.
+    """
     if value > bound:
         return "breach"
-    return "unknown" if value + silent > bound else "ok"
+    return "unknown" if mute or value + silent > bound else "ok"
+
+
+MUTE_NAMED = 5
+"""So many mute series are named; the rest are counted."""
+
+
+def told(mute: Sequence[Mute]) -> Mapping[str, Any]:
+    """What a verdict says of the series that report without the measure that is read."""
+    if not mute:
+        return {}
+    found = [
+        {"series": "/".join(m.series), "measure": m.measure, "since": int(m.since)} for m in mute[:MUTE_NAMED]
+    ]
+    return {"mute": tuple(found), "mute_series": len({m.series for m in mute})}
 
 
 def below(row: Reading, bound: float) -> State:

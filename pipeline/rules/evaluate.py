@@ -30,7 +30,7 @@ from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
 from pipeline.rules.pipeline import WALL_CLOCK
-from pipeline.rules.readings import GRID, Readings, ReadingSpec
+from pipeline.rules.readings import GRID, Readings, ReadingSpec, said
 from pipeline.rules.verdicts import Answers, Labels, Rule, State, Terms, Verdict
 
 HISTORY = 60
@@ -180,8 +180,18 @@ def _own_rules(rules: Sequence[Rule], contracts: Sequence[Contract], catalog: Ca
         if not event_type.retained:
             readers = [(c, k) for c, k in clauses if event_type.topic in reads.get((c, k.id), ())]
             blinds = telemetry.Blinds(readers)
-            found.append(telemetry.TelemetrySilent(event_type, tuned.telemetry_silent, blinds))
+            measures = _measures(rules, event_type.topic)
+            found.append(telemetry.TelemetrySilent(event_type, tuned.telemetry_silent, blinds, measures))
     return found
+
+
+def _measures(rules: Sequence[Rule], topic: str) -> tuple[tuple[str, int], ...]:
+    """What clauses read of a topic, each with the longest time that one of them looks back."""
+    found: dict[str, int] = {}
+    for spec in (s for rule in rules for s in rule.specs if s.topic == topic):
+        for measure, span in said(spec).items():
+            found[measure] = max(span, found.get(measure, 0))
+    return tuple(sorted(found.items()))
 
 
 def topics_of(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from math import fsum
 from typing import Any
 
 from pipeline.contract.model import PowerClause
-from pipeline.rules.clauses import ClauseRule, above
-from pipeline.rules.readings import FleetPower, MeterMean, Reading, match_of
+from pipeline.rules.clauses import ClauseRule, above, told
+from pipeline.rules.readings import FleetPower, MeterMean, Mute, Reading, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 WATTS_PER_MEGAWATT = 1e6
@@ -32,6 +32,7 @@ class _Sites:
     metered_sites: list[tuple[str, ...]] = field(default_factory=list)
     derived_sites: list[tuple[str, ...]] = field(default_factory=list)
     carried: list[float] = field(default_factory=list)
+    mute: list[Mute] = field(default_factory=list)
     samples: int = 0
     stale: int = 0
 
@@ -47,6 +48,7 @@ class _Sites:
         into.append((row.value or 0.0) * factor)
         if row.silent or row.lost:
             self.carried.append((row.silent + row.lost) * factor)
+        self.mute += row.mute
         self.samples += row.samples
         self.stale += row.silent_series
 
@@ -101,7 +103,7 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
     def _verdict(self, terms: Terms, t: int, by: tuple[str, ...], sites: _Sites) -> Verdict:
         observed = fsum(sites.metered + sites.derived) / WATTS_PER_MEGAWATT
         carried = fsum(sites.carried) / WATTS_PER_MEGAWATT
-        state: State = above(observed, carried, terms.bound)
+        state: State = above(observed, carried, terms.bound, sites.mute)
         basis = sites.basis
         if self.clause_of_contract.at == "facility" and sites.derived:
             basis += "; IT power only, the facility draws more"
@@ -110,6 +112,7 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
             "basis": basis,
             "metered": tuple(sites.metered_sites),
             "derived": tuple(sites.derived_sites),
+            **told(sites.mute),
         }
         if carried:
             details["silent"] = carried

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.contract.model import ServiceLevelClause
-from pipeline.rules.clauses import LOOKBACK_INTERVALS, ClauseRule, above
+from pipeline.rules.clauses import LOOKBACK_INTERVALS, ClauseRule, above, told
 from pipeline.rules.readings import LastSum, Reading, WaitQuantile, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
@@ -29,7 +29,8 @@ class _Queue(ClauseRule[ServiceLevelClause]):
 class QueueWaitBreach(_Queue):
     """Breach: the quantile of all waits over its bound, or, where nobody is admitted, the oldest wait.
 
-    Queues that went silent cannot vouch for a wait that looks good: if all of a group did, it is unknown.
+    Queues that went silent cannot vouch for a wait that looks good: if all of a group did, it is unknown.  So it is
+    if one reports without what tells whether anybody waits.
     """
 
     alertname = "QueueWaitBreach"
@@ -54,8 +55,8 @@ class QueueWaitBreach(_Queue):
         )
 
     def verdict(self, terms: Terms, row: Reading) -> Verdict:
-        details = {"basis": row.basis} if row.basis else None
-        trusted = not row.silent_series
+        details = {**({"basis": row.basis} if row.basis else {}), **told(row.mute)}
+        trusted = not row.silent_series and not row.mute
         return Verdict(
             terms, row.by, row.t, _waits(row, terms.bound), row.value, row.samples, trusted, details
         )
@@ -83,8 +84,8 @@ class QueueBacklog(_Queue):
 
     def verdict(self, terms: Terms, row: Reading) -> Verdict:
         carried = row.silent + row.lost
-        state: State = "unknown" if row.value is None else above(row.value, carried, terms.bound)
-        details = {"silent": carried} if carried else None
+        state: State = "unknown" if row.value is None else above(row.value, carried, terms.bound, row.mute)
+        details = {**({"silent": carried} if carried else {}), **told(row.mute)}
         return Verdict(terms, row.by, row.t, state, row.value, row.samples, not row.silent_series, details)
 
 
@@ -93,4 +94,4 @@ def _waits(row: Reading, bound: float) -> State:
         return "unknown"
     if row.value > bound:
         return "breach"
-    return "unknown" if row.series and row.silent_series >= row.series else "ok"
+    return "unknown" if row.mute or (row.series and row.silent_series >= row.series) else "ok"

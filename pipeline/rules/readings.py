@@ -117,9 +117,13 @@ class TrancheSpend:
 
 @dataclass(frozen=True, slots=True)
 class SilentSeries:
-    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age (s)."""
+    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age (s).
+
+    So have those that report, but not what clauses read: `measures` are those, with the seconds they look back.
+    """
 
     topic: str
+    measures: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +141,34 @@ ReadingSpec = (
 SeriesSpec = EntityCount | FleetPower | MeterMean | LastSum
 
 
+def said(spec: ReadingSpec) -> dict[str, int]:
+    """The measures or marks that a series must report to be alive for `spec`, with the seconds that it looks back.
+
+    None where being there is enough.
+    """
+    if isinstance(spec, EntityCount):
+        return {"in_use": spec.span} if spec.counts == "in_use" else {}
+    if isinstance(spec, WaitQuantile):
+        return dict.fromkeys((spec.pending, spec.fallback), spec.lookback)
+    if isinstance(spec, FleetPower | MeterMean | LastSum):
+        return {spec.measure: spec.span}
+    return {}
+
+
 class DaySpend(NamedTuple):
     """Charges of one UTC day: `usage` is ChargeCategory Usage, `other` the rest."""
 
     day: int
     usage: Decimal
     other: Decimal
+
+
+class Mute(NamedTuple):
+    """A series that reports, but has not said `measure` since `since` (epoch seconds)."""
+
+    series: tuple[str, ...]
+    measure: str
+    since: float
 
 
 class Reading(NamedTuple):
@@ -153,6 +179,8 @@ class Reading(NamedTuple):
     so that entities may be there that have not had their turn.
     `basis` says in words what the value rests on when that is not the obvious.
     `counts`: every way of counting entities, of an EntityCount: (observed, healthy, in use).
+    `mute`: the series that report, but without the measure that is read; `silent_series` counts them too.
+    `due`: seconds after its last sample at which the next of a silent series was due.
     """
 
     t: int
@@ -168,6 +196,8 @@ class Reading(NamedTuple):
     amount: Decimal | None = None
     days: tuple[DaySpend, ...] = ()
     counts: tuple[float, float, float] | None = None
+    mute: tuple[Mute, ...] = ()
+    due: float = 0.0
 
 
 class Readings:

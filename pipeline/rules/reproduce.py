@@ -70,7 +70,7 @@ def sql_of(spec: ReadingSpec, by: By, group: Group, t: int, catalog: Catalog, fa
     if isinstance(spec, TrancheSpend):
         return _spend(spec, chosen, t)
     if isinstance(spec, SilentSeries):
-        return _age(event_type, chosen, t)
+        return _age(spec, event_type, chosen, t)
     if isinstance(spec, FateBalance):
         return _balance(spec, group, t)
     if isinstance(spec, EntityCount):
@@ -215,8 +215,13 @@ def _rate(currency: str, since: int, rate: Decimal) -> str:
     )
 
 
-def _age(event_type: EventType, group: Group, t: int) -> str:
-    age = f'epoch({moment(t)}) - epoch(max("time"))'
+def _age(spec: SilentSeries, event_type: EventType, group: Group, t: int) -> str:
+    """Seconds since the last sample; with `measures`, since the last that had the one that is missing longest."""
+    marks = {mark.name: mark.of for mark in event_type.marks}
+    values = [", ".join(map(name, marks.get(measure, (measure,)))) for measure, _ in spec.measures]
+    last = ", ".join(f'max("time") FILTER (coalesce({value}) IS NOT NULL)' for value in values)
+    newest = f"least({last})" if last else 'max("time")'
+    age = f"epoch({moment(t)}) - epoch({newest})"
     return f"SELECT {age} AS value FROM {event_type.view}\nWHERE {_within((), group, t, EXPECTED)}"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.catalog import EventType
 from pipeline.contract.model import Clause, PipelineAlert
+from pipeline.rules.clauses import told
 from pipeline.rules.readings import FateBalance, Reading, ReadingSpec, SilentSeries
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
@@ -38,18 +39,27 @@ class Blinds:
 
 
 class TelemetrySilent:
-    """Breach for each series that has stopped as a whole; a series that is not silent has no reading."""
+    """Breach for each series that has stopped as a whole, or reports without what clauses read of it.
+
+    A series that is neither has no reading.  `measures`: what clauses read, with the seconds they look back.
+    """
 
     alertname = "TelemetrySilent"
     contract = OWN
     clause = "telemetry_silent"
     absent: State = "ok"
 
-    def __init__(self, event_type: EventType, alert: PipelineAlert, blinds: Blinds) -> None:
+    def __init__(
+        self,
+        event_type: EventType,
+        alert: PipelineAlert,
+        blinds: Blinds,
+        measures: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         self.event_type = event_type
         self.alert = alert
         self.blinds = blinds
-        self.spec = SilentSeries(event_type.topic)
+        self.spec = SilentSeries(event_type.topic, measures)
         self.specs: tuple[ReadingSpec, ...] = (self.spec,)
         self.topics = (event_type.topic,)
         self.by = ("topic", *(d.name for d in event_type.dimensions))
@@ -74,8 +84,11 @@ class TelemetrySilent:
     def _verdict(self, t: int, row: Reading) -> Verdict:
         by = (self.event_type.topic, *row.by)
         blinds = self.blinds.of(dict(zip(self.by[1:], row.by, strict=True)))
-        details = {"blinds": blinds, "since": t - int(row.value or 0)}
-        return Verdict(self._terms, by, t, "breach", row.value, row.samples, True, details)
+        details = {"blinds": blinds, "since": t - int(row.value or 0), **told(row.mute)}
+        terms = self._terms
+        if row.due > self.event_type.interval:
+            terms = terms._replace(bound=row.due + self.event_type.lateness)
+        return Verdict(terms, by, t, "breach", row.value, row.samples, True, details)
 
 
 class LossImbalance:

@@ -151,9 +151,9 @@ def _fill_partial(
         f"INSERT INTO partials_{view}_10s BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row
     )
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS SELECT $series::UBIGINT AS series, "
-        "$window_start::TIMESTAMP AS window_start, $last_time::TIMESTAMP AS last_time",
-        {name: row[name] for name in ("series", "window_start", "last_time")},
+        f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS SELECT * EXCLUDE (known_from) FROM partials_{view}_10s "
+        "WHERE (series, window_start, known_from) = ($series, $window_start, $known_from)",
+        {name: row[name] for name in ("series", "window_start", "known_from")},
     )
     note_seen(con, event_type, at(known))
     if event_type.entity:
@@ -226,18 +226,39 @@ def last_live(events: list[Event], series: int, t: int) -> int | None:
     return next((u for u in range(t, first - 1, -10) if live(events, series, u)), None)
 
 
-def oracle(events: list[Event], t: int, value: Any, loss_after: int = 300) -> tuple[float, float, float]:
-    """(delivered, silent, lost) summed over all series, by looking at everything."""
+def last_said(events: list[Event], series: int, t: int, span: int, measure: str) -> int | None:
+    """The last instant at which `measure` stood in the span, by what is known at `t`."""
+    own = [e for e in known(events, t) if e.series == series and measure in dict(e.numbers)]
+    counted = [
+        (max(e.window + span, int(e.time + STOP) // 10 * 10), max(e.known, e.window + 10)) for e in own
+    ]
+    return max((until for until, known_from in counted if until >= known_from), default=None)
+
+
+def oracle(
+    events: list[Event], t: int, value: Any, loss_after: int = 300, measure: str = "", span: int = 0
+) -> tuple[float, float, float]:
+    """(delivered, silent, lost) summed over all series, by looking at everything.
+
+    With a `measure`, a series that reports without it for the span is mute: what it said last is carried.
+    """
     delivered = silent = lost = 0.0
     everyone = {e.series for e in events}
     for series in everyone:
-        heard = [e.time for e in known(events, t) if e.series == series]
+        own = [e for e in known(events, t) if e.series == series]
+        alive = live(events, series, t)
+        said = last_said(events, series, t, span, measure) if measure else t
+        if alive and (said is None or said < t):
+            own = [e for e in own if measure in dict(e.numbers)]
+        heard = [e.time for e in own]
         if not heard or t - max(heard) > 86_400:
             continue
-        if live(events, series, t):
+        if alive and said is not None and said >= t:
             delivered += value(series, t)
             continue
-        before = last_live(events, series, t)
+        before = said if alive else last_live(events, series, t)
+        if measure and not alive and before is not None and said is not None and said < min(t, before):
+            before = said
         carried = value(series, before) if before is not None else 0.0
         flowed = all(
             any(live(events, other, u) for other in everyone) for u in range(t - loss_after + 10, t + 1, 10)
@@ -319,8 +340,8 @@ def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
     t0, t1 = instants
     specs = [
         EntityCount(GPU, (), ("region", "nvlink_domain"), 90),
-        FleetPower(GPU, "power_watts", (("provider", ("azure",)),), ("region",), 300),
-        SilentSeries(GPU),
+        FleetPower(GPU, "power_watts", (("provider", ("azure",)),), ("region",), 60),
+        SilentSeries(GPU, (("power_watts", 60),)),
     ]
     for spec in specs:
         with pytest.MonkeyPatch.context() as patch:
@@ -345,7 +366,7 @@ def test_folding_what_was_seen_changes_no_later_reading(events: list[Event], fol
         assert list(before.at(t)) == list(after.at(t))
         assert list(silent_before.at(t)) == list(silent_after.at(t))
     rows = con.execute(
-        "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM seen_gpu WHERE known_from <= ? GROUP BY series)",
+        "SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM seen_gpu WHERE known_from <= ? GROUP BY series, measure)",
         [at(folded)],
     ).fetchone()
     assert rows and rows[0] <= 2
@@ -369,7 +390,7 @@ def test_fleet_power_is_mean_times_distinct_gpus_for_each_series_then_summed(
         rows = found.at(T + t)
         got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
         # Each series is rounded down to the quantum, 1 mW.
-        assert got == pytest.approx(oracle(events, t, watts), abs=0.004), t
+        assert got == pytest.approx(oracle(events, t, watts, 300, "power_watts", 300), abs=0.004), t
 
 
 @st.composite
@@ -377,7 +398,9 @@ def energy_events(draw: st.DrawFn) -> list[Event]:
     events = []
     for n in range(draw(st.integers(1, 15))):
         time = float(draw(st.integers(0, 600)))
-        numbers = (("it_power_watts", float(draw(st.integers(0, 10**9)))),)
+        numbers: tuple[tuple[str, float], ...] = (("carbon_gco2e_per_kwh", 400.0),)
+        if draw(st.integers(0, 2)):
+            numbers = (*numbers, ("it_power_watts", float(draw(st.integers(0, 10**9)))))
         known_from = int(time // 10) * 10 + 10 + draw(_lateness)
         events.append(Event("energy", draw(st.integers(1, 3)), time, known_from, "", numbers, n=n))
     return events
@@ -392,14 +415,27 @@ def test_metered_power_is_the_mean_of_each_feed_summed(
     t0, t1 = instants
 
     def watts(series: int, t: int) -> float:
-        values = [dict(e.numbers)["it_power_watts"] for e in within(events, series, t, 120)]
+        seen = [dict(e.numbers) for e in within(events, series, t, 120)]
+        values = [numbers["it_power_watts"] for numbers in seen if "it_power_watts" in numbers]
         return math.fsum(values) / len(values) if values else 0.0
 
     found = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 120), T + t0, T + t1, CATALOG)
     for t in range(t0 + 10, t1 + 1, 10):
         rows = found.at(T + t)
         got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
-        assert got == pytest.approx(oracle(events, t, watts), abs=0.004), t
+        assert got == pytest.approx(oracle(events, t, watts, 300, "it_power_watts", 120), abs=0.004), t
+        mute = {
+            s
+            for s in (1, 2, 3)
+            if live(events, s, t)
+            and any(
+                dict(e.numbers).get("it_power_watts") is not None for e in known(events, t) if e.series == s
+            )
+            and (last_said(events, s, t, 120, "it_power_watts") or -1) < t
+        }
+        assert {m.series[2:] for row in rows for m in row.mute} == {
+            DIMENSIONS["energy"][s][2:] for s in mute
+        }, t
 
 
 @st.composite
@@ -407,7 +443,9 @@ def queue_events(draw: st.DrawFn) -> list[Event]:
     events = []
     for n in range(draw(st.integers(1, 15))):
         time = float(draw(st.integers(0, 600)))
-        numbers: tuple[tuple[str, float], ...] = (("pending_jobs", float(draw(st.integers(0, 3)))),)
+        numbers: tuple[tuple[str, float], ...] = (("running_gpus", 8.0),)
+        if draw(st.integers(0, 3)):
+            numbers = (*numbers, ("pending_jobs", float(draw(st.integers(0, 3)))))
         if draw(st.booleans()):
             numbers = (*numbers, ("oldest_wait_seconds", float(draw(st.integers(0, 5000)))))
         waits = st.lists(st.floats(0, 100_000, allow_nan=False), max_size=4)
@@ -437,7 +475,14 @@ def test_pending_jobs_are_the_last_value_of_each_queue_summed(
     for t in range(t0 + 10, t1 + 1, 10):
         rows = found.at(T + t)
         got = (rows[0].value, rows[0].silent, rows[0].lost) if rows else (0.0, 0.0, 0.0)
-        expected = oracle(events, t, lambda s, u: last_value(events, s, u, 90, "pending_jobs") or 0.0)
+        expected = oracle(
+            events,
+            t,
+            lambda s, u: last_value(events, s, u, 90, "pending_jobs") or 0.0,
+            300,
+            "pending_jobs",
+            90,
+        )
         assert got == expected, t
 
 
@@ -512,6 +557,56 @@ def test_a_series_is_expected_for_a_day_after_its_last_sample() -> None:
     found = read(con, SilentSeries(GPU), T + 86_300, T + 86_500, CATALOG)
     assert [r.value for r in found.at(T + 86_400)] == [86_399.5]
     assert list(found.at(T + 86_410)) == []
+
+
+def metered(series: int, start: int, end: int, watts: float | None, every: int = 30) -> list[Event]:
+    numbers = (("carbon_gco2e_per_kwh", 400.0),) if watts is None else (("it_power_watts", watts),)
+    return [Event("energy", series, float(t), t + 10, "", numbers, n=t) for t in range(start, end, every)]
+
+
+def test_a_feed_that_turns_null_is_carried_and_named_and_one_that_never_had_the_measure_is_not() -> None:
+    con = ledger(
+        metered(1, 0, 600, 5.0)
+        + metered(2, 0, 60, 7.0)
+        + metered(2, 60, 600, None)
+        + metered(3, 0, 600, None)
+    )
+    (before,) = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 60), T + 80, T + 90, CATALOG).at(T + 90)
+    assert (before.value, before.mute) == (12.0, ())
+    (row,) = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 60), T + 90, T + 100, CATALOG).at(T + 100)
+    assert (row.value, row.silent, row.lost) == (5.0, 7.0, 0.0)
+    assert [(m.series, m.measure, m.since) for m in row.mute] == [
+        (("azure", "eu", "s1", "b"), "it_power_watts", T + 30)
+    ]
+    spec = SilentSeries(ENERGY, (("it_power_watts", 60),))
+    assert [(r.by, r.value) for r in read(con, spec, T + 90, T + 100, CATALOG).at(T + 100)] == [
+        (("azure", "eu", "s1", "b"), 70.0)
+    ]
+
+
+def test_a_measure_is_expected_for_a_day_after_its_last_value() -> None:
+    con = ledger(metered(1, 86_200, 86_600, None) + metered(1, 10, 20, 5.0))
+    found = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 60), T + 86_300, T + 86_500, CATALOG)
+    assert [r.lost for r in found.at(T + 86_410)] == [5.0]
+    assert list(found.at(T + 86_420)) == []
+
+
+def test_a_queue_that_reports_without_its_pending_jobs_is_named_whatever_the_others_say() -> None:
+    def told(series: int, start: int, end: int, *numbers: tuple[str, float]) -> list[Event]:
+        return [Event("queue", series, float(t), t + 10, "", numbers, n=t) for t in range(start, end, 30)]
+
+    pending, oldest = ("pending_jobs", 0.0), ("oldest_wait_seconds", 0.0)
+    con = ledger(
+        told(1, 0, 600, pending, oldest)
+        + told(2, 0, 60, pending, oldest)
+        + told(2, 60, 600, ("running_gpus", 1.0))
+    )
+    (row,) = read(con, WAITS, T + 290, T + 300, CATALOG).at(T + 300)
+    assert row.value == 0.0
+    assert {(m.series[1], m.measure) for m in row.mute} == {
+        ("us", "pending_jobs"),
+        ("us", "oldest_wait_seconds"),
+    }
 
 
 def test_a_topic_that_lacks_a_dimension_of_the_clause_has_no_reading() -> None:
