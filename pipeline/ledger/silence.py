@@ -1,11 +1,12 @@
 """Which series are silent at which instants, from a narrow table of what was last seen.
 
 `seen_{view}(series, measure, last_time, reach, interval, known_from)` gets one row for each series, and one for each
-measure or mark that it reported, and `known_from` of a delta: `last_time` is that of the newest sample, or of the newest one
-that has the measure; `measure` is '' for the series as a whole.  `flow_{view}(last_time, reach, known_from)` gets one
-for the topic.  A row keeps its series from being silent at the instants from `known_from` to `reach + lateness`, where
-`reach` is when the next report was due: by the schema's interval, or by the one that the source declared, if that is
-longer.  A series that reports without a measure which it had is *mute*: nothing of it stands in a clause's span.
+measure or mark that it reported, and `known_from` of a delta: `last_time` is that of the newest sample, or of the
+newest one that has the measure; `measure` is '' for the series as a whole.  `flow_{view}(last_time, reach, known_from)`
+gets one for the topic.  A row keeps its series from being silent at the instants from `known_from` to
+`reach + lateness`, where `reach` is when the next report was due: by the schema's interval, or by the one that the
+source declared, if that is longer: `interval` has that, and is NULL otherwise.  A series that reports without a measure
+which it had is *mute*: nothing of it stands in a clause's span.
 
 Folding (housekeeping) leaves of everything evaluated a few rows for each series, so a tick scans thousands of narrow
 rows instead of a day of partials.  The answers depend on rows and their `known_from` alone: a replay gives the same.
@@ -91,7 +92,8 @@ def _noted(event_type: EventType) -> str:
     for name, of in said.items():
         newest = ", ".join(f'{measure}_last."time"' for measure in of)
         times.append(f"{{'measure': '{name}', 'time': greatest({newest})}}")
-    return f"series, window_start, last_time, interval, [{', '.join(times)}] AS noted"
+    longer = f"CASE WHEN interval > {event_type.interval} THEN interval END AS interval"
+    return f"series, window_start, last_time, {longer}, [{', '.join(times)}] AS noted"
 
 
 def _each(event_type: EventType, rows: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,33 @@ def test_a_ledger_of_version_4_gets_the_declared_intervals(tmp_path: Path, catal
     assert ledger.con.execute("SELECT samples, interval FROM partials_gpu_10s").fetchall() == [(7, None)]
     for table in widths:
         ledger.con.execute(f"SELECT max(interval) FROM {table}")
+    ledger.close()
+
+
+def test_a_ledger_of_version_4_knows_at_once_who_has_reported_which_measure(
+    make_ledger: Any, tmp_path: Path, catalog: Catalog, rows: Any
+) -> None:
+    small = make_ledger(tmp_path, catalog)
+    small.add("gpu", [rows.gpu(1_790_000_000, power_watts=500.0), rows.gpu(1_790_000_003)])
+    expected = small.con.execute("SELECT * FROM seen_gpu ORDER BY ALL").fetchall()
+    assert {(row[1], row[2]) for row in expected} == {
+        ("", rows.moment(1_790_000_003)),
+        ("power_watts", rows.moment(1_790_000_000)),
+    }
+    small.con.execute("DELETE FROM seen_gpu WHERE measure <> ''")
+    for column in ("measure", "reach", "interval"):
+        small.con.execute(f"ALTER TABLE seen_gpu DROP COLUMN {column}")
+    small.con.execute("ALTER TABLE flow_gpu DROP COLUMN reach")
+    small.con.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
+    small.close()
+    ledger = Ledger(tmp_path, catalog)
+    found = ledger.con.execute(
+        "SELECT series, measure, last_time, reach FROM seen_gpu ORDER BY ALL"
+    ).fetchall()
+    assert found == [row[:4] for row in expected]
+    assert ledger.con.execute("SELECT reach - last_time FROM flow_gpu").fetchall()[0] == (
+        timedelta(seconds=30),
+    )
     ledger.close()
 
 
