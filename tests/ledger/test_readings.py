@@ -587,7 +587,7 @@ def test_a_feed_that_turns_null_is_carried_and_named_and_one_that_never_had_the_
 def test_a_measure_is_expected_for_a_day_after_its_last_value() -> None:
     con = ledger(metered(1, 86_200, 86_600, None) + metered(1, 10, 20, 5.0))
     found = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 60), T + 86_300, T + 86_500, CATALOG)
-    assert [r.lost for r in found.at(T + 86_410)] == [5.0]
+    assert [r.silent + r.lost for r in found.at(T + 86_410)] == [5.0]
     assert list(found.at(T + 86_420)) == []
 
 
