@@ -21,6 +21,7 @@ from aiohttp import web
 from pipeline import catalog
 from pipeline.errors import GigawatchError, SettingsError
 from pipeline.serve import status as outside
+from pipeline.serve.board_entrance import BODY_SECONDS, REQUEST_SECONDS, Entrance, quieten
 from pipeline.serve.board_gate import LOCAL_NAMES, Gate
 from pipeline.serve.board_metrics import KIND, exposition
 from pipeline.serve.board_page import Answer, Pages
@@ -57,26 +58,28 @@ async def _serve(options: BoardOptions, gate: Gate, watch: Watch, child: bool) -
         loop.add_signal_handler(number, stop.set)
     if child:
         threading.Thread(target=await_end_of_input, args=(loop, stop), daemon=True).start()
+    quieten()
     runner = web.AppRunner(
-        application(options.data, gate, watch), access_log=None, handle_signals=False, shutdown_timeout=2.0
-    )
+        application(options.data, gate, watch), access_log=None, handle_signals=False, shutdown_timeout=2.0,
+        keepalive_timeout=REQUEST_SECONDS, lingering_time=BODY_SECONDS,
+    )  # fmt: skip
     await runner.setup()
+    assert runner.server is not None
+    entrance = Entrance(runner.server, tls_context(options.tls_cert, options.tls_key))
     try:
-        site = web.TCPSite(
-            runner, options.bind, options.port, ssl_context=tls_context(options.tls_cert, options.tls_key)
-        )
-        await _listen(site, options)
+        address = await _listen(entrance, options)
         watch.start()
-        print(f"{ready('board')}{spelled(*runner.addresses[0][:2])}", flush=True)
+        print(f"{ready('board')}{spelled(*address)}", flush=True)
         await stop.wait()
     finally:
+        await entrance.close()
         await runner.cleanup()
         await asyncio.to_thread(watch.stop)
 
 
-async def _listen(site: web.TCPSite, options: BoardOptions) -> None:
+async def _listen(entrance: Entrance, options: BoardOptions) -> tuple[str, int]:
     try:
-        await site.start()
+        return await entrance.open(options.bind, options.port)
     except OSError as error:
         raise SettingsError(
             f"--port {options.port}: the board cannot be opened at {options.bind} ({error.strerror}); "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -12,11 +14,38 @@ CHATTY = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio")
 SILENT = ("aiokafka.cluster",)
 """Ten lines a second for each topic that is not there; the source, the dead letters and the delivery say it."""
 
+SAME_AGAIN = 60.0
+"""Seconds for which a library says the same thing once: a client that cannot connect says it many times a second, and
+whoever sends a board nonsense decides how often."""
+
+
+class Seldom(logging.Filter):
+    """Of what libraries say in one place of their code, one line a minute, and how many it stands for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "pipeline":
+            return True
+        place, now = (record.pathname, record.lineno), self._clock()
+        at, unsaid = self._said.get(place, (-SAME_AGAIN, 0))
+        if now - at < SAME_AGAIN:
+            self._said[place] = (at, unsaid + 1)
+            return False
+        self._said[place] = (now, 0)
+        if unsaid:
+            record.msg, record.args = f"{record.getMessage()} (and {unsaid} times more before)", None
+        return True
+
 
 def log_to_stderr(level: str) -> None:
     """Human lines where stderr is a terminal, JSON lines where a machine reads them.
 
-    Libraries log through the same lines; those that are chatty from `warning` on, unless `level` is debug.
+    Libraries log through the same lines: those that are chatty from `warning` on, and each thing once a minute, unless
+    `level` is debug.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -50,6 +79,7 @@ def log_to_stderr(level: str) -> None:
         cache_logger_on_first_use=False,
     )
     if level != "debug":
+        lines.addFilter(Seldom())
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         for name in SILENT:
