@@ -8,6 +8,7 @@ import duckdb
 
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
+from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET
 from pipeline.rollup.windows import GRID_SECONDS, WIDTHS, floor_sql
 
 
@@ -24,7 +25,7 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
     starts = _starts(con, f"delta_partials_{view}")
     _append(con, f"partials_{view}", known, starts, "series", merge_sql(event))
     if event.histograms:
-        _append(con, f"hist_{view}", known, starts, "series, measure, bucket", "sum(n) AS n")
+        _append(con, f"hist_{view}", known, starts, BUCKET_KEY, MERGE_BUCKET)
     if event.entity:
         _index_entities(con, event)
         con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, f'indexed_{view}')}")

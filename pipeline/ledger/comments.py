@@ -203,4 +203,18 @@ def _rolled(event: EventType, width: str) -> Iterator[tuple[str, str]]:
         yield name, what if bits == "observed" else f"{what} that were {bits.replace('_', ' ')} in it"
     for measure in event.measures:
         for aggregate in measure_aggregates(measure):
-            yield f"{measure.name}_{aggregate}", f"{_with_unit(measure)}: {AGGREGATES[aggregate]}"
+            yield (
+                f"{measure.name}_{aggregate}",
+                f"{_with_unit(measure)}: {_said(event, measure, aggregate, width)}",
+            )
+
+
+def _said(event: EventType, measure: Measure, aggregate: str, width: str) -> str:
+    """What an aggregate is, and what it rests on where that is not the obvious."""
+    text = AGGREGATES[aggregate]
+    if aggregate == "mean" and event.entity and not event.retained:
+        return f"{text} of the samples; for a fleet average each {event.entity.name} first: some report more often"
+    if measure.kind == "histogram" and aggregate != "count":
+        exact = "" if width == WIDTHS[0].name else " or the greatest within 2.2 % above it"
+        return f"{text}: the value at its rank{exact}"
+    return text

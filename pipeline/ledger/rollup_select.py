@@ -12,7 +12,7 @@ from decimal import Decimal
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.views import Width, distinct_columns, measure_aggregates, quoted
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
-from pipeline.rollup.histogram import upper_bound_sql
+from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET, VALUE_KEY
 
 
 def bounds(column: str, start: int, end: int) -> str:
@@ -42,7 +42,8 @@ def partials_select(event_type: EventType, width: Width, start: int, end: int) -
         )
         joins.append("LEFT JOIN distinct_entities USING (series, window_start)")
     for m in event_type.histograms:
-        source = f"SELECT series, window_start, bucket, sum(n) AS n FROM hist_{t}_{w} WHERE {inside} "
+        key, merged = _hist(f"hist_{t}_{w}")
+        source = f"SELECT window_start, {key}, {merged} FROM hist_{t}_{w} WHERE {inside} "
         steps.append(_quantiles(m, f"{source} AND measure = '{m.name}' GROUP BY ALL"))
         joins.append(f"LEFT JOIN {quoted(m.name + ' quantiles')} USING (series, window_start)")
     dimensions = [quoted(d.name) for d in event_type.dimensions]
@@ -61,8 +62,14 @@ def merge_select(event_type: EventType, table: str) -> str:
     if table.startswith("bits_"):
         return f"{key}, block, {merge_bits_sql(event_type)}"
     if table.startswith("hist_"):
-        return f"{key}, measure, bucket, sum(n)::BIGINT AS n"
+        of, merged = _hist(table)
+        return f"{key.removeprefix('series, ')}, {of}, {merged}"
     return f"{key}, {merge_sql(event_type)}"
+
+
+def _hist(table: str) -> tuple[str, str]:
+    """The key of a histogram's rows, and what merges those of one key: in 10 s values stay apart."""
+    return (VALUE_KEY, "sum(n)::BIGINT AS n") if table.endswith("_10s") else (BUCKET_KEY, MERGE_BUCKET)
 
 
 def _finish(measure: Measure) -> Iterator[str]:
@@ -99,15 +106,19 @@ def physical(total: str, quantum: Decimal, count: str = "") -> str:
 
 
 def _quantiles(measure: Measure, buckets: str, key: str = "series, window_start") -> str:
-    """A CTE with the count and quantiles of one histogram; `buckets` gives (key, bucket, n) once for each."""
+    """A CTE with the count and quantiles of one histogram; `buckets` gives (key, bucket, least, greatest, n) once for each.
+
+    A quantile is a value that was observed: the one at rank ceil(q * n), or where several share its row the greatest of
+    them, which is above it by less than a bucket.
+    """
     name = measure.name
-    # Rank ceil(q * n) is reached where 100 * (values up to here) >= (100 * q) * n: integers, no rounding.
     columns = [f"any_value(total)::BIGINT AS {quoted(name + '_count')}"]
     for aggregate in measure.aggregates:
-        bucket = f"(min(bucket) FILTER (upto * 100 >= {int(aggregate[1:])} * total))"
-        columns.append(f"{upper_bound_sql(bucket)} AS {quoted(f'{name}_{aggregate}')}")
+        rank = f"({int(aggregate[1:])} * total + 99) // 100"
+        value = f"CASE WHEN {rank} = upto - n + 1 THEN least ELSE greatest END"
+        columns.append(f"min({value}) FILTER (upto >= {rank}) AS {quoted(f'{name}_{aggregate}')}")
     ranked = (
-        f"SELECT *, sum(n) OVER (PARTITION BY {key} ORDER BY bucket) AS upto, "
+        f"SELECT *, sum(n) OVER (PARTITION BY {key} ORDER BY bucket, greatest, least) AS upto, "
         f"sum(n) OVER (PARTITION BY {key}) AS total FROM ({buckets})"
     )
     select = f"SELECT {key}, {', '.join(columns)} FROM ({ranked}) GROUP BY {key}"

@@ -16,6 +16,7 @@ from pipeline.errors import LedgerError
 from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
+from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.rollup.windows import WIDTHS
 
 SCHEMA_VERSION = 5
@@ -98,6 +99,9 @@ def _tables(catalog: Catalog) -> Iterator[str]:
             yield from _rollups(event)
 
 
+_BOUNDS = "least DOUBLE, greatest DOUBLE"
+
+
 def _rollups(event: EventType) -> Iterator[str]:
     view = event.view
     if event.entity:
@@ -109,7 +113,7 @@ def _rollups(event: EventType) -> Iterator[str]:
         )
         yield f"partials_{view}_{width.name}({key}, {_columns(partial_columns(event))})"
         if event.histograms:
-            yield f"hist_{view}_{width.name}({key}, measure VARCHAR, bucket INTEGER, n BIGINT)"
+            yield f"hist_{view}_{width.name}({key}, measure VARCHAR, bucket INTEGER, n BIGINT, {_BOUNDS})"
         if event.entity:
             marks = "".join(f", {mark.name} BIT" for mark in event.marks)
             yield f"bits_{view}_{width.name}({key}, block INTEGER, observed BIT{marks})"
@@ -164,7 +168,15 @@ def _widened(version: int, catalog: Catalog) -> Iterator[str]:
         if not event.retained:
             for width in WIDTHS:  # the intervals that sources declare
                 yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
+                if event.histograms:  # of values long gone their bucket's bounds are known
+                    yield from _bounded(f"hist_{event.view}_{width.name}")
             yield from (*seen_ddl(event.view), *seen_migration(event))
+
+
+def _bounded(table: str) -> Iterator[str]:
+    yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS least DOUBLE"
+    yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS greatest DOUBLE"
+    yield f"UPDATE {table} SET least = {lower_bound_sql('bucket')}, greatest = {upper_bound_sql('bucket')}"
 
 
 def _republished(version: int, catalog: Catalog) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Quantiles of waits from the histograms, and what counts where nobody is admitted."""
+"""Quantiles of waits from the values of the histograms, and what counts where nobody is admitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import Gap, Silence
-from pipeline.rollup.histogram import SCALE, ZERO_BUCKET, ZERO_SECONDS
 from pipeline.rules.readings import GRID, Reading, WaitQuantile, said
 
 
@@ -40,7 +39,7 @@ def quantiles(
             tally.add(groups[gap.series], gap, 0)
         silences = {(grid, by): sums[1] for grid, by, sums in tally.sums()}
         mutes = Mutes(con, event_type, mute).of(groups, whole)
-    waits: dict[tuple[int, By], tuple[int, int]] = {}
+    waits: dict[tuple[int, By], tuple[float, float, int]] = {}
     depths: dict[tuple[int, By], tuple[float | None, float | None, int, int]] = {}
     for part in whole.parts(con, event_type):
         waits |= _admissions(con, spec, event_type, part)
@@ -52,16 +51,15 @@ def quantiles(
 
 def _wait(
     key: tuple[int, By],
-    waits: tuple[int, int] | None,
+    waits: tuple[float, float, int] | None,
     depth: tuple[float | None, float | None, int, int] | None,
     silent_series: int,
 ) -> Reading:
     grid, by = key
     pending, oldest, heard, samples = depth or (None, None, 0, 0)
-    basis, value = "", None
+    basis, value, at_most = "", None, None
     if waits is not None:
-        bucket, samples = waits
-        value = ZERO_SECONDS if bucket == ZERO_BUCKET else float(2.0 ** ((bucket + 1) / SCALE))
+        value, at_most, samples = waits
     elif pending:
         value, basis = oldest, "oldest wait: jobs are pending and none was admitted"
     elif pending is not None:
@@ -74,31 +72,48 @@ def _wait(
         silent_series=silent_series,
         series=heard + silent_series,
         basis=basis,
+        at_most=at_most if at_most != value else None,
     )
 
 
 def _admissions(
     con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, span: Span
-) -> dict[tuple[int, By], tuple[int, int]]:
-    """(grid number, group) → (bucket that holds rank ⌈q·n⌉, n)."""
+) -> dict[tuple[int, By], tuple[float, float, int]]:
+    """(grid number, group) → (least, greatest that the value at rank ⌈q·n⌉ can be, n): the same, but for old rows.
+
+    The bucket that holds the rank is found first, and only its rows are put in order.
+    """
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
     columns = group_columns(spec.by)
     part = f"PARTITION BY t{columns}"
     rank = f"({round(spec.q * 1_000_000)} * sum(n) OVER ({part}) + 999999) // 1000000"
+    same = "".join(f" AND f.g{i} = c.g{i}" for i in range(len(spec.by)))
+    of = columns.replace(", ", ", f.")
     rows = con.execute(
-        f"""WITH chosen AS MATERIALIZED ({chosen})
-        SELECT t{columns}, min(bucket), any_value(total) FROM (
-            SELECT t{columns}, bucket, sum(n) OVER ({part}) AS total,
+        f"""WITH chosen AS MATERIALIZED ({chosen}),
+        counted AS MATERIALIZED (
+            SELECT a, b{columns}, bucket, least, greatest, sum(n)::BIGINT AS n
+            FROM (SELECT series, {span.interval}, bucket, least, greatest, n FROM hist_{event_type.view}_10s
+                  WHERE {span.counted} AND measure = $measure) JOIN chosen USING (series) GROUP BY ALL),
+        ranked AS (
+            SELECT t{columns}, bucket, n, sum(n) OVER ({part}) AS total,
                    sum(n) OVER ({part} ORDER BY bucket) AS so_far, {rank} AS rank
-            FROM (SELECT t{columns}, bucket, sum(n)::BIGINT AS n FROM (
-                SELECT {span.spread}{columns}, bucket, n FROM (
-                    SELECT a, b{columns}, bucket, sum(n)::BIGINT AS n
-                    FROM (SELECT series, {span.interval}, bucket, n FROM hist_{event_type.view}_10s
-                          WHERE {span.counted} AND measure = $measure) JOIN chosen USING (series) GROUP BY ALL))
-            GROUP BY ALL)) WHERE so_far >= rank GROUP BY t{columns}""",
+            FROM (SELECT t{columns}, bucket, sum(n)::BIGINT AS n
+                  FROM (SELECT {span.spread}{columns}, bucket, n FROM counted) GROUP BY ALL)),
+        found AS (
+            SELECT t{columns}, min(bucket) AS bucket, any_value(total) AS total,
+                   arg_min(rank - so_far + n, bucket) AS rank
+            FROM ranked WHERE so_far >= rank GROUP BY t{columns})
+        SELECT t{columns}, min(least) FILTER (to_least >= rank), min(greatest) FILTER (to_greatest >= rank),
+               any_value(total)
+        FROM (SELECT f.t{of}, least, greatest, rank, total,
+                     sum(c.n) OVER (PARTITION BY f.t{of} ORDER BY least) AS to_least,
+                     sum(c.n) OVER (PARTITION BY f.t{of} ORDER BY greatest) AS to_greatest
+              FROM found f JOIN counted c ON f.bucket = c.bucket AND f.t BETWEEN c.a AND c.b{same})
+        GROUP BY t{columns}""",
         {**params, "measure": spec.measure},
     ).fetchall()
-    return {(row[0], row[1:-2]): (int(row[-2]), int(row[-1])) for row in rows}
+    return {(row[0], row[1:-3]): (float(row[-3]), float(row[-2]), int(row[-1])) for row in rows}
 
 
 def _depths(

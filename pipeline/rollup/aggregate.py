@@ -107,9 +107,14 @@ def _last(m: Measure) -> str:
 
 
 def histogram_sql(event: EventType, samples: str) -> str | None:
-    """SELECT of 10 s histogram rows `(series, window_start, measure, bucket, n)`; None without such a measure."""
+    """SELECT of 10 s histogram rows, None without such a measure.
+
+    A row `(series, window_start, measure, bucket, least, greatest, n)` is n values from `least` to `greatest`, all in
+    one bucket.  In 10 s they are one value, so that what clauses read is exact; wider windows have a row a bucket.
+    """
     parts = [
-        f"SELECT series, window_start, '{m.name}' AS measure, {bucket_sql('value')} AS bucket, count(*) AS n "
+        f"SELECT series, window_start, '{m.name}' AS measure, {bucket_sql('value')} AS bucket, value AS least, "
+        f"value AS greatest, count(*) AS n "
         f"FROM (SELECT series, {floor_sql('time', GRID_SECONDS)} AS window_start, unnest({m.name}) AS value "
         f"FROM {samples}) GROUP BY ALL"
         for m in event.histograms

@@ -17,6 +17,16 @@ def bucket_sql(value: str) -> str:
     return f"CASE WHEN {value} <= {ZERO_SECONDS} THEN {ZERO_BUCKET} ELSE {index} END"
 
 
+BUCKET_KEY = "series, measure, bucket"
+VALUE_KEY = f"{BUCKET_KEY}, least, greatest"
+MERGE_BUCKET = "min(least) AS least, max(greatest) AS greatest, sum(n)::BIGINT AS n"
+
+
+def lower_bound_sql(bucket: str) -> str:
+    """SQL for what every value of a bucket is above, or 0."""
+    return f"CASE WHEN {bucket} = {ZERO_BUCKET} THEN 0.0 ELSE pow(2.0, {bucket} / {SCALE}.0) END"
+
+
 def upper_bound_sql(bucket: str) -> str:
-    """SQL for the upper bound of a bucket, which is what a quantile is reported as."""
+    """SQL for the upper bound of a bucket."""
     return f"CASE WHEN {bucket} = {ZERO_BUCKET} THEN {ZERO_SECONDS} ELSE pow(2.0, ({bucket} + 1) / {SCALE}.0) END"

@@ -111,8 +111,12 @@ def _words(state: AlertState, details: Mapping[str, Any]) -> str:
         words = f"reports, but for {{observed}} {{unit}} without {lacking}"
     if state.observed is None:
         words = "no reading, the bound is {bound} {unit}"
+    more = "at least " if details.get("at_least") else ""
     return words.format(
-        observed=number(state.observed), unit=state.unit, bound=number(state.bound), window=state.window
+        observed=more + number(state.observed),
+        unit=state.unit,
+        bound=number(state.bound),
+        window=state.window,
     )
 
 
@@ -156,6 +160,8 @@ def _doubts(
     if details.get("lost"):
         yield f"{number(details['lost'])} {state.unit} have been silent for so long that they count as lost."
     yield from _mute(details)
+    if details.get("at_most") is not None:
+        yield f"It is {number(details['at_most'])} {state.unit} at most: exact values were not kept."
     if details.get("never_seen"):
         yield "No telemetry of it has ever been seen."
     if details.get("basis") and details["basis"] != "metered":

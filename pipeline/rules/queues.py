@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isinf
 
 from pipeline.contract.model import ServiceLevelClause
 from pipeline.rules.clauses import LOOKBACK_INTERVALS, ClauseRule, above, told
@@ -30,7 +31,8 @@ class QueueWaitBreach(_Queue):
     """Breach: the quantile of all waits over its bound, or, where nobody is admitted, the oldest wait.
 
     Queues that went silent cannot vouch for a wait that looks good: if all of a group did, it is unknown.  So it is
-    if one reports without what tells whether anybody waits.
+    if one reports without what tells whether anybody waits.  A wait that is known in bounds only is over its bound when
+    the least that it can be is.
     """
 
     alertname = "QueueWaitBreach"
@@ -56,6 +58,8 @@ class QueueWaitBreach(_Queue):
 
     def verdict(self, terms: Terms, row: Reading) -> Verdict:
         details = {**({"basis": row.basis} if row.basis else {}), **told(row.mute)}
+        if row.at_most is not None:
+            details |= {"at_least": True} if isinf(row.at_most) else {"at_most": row.at_most}
         trusted = not row.silent_series and not row.mute
         return Verdict(
             terms, row.by, row.t, _waits(row, terms.bound), row.value, row.samples, trusted, details
@@ -94,4 +98,6 @@ def _waits(row: Reading, bound: float) -> State:
         return "unknown"
     if row.value > bound:
         return "breach"
+    if row.at_most is not None and row.at_most > bound:
+        return "unknown"
     return "unknown" if row.mute or (row.series and row.silent_series >= row.series) else "ok"

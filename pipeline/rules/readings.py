@@ -79,7 +79,7 @@ class LastSum:
 
 @dataclass(frozen=True, slots=True)
 class WaitQuantile:
-    """Quantile `q` of the histogram `measure` over `span`.
+    """Quantile `q` of the histogram `measure` over `span`: the value at rank ⌈q·n⌉ of all that were observed.
 
     With nothing in the histogram while `pending` (last values within `lookback`, summed) is above zero, it
     is the greatest last value of `fallback`; with nothing pending either it is 0.
@@ -180,6 +180,7 @@ class Reading(NamedTuple):
     `basis` says in words what the value rests on when that is not the obvious.
     `counts`: every way of counting entities, of an EntityCount: (observed, healthy, in use).
     `mute`: the series that report, but without the measure that is read; `silent_series` counts them too.
+    `at_most`: what the value can be at most, where it is known in bounds only (infinite: at least so much).
     `due`: seconds after its last sample at which the next of a silent series was due.
     """
 
@@ -198,6 +199,7 @@ class Reading(NamedTuple):
     counts: tuple[float, float, float] | None = None
     mute: tuple[Mute, ...] = ()
     due: float = 0.0
+    at_most: float | None = None
 
 
 class Readings:

@@ -136,13 +136,12 @@ def _last(measure: str) -> str:
 
 
 def _quantile(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
-    """The upper bound of the bucket (base 2, 32 buckets to the octave) that holds rank ⌈q·n⌉."""
+    """The value at rank ⌈q·n⌉."""
     millionths = round(spec.q * 1_000_000)
     return (
-        "SELECT CASE WHEN w <= 0.001 THEN 0.001 ELSE pow(2.0, ceil(log2(w) * 32) / 32) END AS value FROM (\n"
-        f"  SELECT list_sort(list(w))[({millionths} * count(*) + 999999) // 1000000] AS w FROM (\n"
-        f"    SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n"
-        f"    WHERE {_within(spec.match, group, t, spec.span)}))"
+        f"SELECT list_sort(list(w))[({millionths} * count(*) + 999999) // 1000000] AS value FROM (\n"
+        f"  SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n"
+        f"  WHERE {_within(spec.match, group, t, spec.span)})"
     )
 
 

@@ -429,7 +429,12 @@ def by_hand(event: EventType, events: Iterable[Event], seconds: int) -> Iterator
     for key in sorted(groups, key=absent_last):
         own = groups[key]
         distinct = list(distinct_by_hand(event, own))
-        yield (*key, len(own), *distinct, *(v for m in event.measures for v in aggregates(m, own)))
+        yield (
+            *key,
+            len(own),
+            *distinct,
+            *(v for m in event.measures for v in aggregates(m, own, seconds == 10)),
+        )
 
 
 def distinct_by_hand(event: EventType, events: Sequence[Event]) -> Iterator[int]:
@@ -452,7 +457,7 @@ def passes(test: MarkTest, sample: Mapping[str, Any]) -> bool:
     return any(v > test.above if test.above is not None else v in test.values for v in values)
 
 
-def aggregates(measure: Measure, events: Sequence[Event]) -> list[Any]:
+def aggregates(measure: Measure, events: Sequence[Event], exact: bool) -> list[Any]:
     """mean, min, max, last, sum of a number; last of a text; count and quantiles of waits."""
     present = [e for e in events if measure.name in e.sample]
     newest = max(present, key=lambda e: (e.at, e.source, e.id), default=None)
@@ -460,7 +465,7 @@ def aggregates(measure: Measure, events: Sequence[Event]) -> list[Any]:
     if measure.kind == "text":
         return [last]
     if measure.kind == "histogram":
-        return quantiles([float(v) for e in present for v in e.sample[measure.name]])
+        return quantiles(sorted(float(v) for e in present for v in e.sample[measure.name]), exact)
     if not present:
         return [None] * 5
     values = [float(e.sample[measure.name]) + 0.0 for e in present]
@@ -474,11 +479,16 @@ def half_away(value: float) -> int:
     return int(math.copysign(math.floor(abs(value) + 0.5), value))
 
 
-def quantiles(values: list[float]) -> list[Any]:
-    if not values:
+def quantiles(ordered: list[float], exact: bool) -> list[Any]:
+    """Nearest rank; where only a row a bucket is kept, the greatest that shares it, or the first if it is that."""
+    if not ordered:
         return [0, None, None, None]
-    ordered = sorted(upper_bound(v) for v in values)
-    return [len(values), *(ordered[-(-q * len(values) // 100) - 1] for q in (50, 95, 99))]
+    found = []
+    for q in (50, 95, 99):
+        at = -(-q * len(ordered) // 100) - 1
+        shared = [i for i, v in enumerate(ordered) if upper_bound(v) == upper_bound(ordered[at])]
+        found.append(ordered[at] if exact or at == shared[0] else ordered[shared[-1]])
+    return [len(ordered), *found]
 
 
 def upper_bound(value: float) -> float:

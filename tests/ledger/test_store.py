@@ -250,6 +250,30 @@ def test_a_ledger_of_version_4_knows_at_once_who_has_reported_which_measure(
     ledger.close()
 
 
+def test_of_the_waits_in_a_ledger_of_version_4_the_bounds_of_their_buckets_are_known(
+    make_ledger: Any, tmp_path: Path, catalog: Catalog, rows: Any
+) -> None:
+    small = make_ledger(tmp_path, catalog)
+    small.add("queue", [rows.queue(1_790_000_000, 599.0, 0.0)])
+    tables_of = [f"hist_queue_{width.name}" for width in WIDTHS]
+    for table in tables_of:
+        assert small.con.execute(f"SELECT least, greatest FROM {table} ORDER BY 1").fetchall() == [
+            (0, 0),
+            (599, 599),
+        ]
+        small.con.execute(f"ALTER TABLE {table} DROP COLUMN least")
+        small.con.execute(f"ALTER TABLE {table} DROP COLUMN greatest")
+    small.con.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
+    small.close()
+    ledger = Ledger(tmp_path, catalog)
+    for table in tables_of:
+        found = ledger.con.execute(
+            f"SELECT round(least, 1), round(greatest, 3) FROM {table} ORDER BY 1"
+        ).fetchall()
+        assert found == [(0.0, 0.001), (595.8, 608.874)]
+    ledger.close()
+
+
 def test_a_migration_that_fails_changes_nothing(
     tmp_path: Path, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from pipeline.contract.loader import load
 from pipeline.contract.model import Contract
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import Evaluation, Plan, evaluate, plan_of
-from pipeline.rules.readings import DaySpend, Reading, Readings, ReadingSpec, Steps
+from pipeline.rules.readings import DaySpend, Mute, Reading, Readings, ReadingSpec, Steps
 
 START = 1_780_272_000  # 2026-06-01T00:00:00Z
 CATALOG = catalogs.load()
@@ -72,6 +72,8 @@ def _reading(t: int, by: tuple[str, ...], step: Any) -> Reading:
         step = {"value": step}
     known: dict[str, Any] = {k: v for k, v in step.items() if k not in ("days", "value")}
     value = step.get("value")
+    if "mute" in step:
+        known["mute"] = tuple(Mute(tuple(series), measure, since) for series, measure, since in step["mute"])
     if "days" in step:
         first = START - len(step["days"]) * 86_400
         pairs = [pair if isinstance(pair, list) else [pair, 0] for pair in step["days"]]
