@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import GigawatchError, SettingsError
+from pipeline.secret import hidden
 from pipeline.serve.logs import log_to_stderr
 from pipeline.settings import Settings, load_settings
 
@@ -750,7 +751,7 @@ def main() -> None:
     try:
         app(prog_name="gigawatch")
     except GigawatchError as error:
-        print(f"gigawatch: {error}", file=sys.stderr)
+        print(hidden(f"gigawatch: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `| head` has seen enough; Python would complain once more when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

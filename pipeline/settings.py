@@ -16,9 +16,13 @@ from pydantic_settings import (
 )
 
 from pipeline.errors import SettingsError
+from pipeline.secret import keep, keep_url
 
 PASSED_THROUGH = ("security_protocol", "sasl_mechanism", "sasl_plain_username")
 """Client settings that aiokafka and kafka-python call by the same names; TLS is passed as a context."""
+
+MAY_HOLD_SECRETS = ("alertmanager", "webhook")
+"""URLs: of the first the user and password, of the second all behind the host."""
 
 ADDRESS = r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:]+):\d{1,5}$"
 """HOST:PORT, an IPv6 host in brackets; or nothing."""
@@ -113,7 +117,9 @@ class Settings(BaseSettings):
 def read_secret(path: Path) -> str:
     """The secret that a file holds, without its line end.  Raises SettingsError."""
     try:
-        return path.read_text("utf-8").rstrip("\r\n")
+        found = path.read_text("utf-8").rstrip("\r\n")
+        keep(found.strip())
+        return found
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: the secret cannot be read ({error}); check path and rights") from error
 
@@ -137,13 +143,25 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
         model_config = SettingsConfigDict(toml_file=file)
 
     try:
-        return FromFile(**{name: value for name, value in given.items() if value is not None})
+        found = FromFile(**{name: value for name, value in given.items() if value is not None})
+        _keep_secrets(found)
+        return found
     except ValidationError as error:
         raise SettingsError("settings: " + "; ".join(map(_told, error.errors()))) from error
+
+
+def _keep_secrets(settings: Settings) -> None:
+    """From here on they are in no log and no message."""
+    if settings.sasl_plain_password:
+        keep(settings.sasl_plain_password.get_secret_value())
+    if settings.alertmanager:
+        keep_url(settings.alertmanager, path=False)
+    if settings.webhook:
+        keep_url(settings.webhook, path=True)
 
 
 def _told(fault: Any) -> str:
     """One fault in words; the value of a secret, or of a name that is none of ours, is not repeated."""
     name = ".".join(map(str, fault["loc"]))
-    shown = name in Settings.model_fields and "password" not in name
+    shown = name in Settings.model_fields and "password" not in name and name not in MAY_HOLD_SECRETS
     return f"{name}: {fault['msg']}" + (f"; found {fault['input']!r}" if shown else "")

@@ -27,7 +27,7 @@ ROOMS = (
     ("contract",),
     ("rollup",),
     ("catalog",),
-    ("settings", "errors"),
+    ("settings", "secret", "errors"),
 )
 HEIGHT = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
 PURE = ("catalog", "rollup", "contract", "rules")

@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 
 from pipeline.errors import LedgerError
+from pipeline.secret import hidden
 
 FATES = ("aggregated", "duplicate", "quarantined", "dead_lettered")
 FILE = "status.json"
@@ -167,7 +168,7 @@ class StatusFile:
         """Say in the last status that the pipeline ended, and why; where even that cannot be written, the log has it."""
         with contextlib.suppress(OSError, LedgerError):
             if (last := read(self._data)) is not None:
-                self.end({**last, "state": "failed", "error": error})
+                self.end({**last, "state": "failed", "error": hidden(error)})
 
 
 def _replace(data: Path, status: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from pipeline.notify.outbox import NEVER, Mark, Outbox, OutboxRow
 from pipeline.notify.plan import Moment, Step, identities, plan
 from pipeline.notify.policy import Policy, Timing
 from pipeline.notify.wire import label_value
+from pipeline.secret import hidden
 
 log = structlog.get_logger(__name__)
 
@@ -296,5 +297,5 @@ def _described(fault: Exception) -> str:
 
 
 def _text(error: str) -> str:
-    """An error as it may stand in the outbox and on a terminal: what a receiver answers is not ours."""
-    return label_value(error)[:ERROR_LENGTH]
+    """An error as it may stand in the outbox and on a terminal: what a receiver answers is not ours, and may be our secret."""
+    return label_value(hidden(error))[:ERROR_LENGTH]

@@ -22,22 +22,40 @@ REFUSALS = frozenset({400, 413, 414, 415, 422, 431})
 
 
 def checked_url(url: str, setting: str) -> str:
-    """The URL without a trailing slash.  Raises SettingsError unless it is an absolute http(s) URL."""
+    """The URL without a trailing slash.  Raises SettingsError unless it is an absolute http(s) URL.
+
+    What is no URL is quoted as far as its host: what follows may be the secret of a chat's webhook.
+    """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # half an IPv6 address, a port above 65535
         good = False
     if not good:
-        raise SettingsError(f"{setting}: found {url!r}, expected an address such as http://127.0.0.1:9093")
+        raise SettingsError(
+            f"{setting}: found {_beginning(url)!r}, expected an address such as http://127.0.0.1:9093"
+        )
     return url.rstrip("/")
 
 
 def shown(url: str) -> str:
     """The URL as it may appear in an error: no user, password, query or fragment, which can hold secrets."""
+    return f"{origin(url)}{urlsplit(url).path}"
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port: all that may appear of a webhook's URL, whose path is its password."""
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+def _beginning(url: str) -> str:
+    """What a wrong URL begins with, up to its host; no host where a user may stand before it."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*(?::/{0,2}|//))?([^/?#]*)", url)
+    scheme, host = (match[1] or "", match[2]) if match else ("", "")
+    found = scheme if "@" in url else scheme + host
+    return found if found == url else f"{found}…"
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -61,13 +79,15 @@ async def post_json(
     body: bytes,
     headers: Mapping[str, str] | None = None,
     timeout: float = REQUEST_TIMEOUT,
+    called: str | None = None,
 ) -> None:
     """Returns on any 2xx.  Raises Refused (the body is at fault) or NotAccepted (try again).
 
-    `timeout` in seconds is for the request as a whole: httpx's own count from byte to byte, and a receiver
-    that sends one byte a second would hold a delivery for ever.
+    `called`: what errors call the URL, if not by its host and path.  `timeout` in seconds is for the request as a
+    whole: httpx's own count from byte to byte, and a receiver that sends one byte a second would hold a delivery for
+    ever.
     """
-    where = f"POST {shown(url)}"
+    where = f"POST {called or shown(url)}"
     try:
         async with asyncio.timeout(timeout):
             sent = {"content-type": "application/json", **(headers or {})}

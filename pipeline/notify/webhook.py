@@ -15,7 +15,7 @@ import httpx
 from pipeline.errors import SettingsError
 from pipeline.notify.destination import Habits
 from pipeline.notify.message import AlertChange, Labels
-from pipeline.notify.post import REQUEST_TIMEOUT, checked_url, post_json
+from pipeline.notify.post import REQUEST_TIMEOUT, checked_url, origin, post_json
 from pipeline.notify.wire import ZERO_TIME, fingerprint, rfc3339, wire_annotations, wire_labels, wire_url
 
 # Alerts of one group share these; the delivery never mixes groups in one request.
@@ -115,4 +115,4 @@ class Webhook:
     async def send(self, changes: Sequence[AlertChange], now: float) -> None:
         """One request for all of them."""
         body = json.dumps(body_of(changes, self.name, self._external_url), ensure_ascii=False).encode()
-        await post_json(self._client, self._url, body, self._headers, self._timeout)
+        await post_json(self._client, self._url, body, self._headers, self._timeout, origin(self._url))

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -24,8 +24,7 @@ from pipeline.serve import probe
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 PREFIX = "GIGAWATCH_"
-"""Of our settings' variables: a child is told everything on its command line, for ours may be about another Kafka,
-and hold passwords."""
+"""Of our settings' variables: a child gets none of ours, which may be about another Kafka, and hold passwords."""
 
 
 def ready(command: str) -> str:
@@ -34,7 +33,9 @@ def ready(command: str) -> str:
 
 
 class Child(ABC):
-    """`gigawatch <command>` over `data`; `arguments` are those of the command.
+    """`gigawatch <command>` over `data`; `arguments` are those of the command, which all users of the machine can read.
+
+    `variables`: settings by name, for what they must not read.
 
     Its own words go to the file `log`, or where ours go when that is None.  Stopped and
     started again it has the same address.
@@ -43,8 +44,15 @@ class Child(ABC):
     what: ClassVar[str]
     command: ClassVar[str]
 
-    def __init__(self, data: Path, log: Path | None, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Path,
+        log: Path | None,
+        arguments: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
+        self._variables = {f"{PREFIX}{name.upper()}": value for name, value in (variables or {}).items()}
         self._command = [
             *(sys.executable, "-P", "-m", "pipeline.cli"),
             *(self.command, "--child", "--data", str(data), *arguments),
@@ -63,7 +71,7 @@ class Child(ABC):
 
     def start(self) -> None:
         """Open it; returns when it takes connections.  Raises GigawatchError with its last words."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)} | self._variables
         again = ["--port", self._port] if self._port else []
         self.address = ""
         with self._log.open("ab") if self._log else contextlib.nullcontext() as log:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import GigawatchError, SettingsError
 from pipeline.notify.post import checked_url, shown
+from pipeline.secret import keep
 from pipeline.serve.dashboards_build import Document
 from pipeline.serve.dashboards_sql import DATA_SOURCE
 from pipeline.settings import read_secret
@@ -177,7 +178,7 @@ def token_from(file: Path | None, environment: str | None) -> str:
         raise SettingsError(
             f"push: {file or TOKEN_VARIABLE} does not hold a token; expected one line of letters and digits"
         )
-    return token
+    return keep(token)
 
 
 def plan(grafana: Grafana, documents: Sequence[Document], source: DataSource | None) -> list[Change]:

@@ -15,7 +15,7 @@ import httpx
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.notify.post import checked_url, shown
+from pipeline.notify.post import checked_url, origin, shown
 from pipeline.serve.doctor_kafka import skew
 from pipeline.serve.findings import Finding, fail, ok, warn
 from pipeline.settings import read_secret
@@ -86,9 +86,9 @@ def webhook(url: str, token_file: Path | None) -> Iterator[Finding]:
     if token_file is not None and not read_secret(token_file).strip():
         yield fail("webhook", f"{token_file}: is empty", "put the bearer token into it")
     elif urlsplit(base).scheme == "http" and token_file is not None and not _loopback(base):
-        yield warn("webhook", f"{shown(base)}: the token travels in the clear", "use https")
+        yield warn("webhook", f"{origin(base)}: the token travels in the clear", "use https")
     else:
-        yield ok("webhook", f"{shown(base)}: well-formed; not called, that would page")
+        yield ok("webhook", f"{origin(base)}: well-formed; not called, that would page")
 
 
 def grafana(url: str, clock: Clock = time.time) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from pipeline.secret import hidden
+
 CHATTY = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio")
 SILENT = ("aiokafka.cluster",)
 """Ten lines a second for each topic that is not there; the source, the dead letters and the delivery say it."""
@@ -41,6 +43,13 @@ class Seldom(logging.Filter):
         return True
 
 
+class WithoutSecrets(structlog.stdlib.ProcessorFormatter):
+    """Lines of structlog's and the libraries', as they leave: without what `pipeline.secret` keeps."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hidden(super().format(record))
+
+
 def log_to_stderr(level: str) -> None:
     """Human lines where stderr is a terminal, JSON lines where a machine reads them.
 
@@ -60,7 +69,7 @@ def log_to_stderr(level: str) -> None:
     )
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        WithoutSecrets(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )

@@ -31,10 +31,10 @@ def servers(settings: Settings) -> list[Child]:
         *(["--tls-cert", str(settings.tls_cert)] if settings.tls_cert else []),
         *(["--tls-key", str(settings.tls_key)] if settings.tls_key else []),
     ]
-    silences = ["--alertmanager", settings.alertmanager] if settings.alertmanager else []
+    silences = {"alertmanager": settings.alertmanager} if settings.alertmanager else {}
     found: list[Child] = []
     if settings.board:
-        found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas, *silences]))
+        found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas], silences))
     if settings.door:
         found.append(Door(settings.data, None, [*_at(settings.door), *entrance, *schemas]))
     return found
