@@ -14,27 +14,26 @@ from datetime import UTC, datetime
 import duckdb
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.instants import Heard, Stretch
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.readings import Reader
 from pipeline.ledger.tables import insert
-from pipeline.rollup.windows import GRID_SECONDS
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, StandingRow, evaluate
+from pipeline.rules.readings import GRID, Readings, ReadingSpec, TrancheSpend
 
 AT_ONCE = 360
-"""Instants that the intake evaluates in one transaction at most, an hour: whatever the watermark passes, memory stays
-bounded, and between two transactions a stop is heard."""
-_DAY = 86_400
-_WAITED = 0
-"""In place of the last instant evaluated, for a group that has waited since it began."""
+"""Instants of a group that one step evaluates at most, an hour: whatever the watermark passes, memory stays bounded, and
+between two transactions a stop is heard."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What an evaluation came to: `due`: group of topics → instants `(t0, t1]`, epoch seconds.
+    """What one step of evaluation came to.
 
-    `behind`: whether instants that the watermark has passed are left for the next transaction.
+    `due`: group of topics → instants `(t0, t1]`, epoch seconds, but those of a time from which nothing was heard;
+    `behind`: whether instants that the watermark has passed are left for the next step.
     """
 
     due: Mapping[str, tuple[int, int]]
@@ -53,51 +52,94 @@ def judge(
     destinations: Sequence[str],
     now: float,
     waiting: Set[str] = frozenset(),
-    most: int | None = None,
+    most: int = AT_ONCE,
 ) -> Judged:
-    """Evaluate the instants up to the frontier `after` (topic → last instant passed; `before`: as it was), `most` of them or all.
+    """Evaluate the next instants up to the frontier `after` (topic → last instant passed; `before`: as it was).
 
-    `views` names the event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall
-    clock, epoch seconds: when the changes were decided.  Groups that read a topic of `waiting` wait.
+    A step has at most `most` instants of each group; the groups that are farthest behind go first.  `views` names the
+    event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall clock, epoch seconds: when the
+    changes were decided.  Groups that read a topic of `waiting` wait.
     """
-    done = {
-        group: _epoch(at) for group, at in con.execute('SELECT "group", instant FROM evaluated').fetchall()
-    }
+    done = _begun(con, catalog, plan, before, after, waiting)
     held = {group for group, rules in plan.groups.items() if not waiting.isdisjoint(rules[0].topics)}
-    _note_waiting(con, held - done.keys())
-    for group, rules in plan.groups.items():
-        if done.get(group, _WAITED) == _WAITED:
-            stood = before if group not in done else {}
-            start = _start(con, catalog, rules[0].topics, stood, after)
-            done |= {group: start} if start is not None else {}
     ready = replace(plan, groups={g: rules for g, rules in plan.groups.items() if g not in held})
-    whole = ready.due(before, after, done)
-    due = whole if most is None else _bounded(whole, most)
+    due = ready.due(before, after, done)
     if not due:
         return Judged({}, ())
-    answers = {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
-    found = evaluate(plan, due, answers, load_states(con), _standing(con), _trust(con, catalog))
-    write_states(con, found.states)
-    _write_standing(con, found.standing)
-    _write_history(con, found.history)
-    appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in found.changes}}
-    write_changes(con, found.changes, destinations, now, appended)
-    con.execute('DELETE FROM evaluated WHERE "group" IN (SELECT unnest(?::VARCHAR[]))', [list(found.done)])
-    insert(con, "evaluated", ((group, utc(t)) for group, t in found.done.items()))
-    return Judged(due, found.changes, due != whole)
-
-
-def _bounded(due: Mapping[str, tuple[int, int]], most: int) -> dict[str, tuple[int, int]]:
-    """The first `most` instants of `due`, the same for all groups: whoever is further ahead is waited for."""
-    until = (
-        min((t0 for t0, _ in due.values()), default=0) // GRID_SECONDS * GRID_SECONDS + most * GRID_SECONDS
+    stretches = _next(reader.heard, plan, due, most)
+    judged = {g: (s.t0, s.t1) for g, s in stretches.items() if s.t1 // s.every > s.t0 // s.every}
+    every = {g: stretches[g].every for g in judged}
+    changes: tuple[AlertChange, ...] = ()
+    if judged:
+        answers = _answers(reader, plan, judged, every)
+        found = evaluate(
+            plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every
+        )
+        write_states(con, found.states)
+        _write_standing(con, found.standing)
+        _write_history(con, found.history)
+        changes = found.changes
+        appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in changes}}
+        write_changes(con, changes, destinations, now, appended)
+    con.execute(
+        'UPDATE evaluated SET instant = reached.instant FROM (SELECT unnest(?::VARCHAR[]) AS "group", '
+        'unnest(?::TIMESTAMP[]) AS instant) reached WHERE evaluated."group" = reached."group"',
+        [list(stretches), [utc(s.t1) for s in stretches.values()]],
     )
-    return {group: (t0, min(t1, until)) for group, (t0, t1) in due.items() if t0 < until}
+    behind = len(stretches) < len(due) or any(s.t1 < due[g][1] for g, s in stretches.items())
+    return Judged({g: span for g, span in judged.items() if every[g] == GRID}, changes, behind)
 
 
-def _note_waiting(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> None:
-    """Remember that these groups waited for a topic: they will begin where the data does."""
-    insert(con, "evaluated", ((group, utc(_WAITED)) for group in groups))
+def _next(
+    heard: Heard, plan: Plan, due: Mapping[str, tuple[int, int]], most: int
+) -> dict[str, Stretch]:
+    """The next stretch of each group; where a group is far behind the others wait, for they share what is read."""
+    found = {g: heard.stretch(plan.groups[g][0].topics, t0, t1, most) for g, (t0, t1) in due.items()}
+    close = {g: s for g, s in found.items() if s.every == GRID}
+    end = min((s.t0 for s in close.values()), default=0) + most * GRID
+    clipped = {g: s._replace(t1=min(s.t1, end)) for g, s in close.items() if s.t0 < end}
+    return {g: clipped.get(g, s) for g, s in found.items() if g in clipped or g not in close}
+
+
+def _answers(
+    reader: Reader, plan: Plan, due: Mapping[str, tuple[int, int]], every: Mapping[str, int]
+) -> dict[ReadingSpec, Readings]:
+    """What the rules read.  Where nothing was heard there is nothing to read but what has been spent."""
+    close = plan.wanted({g: span for g, span in due.items() if every[g] == GRID})
+    far = plan.wanted({g: span for g, span in due.items() if every[g] != GRID})
+    nothing = {spec: Readings(()) for spec in far if not isinstance(spec, TrancheSpend)}
+    spent = {spec: span for spec, span in far.items() if spec not in nothing}
+    return {**nothing, **{spec: reader.read(spec, t0, t1) for spec, (t0, t1) in {**spent, **close}.items()}}
+
+
+def _begun(
+    con: duckdb.DuckDBPyConnection,
+    catalog: Catalog,
+    plan: Plan,
+    before: Mapping[str, int],
+    after: Mapping[str, int],
+    waiting: Set[str],
+) -> dict[str, int]:
+    """Group → the last instant evaluated; those that begin now begin, and those of no contract any more are forgotten.
+
+    A group that reads a topic of `waiting` is noted, without an instant at which it began, so that it begins where the
+    data does.
+    """
+    rows = con.execute('SELECT "group", instant, began IS NULL FROM evaluated').fetchall()
+    done = {group: _epoch(at) for group, at, waits in rows if not waits}
+    waited = {group for group, _, waits in rows if waits}
+    if gone := (done.keys() | waited) - plan.groups.keys():
+        con.execute('DELETE FROM evaluated WHERE "group" IN (SELECT unnest(?::VARCHAR[]))', [list(gone)])
+    for group in plan.groups.keys() - done.keys():
+        topics = plan.groups[group][0].topics
+        if not waiting.isdisjoint(topics):
+            if group not in waited:
+                insert(con, "evaluated", [(group, utc(0), None)])
+        elif (start := _start(con, catalog, topics, {} if group in waited else before, after)) is not None:
+            con.execute('DELETE FROM evaluated WHERE "group" = ?', [group])
+            insert(con, "evaluated", [(group, utc(start), utc(start))])
+            done[group] = start
+    return done
 
 
 def _start(
@@ -109,21 +151,26 @@ def _start(
 ) -> int | None:
     """The instant after which a new group of clauses is evaluated: where its data begins, however it was cut.
 
-    A clause that is new to a running pipeline starts where the pipeline is.  A sample far older than the rest
-    (a clock that starts in 1970) does not decide.
+    A clause that is new to a running pipeline starts where the pipeline is.  None before anything came.
     """
+    reached = [after[topic] for topic in topics if topic in after]
+    if not reached:
+        return None
     stood = min((before[t] for t in topics if t in before), default=None)
+    if stood is not None:
+        return stood
     telemetry = [e for e in catalog.types if not e.retained]
     own = [e for e in telemetry if e.topic in topics] or telemetry
-    if not own:
-        return stood
-    since = max((after[t] for t in topics if t in after), default=0) - _DAY
-    windows = " UNION ALL ".join(f"SELECT window_start FROM partials_{e.view}_10s" for e in own)
-    row = con.execute(
-        f"SELECT epoch(min(window_start))::BIGINT FROM ({windows}) WHERE window_start >= ?", [utc(since)]
-    ).fetchall()
-    known = [at for at in (stood, row[0][0]) if at is not None]
-    return max(known, default=None)
+    found = [_first(con, f"SELECT min(window_start) FROM partials_{e.view}_10s") for e in own]
+    if not any(at is not None for at in found) and any(e.retained and e.topic in topics for e in catalog.types):
+        found = [_first(con, 'SELECT min("time") FROM charges')]
+    begun = [at // GRID * GRID for at in found if at is not None]
+    return min(begun, default=min(reached) - GRID)
+
+
+def _first(con: duckdb.DuckDBPyConnection, query: str) -> int | None:
+    row = con.execute(f"SELECT epoch(({query}))::BIGINT").fetchone()
+    return row[0] if row else None
 
 
 def utc(t: float) -> datetime:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
+from pipeline.ledger.instants import Heard
 from pipeline.ledger.reading_sql import By, Mutes, Span, groups_of, timestamp
 from pipeline.ledger.series_readings import series_sums
 from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen_ddl
@@ -48,11 +49,13 @@ class Reader:
 
     def __init__(self, con: DuckDBPyConnection, catalog: Catalog) -> None:
         self.con, self.catalog = con, catalog
+        self.heard = Heard(con, catalog)
         self._spend = SpendReader(con)
         self._silence: dict[tuple[str, int, int], Silence] = {}
 
     def forget(self) -> None:
         """Drops everything remembered."""
+        self.heard.forget()
         self._spend.forget()
         self._silence.clear()
 

@@ -1,7 +1,7 @@
 """How long each table is kept, and the removal of what is older, from the readers' files and the ledger.
 
 Age is counted from the newest watermark, not from a wall clock: the replay of an old day keeps its history,
-and a pipeline that stands still forgets nothing.  Cuts fall on whole directories (an hour or a day), so that
+and a pipeline that stands still forgets nothing; and what is still to be evaluated is not too old.  Cuts fall on whole directories (an hour or a day), so that
 the ledger can rewrite every published file that is still there.
 """
 
@@ -55,6 +55,15 @@ def newest_watermark(con: DuckDBPyConnection) -> int | None:
     """The greatest watermark in epoch seconds; None before the first event."""
     row = con.execute("SELECT epoch(max(watermark))::BIGINT FROM frontier").fetchone()
     return row[0] if row else None
+
+
+def least_evaluated(con: DuckDBPyConnection, topic: str) -> int | None:
+    """The last instant (epoch seconds) that every group of clauses reading `topic` has passed; None without any.
+
+    0 while a group waits for the first records of another topic.
+    """
+    rows = con.execute('SELECT "group", epoch(instant)::BIGINT FROM evaluated').fetchall()
+    return min((at for group, at in rows if topic in group.split("+")), default=None)
 
 
 def cut(newest: int, keep: int, directory: int) -> int:
@@ -143,8 +152,11 @@ def _prune_ledger(
         oldest = cut(newest, max(keep.widths.values()), DAY)
         _delete(con, "charges", event_type.window_time or "time", oldest, fence)
         return
+    evaluated = least_evaluated(con, event_type.topic)
+    read_from = newest if evaluated is None else min(newest, evaluated)
     for width in WIDTHS:
-        oldest = cut(newest, keep.widths[width.name], rollup_table(event_type, width).directory or DAY)
+        since = read_from if width is WIDTHS[0] else newest  # readings look back from the instant that is next
+        oldest = cut(since, keep.widths[width.name], rollup_table(event_type, width).directory or DAY)
         for table in partial_tables(event_type, width.name):
             _delete(con, table, "window_start", oldest, fence)
 

@@ -120,7 +120,8 @@ def fold_seen(con: DuckDBPyConnection, event_type: EventType, evaluated: int) ->
 
     `evaluated` must be the least last-evaluated instant of the groups that read the topic.  Of each series, measure and
     declared interval the row with the latest sample stays, and the one that kept it from silence longest; what is no
-    longer expected goes.  Flow is kept for a day, which bounds `silence_is_loss_after`.
+    longer expected goes.  Flow is kept for a day, which bounds `silence_is_loss_after`, and its latest row, by which it is
+    known when the topic was last heard.
     """
     seen, until = f"seen_{event_type.view}", _until(event_type)
     known = f"epoch_us(known_from) // {GRID_US}"
@@ -131,7 +132,10 @@ def fold_seen(con: DuckDBPyConnection, event_type: EventType, evaluated: int) ->
         f"(SELECT unnest({kept}) FROM {seen} WHERE {old} GROUP BY series, measure, interval)"
     )
     con.execute(f"DELETE FROM {seen} WHERE {old} AND last_time < {_timestamp(evaluated - EXPECTED)}")
-    con.execute(f"DELETE FROM flow_{event_type.view} WHERE known_from < {_timestamp(evaluated - EXPECTED)}")
+    flow, old = f"flow_{event_type.view}", f"known_from < {_timestamp(evaluated - EXPECTED)}"
+    con.execute(
+        f"DELETE FROM {flow} WHERE {old} AND rowid <> (SELECT arg_max(rowid, last_time) FROM {flow} WHERE {old})"
+    )
 
 
 def _timestamp(t: int) -> str:

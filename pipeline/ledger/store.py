@@ -14,7 +14,7 @@ thread at a time; housekeeping uses cursors of its own and is fenced by the same
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeline.ledger.evaluation import Judged, utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
 from pipeline.ledger.recover import recover
+from pipeline.ledger.retention import least_evaluated
 from pipeline.ledger.seal import FILES_DDL
 from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
@@ -199,9 +200,7 @@ class Ledger:
 
     def least_evaluated(self, con: duckdb.DuckDBPyConnection, topic: str) -> int:
         """The last instant (epoch seconds) that every group of clauses reading `topic` has passed."""
-        rows = con.execute('SELECT "group", instant FROM evaluated').fetchall()
-        done = [_epoch(at) for group, at in rows if topic in group.split("+")]
-        return min(done, default=0)
+        return least_evaluated(con, topic) or 0
 
     def use(self, contracts: Sequence[Contract], plan: Plan, now: float) -> None:
         """Evaluate by `plan`, which is that of `contracts`, from now on; readers see what they promise."""
@@ -301,19 +300,32 @@ class Ledger:
             self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
         if self.plan is None or (after == before and not self.behind):
             return Judged({}, ())
-        return evaluation.judge(
-            self.con,
-            self._reader,
-            self.catalog,
-            self.plan,
-            before,
-            after,
-            views,
-            self.destinations,
-            now,
-            waiting,
-            most,
-        )
+        return self._judge(before, after, views, now, waiting, most)
+
+    def _judge(
+        self,
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+        views: Sequence[str],
+        now: float,
+        waiting: Set[str],
+        most: int | None,
+    ) -> Judged:
+        """Evaluate a step of `most` instants, or all steps; of each group the last unbroken stretch is told."""
+        assert self.plan is not None
+        due: dict[str, tuple[int, int]] = {}
+        changes: list[AlertChange] = []
+        while True:
+            step = evaluation.judge(
+                self.con, self._reader, self.catalog, self.plan, before, after, views, self.destinations, now, waiting,
+                most or evaluation.AT_ONCE,
+            )  # fmt: skip
+            for group, (t0, t1) in step.due.items():
+                low, high = due.get(group, (t0, t0))
+                due[group] = (low if high == t0 else t0, t1)
+            changes += step.changes
+            if most is not None or not step.behind:
+                return Judged(due, tuple(changes), step.behind)
 
     def record_own(
         self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange], now: float

@@ -31,7 +31,7 @@ _OWN: Mapping[str, Columns] = {
         ("progress_at", "TIMESTAMP"),
     ),
     "frontier": (("topic", "VARCHAR"), ("watermark", "TIMESTAMP"), ("instant", "TIMESTAMP")),
-    "evaluated": (("group", "VARCHAR"), ("instant", "TIMESTAMP")),
+    "evaluated": (("group", "VARCHAR"), ("instant", "TIMESTAMP"), ("began", "TIMESTAMP")),
     "segments": (
         ("segment", "VARCHAR"),
         ("topic", "VARCHAR"),
@@ -157,7 +157,10 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     ),
     2: (),
     3: (),
-    4: (),
+    4: (
+        "ALTER TABLE evaluated ADD COLUMN began TIMESTAMP",
+        "UPDATE evaluated SET began = instant WHERE instant > TIMESTAMP '1970-01-01'",
+    ),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 

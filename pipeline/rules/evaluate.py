@@ -206,16 +206,19 @@ def evaluate(
     states: Mapping[str, AlertState],
     standing: Iterable[StandingRow] = (),
     trust: Mapping[str, Trust] | None = None,
+    every: Mapping[str, int] | None = None,
 ) -> Evaluation:
     """Judges every rule at every instant it is due, and moves the alerts.
 
+    `every`: group → seconds between its instants, where that is not `GRID`.
     `answers` must hold every spec of `plan.wanted(due)`.  States of rules that no contract has any more are
     resolved at the last instant of `due`.  `trust`: each topic's quality, for the annotations.
     """
     run = _Run(plan, answers, states, standing, trust or {})
     for group, (t0, t1) in due.items():
+        step_of = (every or {}).get(group, GRID)
         for rule in plan.groups.get(group, ()):
-            run.stretch(rule, range(t0 + GRID - t0 % GRID, t1 + 1, GRID))
+            run.stretch(rule, range(t0 + step_of - t0 % step_of, t1 + 1, step_of))
     run.withdraw(max((t1 for _, t1 in due.values()), default=None))
     changes = sorted(run.changes, key=lambda change: (change.t, change.state.key))
     live = {state.identity: state for state in sorted(run.states.values(), key=lambda s: s.key)}
