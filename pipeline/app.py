@@ -376,17 +376,19 @@ class Gigawatch:
             "contract_error": self.contract_error,
             "servers": self.servers.status() if state == "running" else {},
             **status.snapshot(con),
-            "evaluated_to": self._evaluated_to(con),
+            **self._evaluation(con),
             "lag": lag,
             "rate_events_per_s": round(self.intake.tally.rate(now), 1),
             "freshness_s": quantiles(self.delays.freshness),
             "decision_delay_s": quantiles(self.delays.decision),
         }
 
-    def _evaluated_to(self, con: Any) -> str | None:
-        """How far instants that the watermark has passed are evaluated; None when there are none left."""
+    def _evaluation(self, con: Any) -> dict[str, Any]:
+        """How far instants that the watermark has passed are evaluated, where there are some left."""
         plan = self.ledger.plan
-        return status.evaluated_to(con, plan.groups) if plan and self.ledger.behind else None
+        left = plan is not None and self.ledger.behind
+        found = status.evaluation(con, plan.groups) if plan is not None and left else {}
+        return {"evaluated_to": None, "evaluated_share": None, **found}
 
 
 def _epoch(at: datetime | None) -> float | None:

@@ -72,9 +72,7 @@ def judge(
     changes: tuple[AlertChange, ...] = ()
     if judged:
         answers = _answers(reader, plan, judged, every)
-        found = evaluate(
-            plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every
-        )
+        found = evaluate(plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every)
         write_states(con, found.states)
         _write_standing(con, found.standing)
         _write_history(con, found.history)
@@ -90,9 +88,7 @@ def judge(
     return Judged({g: span for g, span in judged.items() if every[g] == GRID}, changes, behind)
 
 
-def _next(
-    heard: Heard, plan: Plan, due: Mapping[str, tuple[int, int]], most: int
-) -> dict[str, Stretch]:
+def _next(heard: Heard, plan: Plan, due: Mapping[str, tuple[int, int]], most: int) -> dict[str, Stretch]:
     """The next stretch of each group; where a group is far behind the others wait, for they share what is read."""
     found = {g: heard.stretch(plan.groups[g][0].topics, t0, t1, most) for g, (t0, t1) in due.items()}
     close = {g: s for g, s in found.items() if s.every == GRID}
@@ -162,7 +158,9 @@ def _start(
     telemetry = [e for e in catalog.types if not e.retained]
     own = [e for e in telemetry if e.topic in topics] or telemetry
     found = [_first(con, f"SELECT min(window_start) FROM partials_{e.view}_10s") for e in own]
-    if not any(at is not None for at in found) and any(e.retained and e.topic in topics for e in catalog.types):
+    if not any(at is not None for at in found) and any(
+        e.retained and e.topic in topics for e in catalog.types
+    ):
         found = [_first(con, 'SELECT min("time") FROM charges')]
     begun = [at // GRID * GRID for at in found if at is not None]
     return min(begun, default=min(reached) - GRID)

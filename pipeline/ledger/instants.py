@@ -96,5 +96,5 @@ class Heard:
                 f"SELECT greatest({issued}, epoch_us(known_from) // {GRID_US}) AS known, {issued} AS heard FROM charges"
             )
         names = ", ".join("'" + topic.replace("'", "''") + "'" for topic in topics)
-        minute = f"epoch_us(minute) // {GRID_US} + 1"
+        minute = f"epoch_us(minute) // {GRID_US} + {60 // GRID}"
         yield f"SELECT {minute} AS known, {minute} AS heard FROM fates WHERE topic IN ({names})"

@@ -1,8 +1,8 @@
 """How long each table is kept, and the removal of what is older, from the readers' files and the ledger.
 
 Age is counted from the newest watermark, not from a wall clock: the replay of an old day keeps its history,
-and a pipeline that stands still forgets nothing; and what is still to be evaluated is not too old.  Cuts fall on whole directories (an hour or a day), so that
-the ledger can rewrite every published file that is still there.
+and a pipeline that stands still forgets nothing; nor is what is still to be evaluated too old.  Cuts fall on whole
+directories (an hour or a day), so that the ledger can rewrite every published file that is still there.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def _prune_ledger(
     evaluated = least_evaluated(con, event_type.topic)
     read_from = newest if evaluated is None else min(newest, evaluated)
     for width in WIDTHS:
-        since = read_from if width is WIDTHS[0] else newest  # readings look back from the instant that is next
+        since = (
+            read_from if width is WIDTHS[0] else newest
+        )  # readings look back from the instant that is next
         oldest = cut(since, keep.widths[width.name], rollup_table(event_type, width).directory or DAY)
         for table in partial_tables(event_type, width.name):
             _delete(con, table, "window_start", oldest, fence)

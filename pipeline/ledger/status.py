@@ -80,11 +80,24 @@ def _offsets(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
     return found
 
 
-def evaluated_to(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> str | None:
-    """The last instant that all of `groups` (of clauses) are evaluated to; None before the first."""
-    query = 'SELECT min(instant) FROM evaluated WHERE epoch(instant) > 0 AND list_contains(?, "group")'
-    found = _one(con, query, [list(groups)])
-    return None if found is None else str(found)
+def evaluation(con: duckdb.DuckDBPyConnection, groups: Iterable[str]) -> dict[str, Any]:
+    """How far `groups` (of clauses) are evaluated; nothing before the first is.
+
+    `evaluated_to`: the last instant that all of them are evaluated to; `evaluated_share`: how much that is of the time
+    from where the history of the one farthest behind begins to where its watermarks are, 0 to 1.
+    """
+    rows = con.execute(
+        "SELECT e.instant, date_diff('second', began, e.instant), date_diff('second', began, min(f.instant)) "
+        "FROM evaluated e JOIN frontier f ON list_contains(string_split(\"group\", '+'), f.topic) "
+        'WHERE began IS NOT NULL AND list_contains(?, "group") GROUP BY "group", began, e.instant ORDER BY 1 LIMIT 1',
+        [list(groups)],
+    ).fetchall()
+    for instant, done, whole in rows:
+        return {
+            "evaluated_to": _utc(instant),
+            "evaluated_share": round(done / whole, 4) if whole > 0 else 1.0,
+        }
+    return {}
 
 
 def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
@@ -127,9 +140,9 @@ def _rows(con: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     ]
 
 
-def _one(con: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()) -> Any:
-    row = con.execute(query, parameters).fetchone()
-    return _plain(row[0]) if row else None
+def _one(con: duckdb.DuckDBPyConnection, query: str) -> Any:
+    row = con.execute(query).fetchone()
+    return row[0] if row else None
 
 
 def _plain(value: Any) -> Any:

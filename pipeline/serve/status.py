@@ -20,6 +20,7 @@ EXTRA = (
     "lag",
     "watermarks",
     "evaluated_to",
+    "evaluated_share",
     "standing",
     "undelivered",
 )
@@ -105,7 +106,12 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     contracts = ", ".join(f"{c['id']} {c['version']}" for c in found["contracts"])
     yield f"Contract: {clean(contracts) or 'none'}"
     if found.get("evaluated_to") and state["running"]:
-        yield f"Evaluation works off a backlog: it has come to {found['evaluated_to']}, and goes on"
+        share = (
+            f", {found['evaluated_share']:.0%} of the backlog"
+            if found.get("evaluated_share") is not None
+            else ""
+        )
+        yield f"Evaluated to {found['evaluated_to']}{share}; it goes on"
     yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
