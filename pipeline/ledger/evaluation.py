@@ -103,9 +103,10 @@ def _answers(
     """What the rules read.  Where nothing was heard there is nothing to read but what has been spent."""
     close = plan.wanted({g: span for g, span in due.items() if every[g] == GRID})
     far = plan.wanted({g: span for g, span in due.items() if every[g] != GRID})
-    nothing = {spec: Readings(()) for spec in far if not isinstance(spec, TrancheSpend)}
-    spent = {spec: span for spec, span in far.items() if spec not in nothing}
-    return {**nothing, **{spec: reader.read(spec, t0, t1) for spec, (t0, t1) in {**spent, **close}.items()}}
+    found: dict[ReadingSpec, Readings] = {s: Readings(()) for s in far if not isinstance(s, TrancheSpend)}
+    spent = {spec: span for spec, span in far.items() if spec not in found}
+    found |= {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in {**spent, **close}.items()}
+    return found
 
 
 def _begun(
