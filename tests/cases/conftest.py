@@ -83,6 +83,12 @@ class Played:
         """(alertname, what happened) in order of event time: pending, firing, updated, stale, resolved, …"""
         return self._ledger_sql('SELECT alertname, state FROM alerts ORDER BY "time", alertname')
 
+    def times(self, alertname: str) -> list[tuple[datetime, str]]:
+        """(time, what happened) of an alert, in order."""
+        return self._ledger_sql(
+            'SELECT "time", state FROM alerts WHERE alertname = ? ORDER BY "time"', alertname
+        )
+
     def fired(self) -> set[str]:
         """The names of all alerts that ever fired."""
         return {name for name, what in self.alerts() if what == "firing"}
