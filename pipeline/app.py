@@ -27,7 +27,7 @@ from pipeline import catalog
 from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.errors import ContractError
-from pipeline.ledger import status
+from pipeline.ledger import files, status
 from pipeline.ledger.evaluation import load_states
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.housekeeping import Housekeeper
@@ -397,6 +397,7 @@ def _epoch(at: datetime | None) -> float | None:
 
 def run(settings: Settings) -> None:
     """Run the pipeline until SIGTERM or SIGINT.  Raises GigawatchError."""
+    files.private_from_now_on()
     # Contracts are read before there is a loop: until then a signal ends us at once, as nothing is open yet.
     asyncio.run(_until_signal(Gigawatch(settings)))
 

@@ -374,10 +374,9 @@ def status(
 
     Example: gigawatch status --data gigawatch-demo
     """
-    import json
-
     from rich.text import Text
 
+    from pipeline.ledger.query import as_json as escaped
     from pipeline.serve import status as outside
     from pipeline.serve.terminal import status_page, stdout
 
@@ -388,7 +387,7 @@ def status(
         raise typer.Exit(0 if well else 1)
     found, state = outside.status_now(settings, asked=bootstrap)
     if as_json:
-        typer.echo(json.dumps(outside.as_json(found, state), indent=1, ensure_ascii=False))
+        typer.echo(escaped(outside.as_json(found, state), indent=1))
         return
     stdout().print(status_page(found, [Text(line) for line in outside.head(settings.data, found, state)]))
 
@@ -418,8 +417,7 @@ def doctor(
 
     Example: gigawatch doctor --bootstrap kafka:9092 --contract contracts/ --alertmanager http://127.0.0.1:9093
     """
-    import json
-
+    from pipeline.ledger.query import as_json as escaped
     from pipeline.serve.doctor import checks, examine
     from pipeline.serve.findings import as_document, page, worst
     from pipeline.serve.terminal import stdout
@@ -430,7 +428,7 @@ def doctor(
     )  # fmt: skip
     findings = list(examine(checks(settings, grafana)))
     if as_json:
-        typer.echo(json.dumps(as_document(findings), indent=1, ensure_ascii=False))
+        typer.echo(escaped(as_document(findings), indent=1))
     else:
         stdout().print(page(findings))
     raise typer.Exit(1 if worst(findings) == "fail" else 0)
@@ -465,7 +463,7 @@ def sql(
         query = sys.stdin.read()
     types = catalog.load(settings.schemas)
     with open_views(settings.data, types) as con:
-        for piece in render(ask(con, query), form.value):
+        for piece in render(ask(con, query), form.value, sys.stdout.isatty()):
             sys.stdout.write(piece)
 
 

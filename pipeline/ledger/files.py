@@ -14,6 +14,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,31 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2(2)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def private_from_now_on() -> None:
+    """What this process makes is for owner and group: directories 750, files 640.  A stricter umask stays."""
+    os.umask(os.umask(0o027) | 0o027)
+
+
+def keep_private(data: Path) -> None:
+    """Closes a directory that others may enter, as far as it is ours to close."""
+    mode = stat.S_IMODE(data.stat().st_mode)
+    if mode & 0o027:
+        with contextlib.suppress(PermissionError):
+            data.chmod(mode & ~0o027)
+
+
+def refuse_links(data: Path) -> None:
+    """Raises LedgerError for a symbolic link under `data`: what is written or published would be somewhere else."""
+    for folder, names, found in os.walk(data):
+        for name in (*names, *found):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise LedgerError(
+                    f"{path}: found a symbolic link to {os.readlink(path)}, expected none in a data directory; take it "
+                    "away, or mount the other disk there"
+                )
 
 
 def staging(data: Path) -> Path:

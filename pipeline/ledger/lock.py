@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import DataDirectoryInUse, LedgerError
-from pipeline.ledger.files import disk_errors
+from pipeline.ledger import files
 
 
 class DirectoryLock:
-    """Holds `DATA/lock` until `release`.  Raises DataDirectoryInUse, naming the other process."""
+    """Holds `DATA/lock` until `release`.  Raises DataDirectoryInUse, naming the other process.
+
+    From then on `data` is closed to others than owner and group, and has no symbolic link in it: LedgerError names one.
+    """
 
     def __init__(self, data: Path) -> None:
         try:
             data.mkdir(parents=True, exist_ok=True)
+            files.keep_private(data)
+            files.refuse_links(data)
             self._file: IO[str] = open(data / "lock", "a+")  # noqa: SIM115 - held for the life of the process
         except OSError as error:
             raise LedgerError(
@@ -33,7 +38,7 @@ class DirectoryLock:
                 f"{data}: in use by process {holder}; stop that one, or give this one another --data"
             ) from error
         try:
-            with disk_errors(data):
+            with files.disk_errors(data):
                 self._file.truncate(0)
                 self._file.write(str(os.getpid()))
                 self._file.flush()

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,11 +151,14 @@ def view_names(catalog: Catalog) -> tuple[str, ...]:
     return names(catalog)
 
 
-def render(result: Result, form: Format) -> Iterator[str]:
-    """Pieces of text, in bounded memory: an aligned table, CSV with a header, or a JSON array of objects."""
+def render(result: Result, form: Format, terminal: bool = False) -> Iterator[str]:
+    """Pieces of text, in bounded memory: an aligned table, CSV with a header, or a JSON array of objects.
+
+    Nothing in a table or in JSON steers a terminal.  CSV has no escapes: it is exact, but on a `terminal`.
+    """
     forms: dict[Format, Callable[[Result], Iterator[str]]] = {
         "table": _table,
-        "csv": _csv,
+        "csv": partial(_csv, cell=_text if terminal else _exact),
         "json": _json,
     }
     return forms[form](result)
@@ -165,7 +169,7 @@ def _table(result: Result) -> Iterator[str]:
     rows = ([_text(value) for value in row] for row in result.rows)
     first = list(itertools.islice(rows, ROWS_AHEAD))
     widths = [max(map(len, column)) for column in zip(result.columns, *first, strict=True)]
-    yield _line(result.columns, widths)
+    yield _line([_text(name) for name in result.columns], widths)
     yield _line(["-" * width for width in widths], widths)
     count = 0
     for row in itertools.chain(first, rows):
@@ -187,10 +191,14 @@ def _text(value: Any) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
-def _csv(result: Result) -> Iterator[str]:
-    yield _csv_line(result.columns)
+def _exact(value: Any) -> Any:
+    return "" if value is None else _plain(value)
+
+
+def _csv(result: Result, cell: Callable[[Any], Any]) -> Iterator[str]:
+    yield _csv_line([cell(name) for name in result.columns])
     for row in result.rows:
-        yield _csv_line(["" if v is None else _plain(v) for v in row])
+        yield _csv_line([cell(_plain(value)) for value in row])
 
 
 def _csv_line(cells: Sequence[Any]) -> str:
@@ -203,8 +211,20 @@ def _json(result: Result) -> Iterator[str]:
     yield "["
     for number, row in enumerate(result.rows):
         pairs = dict(zip(result.columns, map(_plain, row), strict=True))
-        yield ("," if number else "") + "\n" + json.dumps(pairs, default=str, ensure_ascii=False)
+        yield ("," if number else "") + "\n" + as_json(pairs)
     yield "\n]\n"
+
+
+def as_json(document: Any, indent: int | None = None) -> str:
+    """JSON in which every character that could steer a terminal or turn its text around stands as an escape."""
+    text = json.dumps(document, indent=indent, default=str, ensure_ascii=False)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else json.dumps(character)[1:-1]
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,10 @@ def _widths() -> Mapping[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Seconds that each kind of table is kept.  Charges stay in the ledger as long as the widest roll-up."""
+    """Seconds that each kind of table is kept.  Charges stay in the ledger as long as the widest roll-up.
+
+    `outbox`: what was delivered; what waits or was refused stays.
+    """
 
     raw: int = 90 * DAY
     widths: Mapping[str, int] = field(default_factory=_widths)
@@ -49,6 +52,7 @@ class Keep:
     health: int = 90 * DAY
     readings: int = 180 * DAY
     alerts: int = 10 * YEAR
+    outbox: int = 7 * DAY
 
 
 def newest_watermark(con: DuckDBPyConnection) -> int | None:
@@ -94,6 +98,7 @@ def prune(
 ) -> int:
     """Removes everything older than `keep`; returns how many published directories went."""
     keep = keep or Keep()
+    _prune_outbox(con, keep.outbox, fence)
     newest = newest_watermark(con)
     if newest is None:
         return 0
@@ -111,6 +116,13 @@ def prune(
     for table, seconds in _plain(keep):
         _delete(con, table.view, MOMENT[table.view], cut(newest, seconds, DAY), fence)
     return gone
+
+
+def _prune_outbox(con: DuckDBPyConnection, keep: int, fence: Fence) -> None:
+    """What was delivered so long before the newest change, by the clock of the process that wrote both."""
+    row = con.execute("SELECT epoch(max(created))::BIGINT FROM outbox").fetchone()
+    if row and row[0] is not None:
+        _delete(con, "outbox", "created", row[0] - keep, fence, "delivered IS NOT NULL")
 
 
 def directories(data: Path, table: PublishedTable) -> Iterator[tuple[Path, int]]:
@@ -173,8 +185,10 @@ def partial_tables(event_type: EventType, width: str) -> list[str]:
     return [f"{kind}_{event_type.view}_{width}" for kind in kinds]
 
 
-def _delete(con: DuckDBPyConnection, table: str, column: str, oldest: int, fence: Fence) -> None:
-    before = f'"{column}" < make_timestamp({oldest}::BIGINT * 1000000)'
+def _delete(
+    con: DuckDBPyConnection, table: str, column: str, oldest: int, fence: Fence, also: str = "true"
+) -> None:
+    before = f'"{column}" < make_timestamp({oldest}::BIGINT * 1000000) AND {also}'
     # A look first: most rounds find nothing, and a look writes nothing to the log.
     if con.execute(f'SELECT 1 FROM "{table}" WHERE {before} LIMIT 1').fetchone() is None:
         return

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import itertools
 import signal
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.door_wire import Wire
 from pipeline.serve.listening import Listening, await_end_of_input, opens_beyond, spelled, tls_context
+from pipeline.serve.scratch import scratch
 
 log = structlog.get_logger("door")
 
@@ -56,8 +56,7 @@ def run_door(options: DoorOptions, child: bool = False) -> None:
     entrance = _entrance(options)
     size_of("--memory-limit", options.memory_limit)
     size_of("--temp-limit", options.temp_limit)
-    with tempfile.TemporaryDirectory(prefix="gigawatch-door-") as name:
-        folder = Path(name).resolve()
+    with scratch("gigawatch-door-") as folder:
         engine = _fenced_engine(options, folder)
         try:
             asyncio.run(_Door(options, entrance, engine, folder).serve(child))

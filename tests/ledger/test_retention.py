@@ -86,3 +86,22 @@ def test_nothing_goes_before_there_is_a_watermark(ledger: Any, catalog: Catalog,
     ledger.seal()
     assert prune(ledger, catalog) == 0
     assert counts(ledger, catalog, "gpu", "gpu_10s") == [1, 1]
+
+
+def test_what_was_delivered_a_week_ago_leaves_the_outbox_and_what_waits_or_was_refused_stays(
+    ledger: Any, catalog: Catalog
+) -> None:
+    def row(seq: int, day: int, delivered: str = "NULL", next_try: str = "NULL") -> str:
+        return f"({seq}, '2026-01-{day:02}', 'webhook', '{{}}', 1, {next_try}, {delivered}, NULL)"
+
+    rows = [
+        row(1, 1, delivered="TIMESTAMP '2026-01-01'"),
+        row(2, 1),
+        row(3, 1, next_try="TIMESTAMP '9999-12-31'"),
+        row(4, 10, delivered="TIMESTAMP '2026-01-10'"),
+        row(5, 12, delivered="TIMESTAMP '2026-01-12'"),
+    ]
+    ledger.con.execute(f"INSERT INTO outbox VALUES {', '.join(rows)}")
+    prune(ledger, catalog)
+    left = ledger.con.execute("SELECT seq FROM outbox ORDER BY seq").fetchall()
+    assert left == [(2,), (3,), (4,), (5,)]

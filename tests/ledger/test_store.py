@@ -60,6 +60,32 @@ def contents(data: Path) -> dict[str, list[Any]]:
 # Who may open it
 
 
+def test_a_symbolic_link_in_the_data_directory_is_refused(tmp_path: Path, catalog: Catalog) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Ledger(data, catalog).close()
+    (data / "rollups").mkdir(exist_ok=True)
+    for link in (data / "history", data / "rollups" / "telemetry.gpu", data / ".status.json.tmp"):
+        link.symlink_to(elsewhere)
+        with pytest.raises(
+            LedgerError, match=r"found a symbolic link to .*, expected none in a data directory"
+        ) as error:
+            Ledger(data, catalog)
+        assert str(link) in str(error.value)
+        link.unlink()
+    (tmp_path / "linked").symlink_to(data)
+    Ledger(tmp_path / "linked", catalog).close()
+
+
+def test_a_data_directory_that_others_may_enter_is_closed_to_them(tmp_path: Path, catalog: Catalog) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for before, after in ((0o777, 0o750), (0o755, 0o750), (0o700, 0o700), (0o2770, 0o2750)):
+        data.chmod(before)
+        Ledger(data, catalog).close()
+        assert data.stat().st_mode & 0o7777 == after
+
+
 def test_a_ledger_remembers_its_kafka_cluster(tmp_path: Path, catalog: Catalog) -> None:
     ledger = Ledger(tmp_path, catalog)
     ledger.bind_cluster("one")

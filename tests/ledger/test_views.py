@@ -228,6 +228,21 @@ def test_a_table_draws_no_escape_sequence_and_no_second_line(tmp_path: Path, cat
     assert "\x1b" not in "".join(lines)
 
 
+HOSTILE = """SELECT chr(27) || ']0;owned' || chr(7) || chr(8238) || 'gnp.exe' || chr(155) || '2J' || chr(127)
+    || chr(917569) || 'ä' AS "a{}", 1 AS n""".format("\u202e")
+
+
+def test_nothing_in_json_or_in_csv_on_a_terminal_steers_it(tmp_path: Path, catalog: Catalog) -> None:
+    result = query.ask(query.open_views(tmp_path, catalog), HOSTILE)
+    exact = "\x1b]0;owned\x07\u202egnp.exe\x9b2J\x7f\U000e0041ä"
+    text = rendered(tmp_path, catalog, "json", HOSTILE)
+    assert json.loads(text) == [{"a\u202e": exact, "n": 1}]
+    assert all(line.isprintable() for line in text.splitlines())
+    shown = "".join(query.render(result, "csv", terminal=True))
+    assert all(line.isprintable() for line in shown.splitlines()) and "ä" in shown
+    assert list(csv.reader(io.StringIO(rendered(tmp_path, catalog, "csv", HOSTILE))))[1] == [exact, "1"]
+
+
 def test_rows_beyond_the_first_are_read_as_they_are_asked_for(tmp_path: Path, catalog: Catalog) -> None:
     result = query.ask(query.open_views(tmp_path, catalog), "SELECT i FROM range(1000000) t(i)")
     assert [next(result.rows) for _ in range(3)] == [(0,), (1,), (2,)]
