@@ -398,6 +398,11 @@ def _epoch(at: datetime | None) -> float | None:
 def run(settings: Settings) -> None:
     """Run the pipeline until SIGTERM or SIGINT.  Raises GigawatchError."""
     files.private_from_now_on()
+    if settings.security_protocol == "SASL_PLAINTEXT":
+        log.warning(
+            "SASL without TLS: whoever listens on the way reads the records, and the password of mechanism PLAIN; "
+            "security_protocol SASL_SSL protects both"
+        )
     # Contracts are read before there is a loop: until then a signal ends us at once, as nothing is open yet.
     asyncio.run(_until_signal(Gigawatch(settings)))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -114,8 +116,22 @@ class Settings(BaseSettings):
         return self.sasl_plain_password.get_secret_value() if self.sasl_plain_password else None
 
 
+def refuse_open_rights(path: Path) -> None:
+    """Raises SettingsError for a file that group or others may write: whoever can put a password there has it.
+
+    One that is not there, or not ours to look at, is refused by whoever reads it.
+    """
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise SettingsError(
+                f"{path}: found rights {mode:03o}, with which others may write to it; expected 600 or 640: chmod go-w {path}"
+            )
+
+
 def read_secret(path: Path) -> str:
     """The secret that a file holds, without its line end.  Raises SettingsError."""
+    refuse_open_rights(path)
     try:
         found = path.read_text("utf-8").rstrip("\r\n")
         keep(found.strip())

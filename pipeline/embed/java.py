@@ -3,7 +3,8 @@
 `kafka.jars` beside this file is the lock: one jar a line, with its SHA-256.  A jar is fetched into a scratch
 folder, compared with the lock, and only then renamed into the cache, so a jar in the cache is whole and the
 right one, however many processes fetch at the same time and wherever one of them is interrupted.  (jgo itself
-writes in place and only warns about a wrong checksum.)
+writes in place and only warns about a wrong checksum.)  It is compared again at each start: what was changed since
+is fetched anew.
 
 `python -m pipeline.embed.java` resolves the lock again after a change of `ROOTS`.
 """
@@ -70,7 +71,9 @@ def class_path(progress: Progress | None = None, folder: Path | None = None) -> 
     """
     folder = folder or cache()
     jars = locked()
-    missing = [jar for jar in jars if not (folder / jar.file).exists()]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        there = list(pool.map(lambda jar: _is_right(folder / jar.file, jar), jars))
+    missing = [jar for jar, right in zip(jars, there, strict=True) if not right]
     if missing:
         _fetch_all(missing, folder, progress or (lambda what, done, total: None))
     return [folder / jar.file for jar in jars]
@@ -127,6 +130,13 @@ def _download(coordinate: str, scratch: Path) -> Path:
         f"the embedded Kafka needs the network once: run 'make setup' where there is one, "
         f"or copy the cache folder from a machine that has it"
     ) from failure
+
+
+def _is_right(file: Path, jar: Jar) -> bool:
+    try:
+        return _sha256(file) == jar.sha256
+    except OSError:
+        return False
 
 
 def _sha256(file: Path) -> str:

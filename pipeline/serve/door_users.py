@@ -12,7 +12,6 @@ import hmac
 import os
 import re
 import secrets
-import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from pipeline.errors import SettingsError
+from pipeline.settings import refuse_open_rights
 
 NONCE = 20
 FAILURES, WITHIN = 5, 60.0
@@ -41,8 +41,7 @@ class Secret:
 def read_users(file: Path) -> Mapping[str, Secret]:
     """Names and hashes.  Raises SettingsError that names the line."""
     try:
-        if file.stat().st_mode & stat.S_IWOTH:
-            raise SettingsError(f"{file}: anybody may write to it; expected rights such as 600")
+        refuse_open_rights(file)
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: the users cannot be read ({error}); check path and rights") from error

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from pipeline.errors import SettingsError
+from pipeline.settings import refuse_open_rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     """What TLS is spoken with, 1.2 or later; None without a certificate.  Raises SettingsError."""
     if cert is None:
         return None
+    for file in (cert, key):
+        if file is not None:
+            refuse_open_rights(file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -16,6 +16,8 @@ CHATTY = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio")
 SILENT = ("aiokafka.cluster",)
 """Ten lines a second for each topic that is not there; the source, the dead letters and the delivery say it."""
 
+SAID_BY_US = ("Sending username and password in the clear",)
+"""What clients say of every connection, and `run` once."""
 SAME_AGAIN = 60.0
 """Seconds for which a library says the same thing once: a client that cannot connect says it many times a second, and
 whoever sends a board nonsense decides how often."""
@@ -32,6 +34,8 @@ class Seldom(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == "pipeline":
             return True
+        if record.msg in SAID_BY_US:
+            return False
         place, now = (record.pathname, record.lineno), self._clock()
         at, unsaid = self._said.get(place, (-SAME_AGAIN, 0))
         if now - at < SAME_AGAIN:

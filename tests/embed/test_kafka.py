@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from pipeline.embed.java import Jar, class_path, locked
+from pipeline.embed.java import Jar, cache, class_path, locked
 from pipeline.embed.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.stream.topics import TopicSpec, create_topics, describe_topics, probe
@@ -210,6 +211,21 @@ def test_a_jar_that_is_not_the_locked_one_is_refused_and_not_kept(
     with pytest.raises(GigawatchError, match=f"expects {other.sha256}"):
         class_path(folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_jar_that_was_changed_in_the_cache_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jar = next(jar for jar in locked() if ":pcollections:" in jar.coordinate)
+    monkeypatch.setattr("pipeline.embed.java.locked", lambda: (jar,))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")  # a network that refuses
+    copy = tmp_path / jar.file
+    shutil.copy(cache() / jar.file, copy)
+    assert class_path(folder=tmp_path) == [copy]
+    with copy.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(GigawatchError, match="needs the network once"):
+        class_path(folder=tmp_path)
 
 
 def test_without_network_and_jars_the_message_says_what_to_do(

@@ -228,11 +228,12 @@ def test_a_users_file_that_is_wrong_is_refused_with_its_line(tmp_path: Path, tex
         read_users(tmp_path / "users")
 
 
-def test_a_users_file_that_anybody_can_write_is_refused(tmp_path: Path) -> None:
+def test_a_users_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "users").write_text(entry("alice", "secret"))
-    (tmp_path / "users").chmod(0o666)
-    with pytest.raises(SettingsError, match="anybody may write to it"):
-        read_users(tmp_path / "users")
+    for mode in (0o666, 0o606, 0o660):
+        (tmp_path / "users").chmod(mode)
+        with pytest.raises(SettingsError, match=f"found rights {mode:o}, with which others may write to it"):
+            read_users(tmp_path / "users")
 
 
 def test_a_user_is_added_once_to_a_file_of_its_owner_alone(users: Any) -> None:
