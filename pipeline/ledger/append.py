@@ -7,6 +7,7 @@ from datetime import datetime
 import duckdb
 
 from pipeline.catalog import EventType
+from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET
 from pipeline.rollup.windows import GRID_SECONDS, WIDTHS, floor_sql
@@ -27,9 +28,12 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
     if event.histograms:
         _append(con, f"hist_{view}", known, starts, BUCKET_KEY, MERGE_BUCKET)
     if event.entity:
-        _index_entities(con, event)
+        new = _index_entities(con, event)
         con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, f'indexed_{view}')}")
         _append(con, f"bits_{view}", known, starts, "series, block", merge_bits_sql(event))
+        note_sightings(con, event, known_from)
+        if new:
+            share(con, event, f"new_entities_{view}", known_from, min(starts))
 
 
 def _starts(con: duckdb.DuckDBPyConnection, delta: str) -> frozenset[int]:
@@ -58,8 +62,10 @@ def _append(
         con.execute(f"INSERT INTO {table}_{width.name} BY NAME SELECT * REPLACE ({start}) FROM {rows}")
 
 
-def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
+def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> bool:
     """Make `indexed_{view}(series, window_start, entity_id, entity_idx, <marks>)` of the delta's samples.
+
+    True when entities are new to their series: `new_entities_{view}`.
 
     `entity_bits_{view}` is what entities are found by: joining 600,000 by their names was a tenth of a batch's work.
     """
@@ -73,8 +79,10 @@ def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         f"{floor_sql('time', GRID_SECONDS)} AS window_start, entity_id, entity_idx{', ' + marks if marks else ''} "
         f"FROM ({_identified(event)}) LEFT JOIN entity_bits_{view} USING (entity_id)"
     )
-    if con.execute(f"SELECT 1 FROM indexed_{view} WHERE entity_idx IS NULL LIMIT 1").fetchall():
+    new = bool(con.execute(f"SELECT 1 FROM indexed_{view} WHERE entity_idx IS NULL LIMIT 1").fetchall())
+    if new:
         _add_entities(con, event)
+    return new
 
 
 def _add_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> None:

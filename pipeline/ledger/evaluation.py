@@ -72,6 +72,7 @@ def judge(
     changes: tuple[AlertChange, ...] = ()
     if judged:
         answers = _answers(reader, plan, judged, every)
+        reader.note_decided()
         found = evaluate(plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every)
         write_states(con, found.states)
         _write_standing(con, found.standing)

@@ -12,6 +12,7 @@ import structlog
 
 from pipeline.ledger import compact, health, publish, readings, retention, seal
 from pipeline.ledger.health import Pulse
+from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
 
 log = structlog.get_logger()
@@ -82,6 +83,8 @@ class Housekeeper:
             if not event.retained:
                 evaluated = self._ledger.least_evaluated(self._con, event.topic)
                 readings.fold_seen(self._con, event, evaluated)
+                if event.entity:
+                    fold_sightings(self._con, event, evaluated)
 
     def _finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         ledger = self._ledger

@@ -31,8 +31,10 @@ class Span:
     seconds: int
 
     def parts(self, con: DuckDBPyConnection, event_type: EventType) -> Iterator[Span]:
-        """This span in pieces of at most `SPREAD` series x instants."""
-        row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
+        """This span in pieces of at most `SPREAD` series x instants; a shared entity weighs a sixteenth of a series."""
+        view = event_type.view
+        shared = f" + (SELECT count(*) // 16 FROM shared_{view})" if event_type.entity else ""
+        row = con.execute(f"SELECT count(*){shared} FROM series_{view}").fetchone()
         step = max(1, SPREAD // max(1, row[0] if row else 0))
         for low in range(self.low, self.high, step):
             yield Span(low, min(low + step, self.high), self.seconds)

@@ -17,6 +17,7 @@ from pipeline.ledger.series_readings import series_sums
 from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen_ddl
 from pipeline.ledger.spend_readings import SpendReader
 from pipeline.ledger.wait_readings import quantiles
+from pipeline.ledger.whereabouts import depart, note_decided
 from pipeline.rules.readings import (
     GRID,
     FateBalance,
@@ -83,7 +84,13 @@ class Reader:
             while len(self._silence) >= REMEMBERED:
                 del self._silence[next(iter(self._silence))]
             self._silence[key] = Silence(self.con, event_type, t0, t1)
+            depart(self.con, event_type, self._silence[key])
         return self._silence[key]
+
+    def note_decided(self) -> None:
+        """Writes down which series were found to have moved, so that it is not asked again."""
+        for (view, _, _), silent in self._silence.items():
+            note_decided(self.con, self.catalog.by_view(view), silent)
 
 
 def _answers(event_type: EventType, match: Match, by: By) -> bool:
@@ -96,11 +103,11 @@ def _silent_series(
 ) -> Iterable[Reading]:
     """One reading for each silent series and instant: its age in seconds; of a mute one, that of what it lacks."""
     mute = {measure: silent.mute(measure, span) for measure, span in spec.measures}
-    if not silent.gaps and not any(mute.values()):
+    if not silent.expected and not any(mute.values()):
         return
     span = Span(t0 // GRID, t1 // GRID, 0)
     groups = groups_of(con, event_type, (), tuple(d.name for d in event_type.dimensions))
-    for gap in silent.gaps:
+    for gap in silent.expected:
         for grid in range(max(gap.first, span.low + 1), min(gap.last, span.high) + 1):
             due = (gap.due_us - gap.last_us) / 1e6
             age = (grid * GRID_US - gap.last_us) / 1e6

@@ -7,7 +7,7 @@ the measure's quantum, so that the order in which threads add does not show.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +28,7 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import GRID_US, Gap, Silence
+from pipeline.ledger.whereabouts import away_at, away_within, moved_from, moving, still_params
 from pipeline.rules.readings import (
     GRID,
     EntityCount,
@@ -38,6 +39,9 @@ from pipeline.rules.readings import (
     SeriesSpec,
     said,
 )
+
+Ask = tuple[int, int, int]
+"""What is carried: until which grid number it was heard, of which series, at which grid number it is asked for."""
 
 #: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
 SCATTERED = 32
@@ -107,10 +111,11 @@ def _settled(spec: SeriesSpec, event_type: EventType) -> str:
     return f"epoch_us(window_start) <= t::BIGINT * {GRID_US} - {needed * 1_000_000}"
 
 
-def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str) -> str:
+def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str, away: bool = False) -> str:
     """SELECT t, series, value (HUGEINT, quanta), samples, settled, counts; the sources have `t`, `series`, columns.
 
-    `counts`: entities in each of the ways of COUNTS, for an EntityCount.
+    `counts`: entities in each of the ways of COUNTS, for an EntityCount.  `away`: those of `away_bits` count elsewhere,
+    and a series all of whose entities do has no row.
     """
     merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
     value, samples, there = _value(spec, event_type)
@@ -119,10 +124,13 @@ def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: st
     if found:
         ored = ", ".join(f"bit_or({c}) AS {c}" for c in found[0])
         sums = ", ".join(f"sum({count})::HUGEINT AS {name}" for name, count in found[1].items())
+        merged = f"SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block"
+        if away:
+            here = ", ".join(f"CASE WHEN away IS NULL THEN {c} ELSE {c} & ~away END AS {c}" for c in found[0])
+            merged = f"SELECT t, series, {here} FROM ({merged}) LEFT JOIN away_bits USING (t, series, block)"
+            there += f" AND {'observed' if 'observed' in found[1] else 'entities'} > 0"
         source += f"""
-        JOIN (SELECT t, series, {sums} FROM (
-                SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block) GROUP BY t, series)
-        USING (t, series)"""
+        JOIN (SELECT t, series, {sums} FROM ({merged}) GROUP BY t, series) USING (t, series)"""
     counts = [name if found and name in found[1] else f"0 AS {name}" for name in COUNTS]
     return (
         f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
@@ -152,50 +160,85 @@ def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str
 
 
 def _delivered(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    gaps: Sequence[Gap],
+    span: Span,
+    still: Sequence[Gap] | None,
 ) -> Iterable[tuple[Any, ...]]:
-    """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent."""
+    """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent.
+
+    `still`: the gaps of all series, when entities of this span may be away (see `whereabouts`); else None.
+    """
     for part in span.parts(con, event_type):
-        yield from _delivered_within(con, spec, event_type, part.near(gaps), part)
+        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still)
 
 
 def _delivered_within(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap], span: Span
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    gaps: Sequence[Gap],
+    span: Span,
+    still: Sequence[Gap] | None,
 ) -> list[tuple[Any, ...]]:
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
-    per_series = _per_series(spec, event_type, *_live_rows(spec, event_type, span))
-    heard = ""
+    per_series = _per_series(spec, event_type, *_live_rows(spec, event_type, span), away=still is not None)
+    heard = away = ""
+    if still is not None:
+        params |= still_params(still)
+        away = f", {away_within(event_type, span)}"
     if gaps:
         params |= gap_params(gaps)
         heard = f"WHERE NOT EXISTS ({IN_GAP})"
     columns = group_columns(spec.by)
     counts = ", ".join(f"sum({name})::BIGINT" for name in COUNTS)
     return con.execute(
-        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}
+        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}{away}
         SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled), [{counts}]
         FROM ({per_series}) s JOIN chosen USING (series) {heard} GROUP BY t{columns}""",
         params,
     ).fetchall()
 
 
+def _ask(gap: Gap, shared: bool) -> Ask | None:
+    """What is carried in a gap; of a series that shares entities, less those that live on elsewhere by then."""
+    return None if gap.until is None else (gap.until, gap.series, gap.first if shared else gap.until)
+
+
 def _carried(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, gaps: Sequence[Gap]
-) -> dict[tuple[int, int], tuple[int, int]]:
-    """(series, until) → (value in quanta, samples): what was read at the last instant before a gap."""
-    asks = sorted({(g.until, g.series) for g in gaps if g.until is not None})
-    found: dict[tuple[int, int], tuple[int, int]] = {}
-    for some in _near(asks, spec.span // GRID):
-        rows = con.execute(
-            _per_series(spec, event_type, *_asked_rows(spec, event_type, some)),
-            {"ask_series": [series for _, series in some], "ask_t": [until for until, _ in some]},
-        ).fetchall()
-        found.update({(series, t): (int(value), int(samples)) for t, series, value, samples, *_ in rows})
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, asks: Iterable[Ask], silence: Silence
+) -> dict[Ask, int]:
+    """The value in quanta that was read at the last instant before each gap."""
+    found: dict[Ask, int] = {}
+    for some in _near(sorted(set(asks)), spec.span // GRID):
+        carried = _asked(con, spec, event_type, some, silence)
+        found.update({ask: carried.get(ask[1:], 0) for ask in some})
     return found
 
 
-def _near(asks: Sequence[tuple[int, int]], reach: int) -> list[list[tuple[int, int]]]:
+def _asked(
+    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, asks: Sequence[Ask], silence: Silence
+) -> dict[tuple[int, int], int]:
+    """(series, t) → value in quanta."""
+    away = isinstance(spec, EntityCount | FleetPower) and any(
+        series in silence.shared for _, series, _ in asks
+    )
+    params = dict(zip(("ask_until", "ask_series", "ask_t"), map(list, zip(*asks, strict=True)), strict=True))
+    asked = """asked AS MATERIALIZED (SELECT unnest($ask_until::BIGINT[]) AS until,
+        unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t)"""
+    per_series = _per_series(spec, event_type, *_asked_rows(spec, event_type, asks), away=away)
+    rows = con.execute(
+        f"WITH {asked}{', ' + away_at(event_type) if away else ''} SELECT t, series, value FROM ({per_series})",
+        params | (still_params(silence.gaps) if away else {}),
+    ).fetchall()
+    return {(series, t): int(value) for t, series, value in rows}
+
+
+def _near(asks: Sequence[Ask], reach: int) -> list[list[Ask]]:
     """Asks parted wherever a scan would cross more than `reach` grid steps that nobody asks for."""
-    parts: list[list[tuple[int, int]]] = []
+    parts: list[list[Ask]] = []
     for ask in asks:
         if parts and ask[0] - parts[-1][-1][0] <= reach:
             parts[-1].append(ask)
@@ -204,19 +247,18 @@ def _near(asks: Sequence[tuple[int, int]], reach: int) -> list[list[tuple[int, i
     return parts if len(parts) <= SCATTERED else [list(asks)]
 
 
-def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[tuple[int, int]]) -> tuple[str, str]:
-    """Sources of `_per_series` for single (series, instant) pairs, given as parameters."""
+def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[Ask]) -> tuple[str, str]:
+    """Sources of `_per_series` for what stands in `asked`."""
     low, high = asks[0][0], asks[-1][0]
-    asked = "(SELECT unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t) q"
     span = Span(low - 1, high, spec.span)
 
     def rows(table: str, columns: Iterable[str]) -> str:
         names = ", ".join(f"r.{quoted(c)}" for c in columns)
         return (
             f"SELECT q.t, r.series, {names} FROM (SELECT * FROM {table} WHERE {span.counted} "
-            f"AND series IN (SELECT unnest($ask_series::UBIGINT[]))) r JOIN {asked} ON r.series = q.series "
-            f"AND epoch_us(r.window_start) >= q.t * {GRID_US} - {spec.span * 1_000_000} "
-            f"AND epoch_us(r.known_from) <= q.t * {GRID_US}"
+            f"AND series IN (SELECT series FROM asked)) r JOIN asked q ON r.series = q.series "
+            f"AND epoch_us(r.window_start) >= q.until * {GRID_US} - {spec.span * 1_000_000} "
+            f"AND epoch_us(r.known_from) <= q.until * {GRID_US}"
         )
 
     view, found = event_type.view, _bit_columns(spec, event_type)
@@ -224,32 +266,72 @@ def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[tuple[in
     return partials, rows(f"bits_{view}_10s", ("block", *found[0])) if found else ""
 
 
+#: What a group delivers of which there is no row: value, samples, series, settled, counts.
+NOTHING = (0, 0, 0, True, [0, 0, 0])
+
+
 def series_sums(
     con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, silence: Silence, t0: int, t1: int
 ) -> list[Reading]:
     span = Span(t0 // GRID, t1 // GRID, spec.span)
+    span = Span(t0 // GRID, t1 // GRID, spec.span)
     quantum = _quantum(spec, event_type)
     measure = next(iter(said(spec)), "")
-    silent = silence.silent(measure, spec.span) if measure else silence.gaps
+    missing = silence.silent(measure, spec.span) if measure else silence.expected
     mute = silence.mute(measure, spec.span) if measure else ()
-    groups = groups_of(con, event_type, spec.match, spec.by) if silent or mute else {}
+    groups = groups_of(con, event_type, spec.match, spec.by) if silence.gaps or mute else {}
+    silences = _silences(con, spec, event_type, silence, span, groups, missing, mute)
+    mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)
+    gaps = [g for g in (*silence.gaps, *mute) if g.series in groups]
+    counts = isinstance(spec, EntityCount | FleetPower)
+    still = silence.gaps if counts and moving(con, event_type, span) else None
+    gone = _gone(con, spec, event_type, silence, span, still)
+    found = []
+    for row in _delivered(con, spec, event_type, gaps, span, still):
+        key = (row[0], row[1:-5])
+        found.append(
+            _reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum, gone.pop(key, ()))
+        )
+    for key in sorted({*silences, *gone}):
+        found.append(_reading(key, NOTHING, silences.get(key), silence, spec, quantum, gone.get(key, ())))
+    return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
+
+
+def _silences(
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    silence: Silence,
+    span: Span,
+    groups: Mapping[int, By],
+    missing: Sequence[Gap],
+    mute: Sequence[Gap],
+) -> dict[tuple[int, By], list[int]]:
+    """(grid number, group) → what is silent or mute there, as `Tally` adds it up."""
     # GPUs that report are there, whatever they do not say
     lasting = dict.fromkeys(mute if isinstance(spec, EntityCount) else (), True)
-    gaps = [g for g in (*silent, *mute) if g.series in groups]
-    carried = _carried(con, spec, event_type, gaps) if gaps else {}
+    asks = {g: _ask(g, g.series in silence.shared) for g in missing if g.series in groups}
+    asks |= {g: _ask(g, False) for g in mute if g.series in groups}
+    carried = _carried(con, spec, event_type, [ask for ask in asks.values() if ask], silence)
     tally = Tally(span, spec.loss_after)
-    for gap in gaps:
-        value, _ = carried.get((gap.series, gap.until or 0), (0, 0))
-        tally.add(groups[gap.series], gap, value, lasting.get(gap, False))
-    mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)
-    silences = {(grid, by): sums for grid, by, sums in tally.sums()}
-    nothing = (0, 0, 0, True, [0, 0, 0])
-    found = []
-    for row in _delivered(con, spec, event_type, gaps, span):
-        key = (row[0], row[1:-5])
-        found.append(_reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum))
-    found += [_reading(key, nothing, sums, silence, spec, quantum) for key, sums in silences.items()]
-    return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
+    for gap, ask in asks.items():
+        tally.add(groups[gap.series], gap, carried.get(ask, 0) if ask else 0, lasting.get(gap, False))
+    return {(grid, by): sums for grid, by, sums in tally.sums()}
+
+
+def _gone(
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    silence: Silence,
+    span: Span,
+    still: Sequence[Gap] | None,
+) -> dict[tuple[int, By], tuple[tuple[str, int], ...]]:
+    """What has left each group, and where it is now."""
+    if not isinstance(spec, EntityCount) or not (silence.moved or still is not None):
+        return {}
+    groups = groups_of(con, event_type, spec.match, spec.by)
+    return moved_from(con, event_type, silence, span, still, groups)
 
 
 def _reading(
@@ -259,6 +341,7 @@ def _reading(
     silent: Silence,
     spec: SeriesSpec,
     quantum: Decimal,
+    moved: tuple[tuple[str, int], ...],
 ) -> Reading:
     grid, by = key
     value, samples, series, settled, (observed, healthy, in_use) = delivered
@@ -276,4 +359,5 @@ def _reading(
         series=series + silent_series,
         settled=settled,
         counts=counts,
+        moved=moved,
     )

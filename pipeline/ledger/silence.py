@@ -162,9 +162,25 @@ class Gap(NamedTuple):
     due_us: int = 0
 
 
+class Move(NamedTuple):
+    """`n` entities that a silent series had last live on in the series `home`, from grid number `first` to `last`.
+
+    `last_us`: that of the gap.
+    """
+
+    series: int
+    first: int
+    last: int
+    home: int
+    n: int
+    last_us: int
+
+
 class Silence:
     """The gaps of one topic over the instants `(t0, t1]`, and when the topic as a whole flowed.
 
+    `expected`: those, or parts of them, in which something is missing; `moved`: what lives on elsewhere, of which
+    `decided` is new; `shared`: the series that share entities with others (`whereabouts.depart` tells these).
     Rows that come later count from later instants, so what is read here stays true.
     """
 
@@ -174,6 +190,10 @@ class Silence:
         self._flowing: dict[int, dict[int, bool]] = {}
         self._mute: dict[tuple[str, int], tuple[Gap, ...]] = {}
         self.gaps = _gaps(con, event_type, self._low, self._high, SERIES, _until(event_type))
+        self.expected = self.gaps
+        self.moved: list[Move] = []
+        self.decided: list[Move] = []
+        self.shared: frozenset[int] = frozenset()
 
     def mute(self, measure: str, span: int) -> tuple[Gap, ...]:
         """Where a series is not silent, but has said nothing of `measure` for `span` seconds."""
@@ -185,12 +205,12 @@ class Silence:
         )
 
     def silent(self, measure: str, span: int) -> tuple[Gap, ...]:
-        """Where a series is silent, for a reading of `measure` over `span` seconds.
+        """Where something of a silent series is missing, for a reading of `measure` over `span` seconds.
 
         What a series that was mute before it fell silent is carried with is what it said last.
         """
         without = _by_series(self._without(measure, span))
-        return tuple(piece for gap in self.gaps for piece in _spoken(gap, without.get(gap.series, ())))
+        return tuple(piece for gap in self.expected for piece in _spoken(gap, without.get(gap.series, ())))
 
     def _without(self, measure: str, span: int) -> tuple[Gap, ...]:
         """Where nothing of `measure` stands in `span`, for the series that are expected to say it."""

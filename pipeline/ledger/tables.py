@@ -13,6 +13,7 @@ import duckdb
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import LedgerError
+from pipeline.ledger.sightings import share_all, sightings_tables
 from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
@@ -107,6 +108,7 @@ def _rollups(event: EventType) -> Iterator[str]:
     if event.entity:
         # names at random compress badly, and at once when a batch brings a row group of them: 40 ms instead of 10
         yield f"entities_{view}(series UBIGINT, entity VARCHAR USING COMPRESSION uncompressed, idx INTEGER)"
+        yield from sightings_tables(view)
     for width in WIDTHS:
         key = "series UBIGINT, window_start TIMESTAMP" + (
             ", known_from TIMESTAMP" if width is WIDTHS[0] else ""
@@ -146,6 +148,10 @@ def _check_version(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
                 *_republished(version, catalog),
             ):
                 con.execute(statement)
+            if version == 4:
+                for event in catalog.types:
+                    if event.entity and not event.retained:
+                        share_all(con, event)
         set_meta(con, "schema_version", str(SCHEMA_VERSION))
 
 

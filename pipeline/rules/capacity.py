@@ -8,11 +8,17 @@ from typing import Any
 from pipeline.contract.model import CapacityClause, Promise
 from pipeline.rules.clauses import ClauseRule, above, below, lookback, told
 from pipeline.rules.readings import EntityCount, Reading, match_of
-from pipeline.rules.verdicts import Answers, State, Verdict
+from pipeline.rules.verdicts import Answers, State, Terms, Verdict
+
+#: So many places where GPUs have moved to are named.
+PLACES = 3
 
 
 class _Capacity(ClauseRule[CapacityClause]):
-    """All three read the same: distinct GPUs over the span, with silent ones carried and lost ones told."""
+    """All three read the same: distinct GPUs over the span, with silent ones carried and lost ones told.
+
+    A group that was only ever seen, not named by the clause, ends when all its GPUs have moved to others.
+    """
 
     unit = "GPUs"
 
@@ -31,6 +37,28 @@ class _Capacity(ClauseRule[CapacityClause]):
         self.specs = (self.spec,)
         self.topics = (gpu.topic,)
 
+    def verdict(
+        self, terms: Terms, row: Reading, state: State, details: Mapping[str, Any] | None = None
+    ) -> Verdict:
+        """The verdict on one group, with what its number is made of."""
+        if row.left and row.by not in self.groups:
+            state = "ok"
+        if row.counts is not None:
+            observed, healthy, in_use = row.counts
+            details = {**(details or {}), "seen": observed, "healthy": healthy, "in_use": in_use}
+        if row.silent or row.lost:
+            details = {**(details or {}), "silent": row.silent, "lost": row.lost}
+        if row.mute:
+            details = {**(details or {}), **told(row.mute)}
+        if row.moved:
+            details = {
+                **(details or {}),
+                "moved": sum(n for _, n in row.moved),
+                "moved_to": _places(row.moved),
+            }
+        trusted = row.settled and not row.silent
+        return Verdict(terms, row.by, row.t, state, row.value, row.samples, trusted, details)
+
 
 class CapacityShortfall(_Capacity):
     """Breach: short of the floor even if all that is silent were still there.  Lost GPUs are not there."""
@@ -43,7 +71,7 @@ class CapacityShortfall(_Capacity):
             return None
         terms = self.terms(t, floor.value, floor.window)
         rows = answers[self.spec].at(t)
-        found = [_verdict(terms, r, below(r, floor.value)) for r in rows]
+        found = [self.verdict(terms, r, below(r, floor.value)) for r in rows]
         return found + self.unread(terms, t, rows)
 
 
@@ -59,7 +87,8 @@ class CapacityCeilingExceeded(_Capacity):
         terms = self.terms(t, ceiling.value, ceiling.window)
         rows = answers[self.spec].at(t)
         found = [
-            _verdict(terms, r, above(r.value or 0.0, r.silent + r.lost, ceiling.value, r.mute)) for r in rows
+            self.verdict(terms, r, above(r.value or 0.0, r.silent + r.lost, ceiling.value, r.mute))
+            for r in rows
         ]
         return found + self.unread(terms, t, rows)
 
@@ -80,7 +109,7 @@ class WindowNotReady(_Capacity):
         terms = self.terms(t, ahead.gpus, ahead.window)
         rows = answers[self.spec].at(t)
         details = _starts(ahead)
-        found = [_verdict(terms, r, below(r, ahead.gpus), details) for r in rows]
+        found = [self.verdict(terms, r, below(r, ahead.gpus), details) for r in rows]
         return found + self.unread(terms, t, rows)
 
 
@@ -88,13 +117,8 @@ def _starts(promise: Promise) -> Mapping[str, Any]:
     return {"window_starts": promise.start, "window_ends": promise.end}
 
 
-def _verdict(terms: Any, row: Reading, state: State, details: Mapping[str, Any] | None = None) -> Verdict:
-    if row.counts is not None:
-        observed, healthy, in_use = row.counts
-        details = {**(details or {}), "seen": observed, "healthy": healthy, "in_use": in_use}
-    if row.silent or row.lost:
-        details = {**(details or {}), "silent": row.silent, "lost": row.lost}
-    if row.mute:
-        details = {**(details or {}), **told(row.mute)}
-    trusted = row.settled and not row.silent
-    return Verdict(terms, row.by, row.t, state, row.value, row.samples, trusted, details)
+def _places(moved: Sequence[tuple[str, int]]) -> str:
+    """Where they are now, in words: the three places that have most."""
+    named = [f"{place} ({n})" for place, n in moved[:PLACES]]
+    others = len(moved) - len(named)
+    return ", ".join([*named, *([f"{others} more"] if others else [])])

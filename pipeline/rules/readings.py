@@ -182,6 +182,7 @@ class Reading(NamedTuple):
     `mute`: the series that report, but without the measure that is read; `silent_series` counts them too.
     `at_most`: what the value can be at most, where it is known in bounds only (infinite: at least so much).
     `due`: seconds after its last sample at which the next of a silent series was due.
+    `moved`: entities that were last seen here within a day and now live on in another group: (where, how many).
     """
 
     t: int
@@ -200,6 +201,12 @@ class Reading(NamedTuple):
     mute: tuple[Mute, ...] = ()
     due: float = 0.0
     at_most: float | None = None
+    moved: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def left(self) -> bool:
+        """Nothing is here any more, and nothing is missing: all has moved."""
+        return bool(self.moved) and not self.series
 
 
 class Readings:

@@ -86,11 +86,19 @@ def _series_sum(spec: FleetPower | MeterMean | LastSum, event_type: EventType, g
     stop = _stop(event_type)
     within = _within(spec.match, group, t, max(spec.span, stop))
     recent = f'FILTER ("time" >= {moment(t - spec.span)})'
-    distinct = f" * count(DISTINCT {_entity(event_type)}) {recent}" if isinstance(spec, FleetPower) else ""
+    total, key, homes = "value", "", ""
+    if isinstance(spec, FleetPower):
+        names = [name(d.name) for d in event_type.dimensions]
+        same = _all([f"of.{d} IS NOT DISTINCT FROM home.{d}" for d in names])
+        counted = (
+            f"SELECT {', '.join(names)}, count(*) AS entities FROM (\n{_at_home(event_type, t, spec.span)})"
+        )
+        homes = f" AS of\nJOIN ({counted}\n  GROUP BY ALL) AS home ON {same}"
+        total, key = "value * entities", f"{', '.join(names)}, "
     return (
-        f"SELECT coalesce(sum(value), 0) AS value FROM (\n  SELECT {value} {recent}{distinct} AS value\n"
+        f"SELECT coalesce(sum({total}), 0) AS value FROM (\n  SELECT {key}{value} {recent} AS value\n"
         f"  FROM {event_type.view}\n  WHERE {within}\n"
-        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)})'
+        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)}){homes}'
     )
 
 
@@ -102,14 +110,27 @@ def _count(spec: EntityCount, event_type: EventType, group: Group, t: int) -> st
         mark, keep = marked_sql(marks["in_use"]), "marked"
     elif spec.counts == "healthy" and "unhealthy" in marks:
         mark, keep = marked_sql(marks["unhealthy"]), "NOT marked"
-    stop, entity, series = _stop(event_type), _entity(event_type), _series(event_type)
-    within = _within(spec.match, group, t, max(spec.span, stop))
+    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
+    at_home = _at_home(event_type, t, spec.span, f", coalesce(bool_or({mark}) {recent}, false) AS marked")
+    return f"SELECT count(*) AS value FROM (\n{at_home})\nWHERE {_all([keep, *where(spec.match, group)])}"
+
+
+def _at_home(event_type: EventType, t: int, span: int, more: str = "") -> str:
+    """SELECT of each entity seen in the span, once: in the series that saw it last, unless that is silent.
+
+    Of several that saw it within an interval of that, it is in one that is not silent, else always in the same.
+    """
+    entity, series, stop = _entity(event_type), _series(event_type), _stop(event_type)
+    tied = ", ".join(f"coalesce({name(d.name)}, '') DESC" for d in event_type.dimensions)
+    window = "time_bucket(INTERVAL 10 SECOND, last)"
     return (
-        f"SELECT count(*) AS value FROM (\n"
-        f'  SELECT coalesce(bool_or({mark}) FILTER ("time" >= {moment(t - spec.span)}), false) AS marked,\n'
-        f'    max("time") AS last, max(max("time")) OVER (PARTITION BY {series}) AS last_of_series\n'
-        f"  FROM {event_type.view}\n  WHERE {within}\n  GROUP BY {series}, {entity})\n"
-        f"WHERE {keep} AND last >= {moment(t - spec.span)} AND last_of_series >= {moment(t - stop)}"
+        f"  SELECT * FROM (\n    SELECT * FROM (\n"
+        f'      SELECT {series}, {entity}{more}, max("time") AS last,\n'
+        f'        max(max("time")) OVER (PARTITION BY {series}) < {moment(t - stop)} AS silent\n'
+        f"      FROM {event_type.view} WHERE {_within((), {}, t, max(span, stop))}\n"
+        f"      GROUP BY {series}, {entity})\n    WHERE last >= {moment(t - span)}\n"
+        f"    QUALIFY {window} > max({window}) OVER (PARTITION BY {entity}) - INTERVAL {event_type.interval} SECOND)\n"
+        f"  QUALIFY row_number() OVER (PARTITION BY {entity} ORDER BY silent, {tied}) = 1 AND NOT silent"
     )
 
 

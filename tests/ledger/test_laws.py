@@ -124,6 +124,19 @@ def gpus(rng: random.Random) -> Iterator[Event]:
                     sample["health"] = rng.choice(["ok", "ok", "ok", "degraded", "failed"])
                 source = f"/{cluster}/n{gpu // 2}"
                 yield Event(GPU, at, source, f"{gpu}-{n}", sample, rng.random() * LATENESS * 0.99, source)
+    yield from roamers(rng)
+
+
+def roamers(rng: random.Random) -> Iterator[Event]:
+    """GPUs that report now from one cluster and now from another, two of which have nothing else."""
+    for gpu in range(2):
+        cluster = "c1"
+        for n, at in enumerate(times(rng)):
+            if rng.random() < 0.25:
+                cluster = rng.choice(["c1", "c2", "c3", "c4"])
+            dims = {"provider": "acme", "region": "eu", "site": "s", "cluster": cluster, "sku": "gb300"}
+            sample = {**dims, "gpu": f"roamer-{gpu}", "node": "r", "power_watts": 700.0}
+            yield Event(GPU, at, "/r", f"r{gpu}-{n}", sample, rng.random() * LATENESS * 0.99, "/r")
 
 
 def queues(rng: random.Random) -> Iterator[Event]:

@@ -276,6 +276,27 @@ def test_a_ledger_of_version_4_knows_at_once_who_has_reported_which_measure(
     ledger.close()
 
 
+def test_a_ledger_of_version_4_knows_at_once_which_gpus_have_moved(
+    make_ledger: Any, tmp_path: Path, catalog: Catalog, rows: Any
+) -> None:
+    small = make_ledger(tmp_path, catalog)
+    for at, cluster in ((1_790_000_000, "c1"), (1_790_000_030, "c2"), (1_790_000_060, "c2")):
+        small.add("gpu", [{**rows.gpu(at, gpu=n, cluster=cluster), "gpu": f"g{n}"} for n in range(3)])
+    small.add("gpu", [rows.gpu(1_790_000_060, gpu=7, cluster="c1")])
+    names = [f"{kind}_gpu" for kind in ("shared", "kin", "sightings", "moved")]
+    newest = "SELECT entity, series, max(window_start) FROM sightings_gpu GROUP BY ALL ORDER BY ALL"
+    asked = ["FROM shared_gpu ORDER BY ALL", "FROM kin_gpu ORDER BY ALL", newest]
+    expected = [small.con.execute(sql).fetchall() for sql in asked]
+    assert [len(found) for found in expected] == [6, 2, 6]
+    for name in names:
+        small.con.execute(f"DROP TABLE {name}")
+    small.con.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
+    small.close()
+    ledger = Ledger(tmp_path, catalog)
+    assert [ledger.con.execute(sql).fetchall() for sql in asked] == expected
+    ledger.close()
+
+
 def test_of_the_waits_in_a_ledger_of_version_4_the_bounds_of_their_buckets_are_known(
     make_ledger: Any, tmp_path: Path, catalog: Catalog, rows: Any
 ) -> None:
