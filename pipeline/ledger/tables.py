@@ -164,7 +164,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     2: (),
     3: (),
     4: (
-        "ALTER TABLE evaluated ADD COLUMN began TIMESTAMP",
+        "ALTER TABLE evaluated ADD COLUMN IF NOT EXISTS began TIMESTAMP",
         "UPDATE evaluated SET began = instant WHERE instant > TIMESTAMP '1970-01-01'",
     ),
 }
