@@ -9,46 +9,48 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
+import duckdb
 import faust
-import httpx
 import structlog
-from aiokafka import AIOKafkaProducer
 from faust.app.base import BootStrategy
 
 from pipeline import catalog
 from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.contract.model import Contract, pipeline_alerts
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, GigawatchError, Stalled
 from pipeline.ledger import files, status
 from pipeline.ledger.evaluation import load_states
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.housekeeping import Housekeeper
 from pipeline.ledger.store import Applied, Ledger
-from pipeline.notify.alertmanager import Alertmanager
+from pipeline.notify.clients import Clients
 from pipeline.notify.delays import Delays, MeasuredOutbox, quantiles
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import Destination
-from pipeline.notify.kafka_topic import AlertTopic
-from pipeline.notify.policy import Policy
-from pipeline.notify.webhook import Webhook, authorization
-from pipeline.rules.evaluate import Plan, plan_of
+from pipeline.notify.own_alerts import OwnAlerts, take_over
+from pipeline.notify.policy import Policy, Timing
+from pipeline.rules.alerts import AlertChange, AlertState
+from pipeline.rules.evaluate import plan_of
+from pipeline.serve.last_resort import end_within
+from pipeline.serve.own_status import OwnStatus
 from pipeline.serve.servers import Servers, servers
-from pipeline.settings import Settings, read_secret
+from pipeline.settings import Settings
 from pipeline.stream.batch import Batch
+from pipeline.stream.clocks import Clocks
 from pipeline.stream.deadletter import DeadLetters
 from pipeline.stream.health import Health
 from pipeline.stream.intake import Intake
+from pipeline.stream.own_topics import make_own, mend_letters
 from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.source import BatchSource
-from pipeline.stream.topics import cluster_id
+from pipeline.stream.topics import cluster_and_clock
 from pipeline.stream.watermark import Watermarks
 
 log = structlog.get_logger()
@@ -62,6 +64,9 @@ many as two batches hold must not count, or all are walked through again and aga
 price of reading (4.5 against 2.5 µs a record)."""
 CONTRACT_EVERY = 2.0
 STATUS_EVERY = 2.0
+LOOK_EVERY = 1.0
+END_WITHIN, STOP_WITHIN = 10.0, 60.0
+"""Seconds that an orderly end may take: after a failure, and after a stop was asked for, when there is work to finish."""
 
 
 class _Boot(BootStrategy):
@@ -94,20 +99,28 @@ class Gigawatch:
         self.contract_error: str | None = None
         self.delays = Delays()
         self.status_file = status.StatusFile(settings.data)
-        self.started = time.time()
+        self.clocks = Clocks()
         self._failure: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set: then finish the batch, seal, publish and close.  Raises what went wrong."""
         sys.setswitchinterval(SWITCH_INTERVAL)
         gc.set_threshold(YOUNG_OBJECTS, 20, 50)
-        settings = self.settings
-        cluster = await asyncio.to_thread(cluster_id, settings.bootstrap, settings.kafka_client())
+        cluster = await asyncio.to_thread(self._look_at_broker)
+        self.clients = Clients(self.settings)
         try:
-            destinations = await self._destinations()
-            await self._with_ledger(cluster, destinations, stop)
+            await self._with_ledger(cluster, await self.clients.open(), stop)
         finally:
-            await self._close_clients()
+            await self.clients.close()
+
+    def _look_at_broker(self) -> str:
+        """The cluster's id; its clock is noted, and the topics that are ours are made where they are missing."""
+        settings, client = self.settings, self.settings.kafka_client()
+        cluster, clock = cluster_and_clock(settings.bootstrap, client)
+        self.clocks.heard(clock)
+        for wrong in make_own(settings.bootstrap, settings.deadletter_topic, settings.alerts_topic, client):
+            log.warning("a topic of our own cannot be written; what has to go there will wait", why=wrong)
+        return cluster
 
     async def _with_ledger(self, cluster: str, destinations: list[Destination], stop: asyncio.Event) -> None:
         settings = self.settings
@@ -118,7 +131,8 @@ class Gigawatch:
         self.housekeeper = Housekeeper(self.ledger, settings.seal_every, self._pulse)
         try:
             self.ledger.bind_cluster(cluster)
-            self.ledger.use(self.contracts, plan_of(self.contracts, self.catalog), time.time())
+            take_over(self.ledger, self.clocks.bound())
+            self.ledger.use(self.contracts, plan_of(self.contracts, self.catalog), self.clocks.bound())
             await self._run(destinations, stop)
         finally:
             await asyncio.to_thread(self.ledger.close)
@@ -127,8 +141,7 @@ class Gigawatch:
         self._failure = asyncio.get_running_loop().create_future()
         app = await self._wired(destinations)
         await app.source.connect()
-        own, changes = self.health.begin(pipeline_alerts(self.contracts), time.time())
-        await self.intake.with_ledger(self.ledger.record_own, own, changes, time.time())
+        await self.own.note(*self.health.begin(pipeline_alerts(self.contracts), self.clocks.bound()))
         app.flow_control.resume()  # Faust resumes its channels at a rebalance, which we never have
         await app.start()
         delivering = asyncio.create_task(self._guard(self.delivery.run()), name="delivery")
@@ -136,7 +149,9 @@ class Gigawatch:
         try:
             await self._until(stop)
         finally:
+            self._end_at_last()
             closing = asyncio.create_task(self.servers.stop())
+            self.own.stop()
             await self.intake.stop()
             await app.stop()
             await self._finish()
@@ -179,25 +194,32 @@ class Gigawatch:
 
         self.watermarks = self._watermarks()
         outbox = MeasuredOutbox(self.ledger, self.delays)
-        self.delivery = Delivery(
-            outbox, destinations, policy=Policy(page_max_age=settings.page_max_age), firing=outbox.firing,
-            accepted=outbox.accepted, catching_up=self._catching_up, notes=self._notes,
+        self.own = OwnAlerts(
+            self._record_own, outbox.firing, lambda: self.health.hangs, self.clocks.bound, settings.data
+        )
+        self.delivery = self.own.delivery = Delivery(
+            outbox, destinations, policy=Policy(page_max_age=settings.page_max_age), firing=self.own.firing,
+            timing=Timing(clock=self.clocks.bound), accepted=outbox.accepted, catching_up=self._catching_up,
+            notes=self._notes,
         )  # fmt: skip
         processor = Processor(self.ledger.con, self.catalog, settings.data, settings.max_message_bytes)
-        await asyncio.to_thread(self._remember, processor)
-        letters = DeadLetters(self.producer, settings.deadletter_topic)
-        self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told)
+        await asyncio.to_thread(processor.remember, self.ledger.progress())
+        mend = partial(mend_letters, settings.bootstrap, settings.deadletter_topic, settings.kafka_client())
+        letters = DeadLetters(self.clients.producer, settings.deadletter_topic, mend)
+        self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told, self.clocks)
         app.source = BatchSource(
             settings.bootstrap, settings.kafka_client(), self.catalog.topics, self.ledger.offsets(),
             self.ledger.topic_ids(), put=hand_on, wanted=lambda: not decoder_free.locked(),
             assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
-            answered=lambda ends: self.watermarks.answered(ends, time.time()),
-            guard=self._guard, max_records=settings.batch_records, max_bytes=settings.batch_bytes, linger=settings.batch_linger,
+            answered=lambda ends: self.watermarks.answered(ends, self.clocks.steady()),
+            guard=self._guard, clocks=self.clocks, max_records=settings.batch_records, max_bytes=settings.batch_bytes,
+            linger=settings.batch_linger,
         )  # fmt: skip
         self.health = Health(
             self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
-            give_up_after=settings.give_up_after, now=time.time(),
+            give_up_after=settings.give_up_after, steady=self.clocks.steady(),
         )  # fmt: skip
+        self.status = OwnStatus(self.ledger, self.status_file, self._live_status, self.clocks.own)
         self.servers = Servers(servers(settings))
         self._start_clock(app)
         return app
@@ -205,10 +227,11 @@ class Gigawatch:
     def _start_clock(self, app: _App) -> None:
         """What happens at intervals, as timers of the app."""
         for every, work in (
-            (self.settings.tick, self._tick),
+            (self.settings.tick, self.intake.tick),
+            (LOOK_EVERY, self._look_at_health),
             (self.settings.publish_every, self.housekeeper.keep),
             (CONTRACT_EVERY, self._look_at_contracts),
-            (STATUS_EVERY, self._write_status),
+            (STATUS_EVERY, self.status.write),
         ):
             app.timer(interval=every)(self._guarded(work))
 
@@ -219,7 +242,7 @@ class Gigawatch:
             self.housekeeper.close()
             self.status_file.fail(str(self._failure.exception()))
         else:
-            await self.housekeeper.finish(lambda con: self.status_file.end(self._status(con, "stopped")))
+            await self.housekeeper.finish(self.status.end)
 
     async def _until(self, stop: asyncio.Event) -> None:
         assert self._failure is not None
@@ -237,14 +260,18 @@ class Gigawatch:
             await work
         except asyncio.CancelledError:
             raise
+        except duckdb.InterruptException:
+            log.warning("the stop cut a statement short; it is rolled back, and nothing is lost")
         except BaseException as error:
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             if self._failure is not None and not self._failure.done():
-                log.error("the pipeline stops", error=str(error))
-                self._failure.set_exception(
-                    error if isinstance(error, Exception) else RuntimeError(repr(error))
-                )
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is not None and not self._failure.done():
+            log.error("the pipeline stops", error=str(error))
+            self._failure.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
     def _guarded(self, work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         async def guarded() -> None:
@@ -256,73 +283,57 @@ class Gigawatch:
 
     def _watermarks(self) -> Watermarks:
         marks = Watermarks(self.catalog)
-        since = self.ledger.progress_since()
+        since, clocks = self.ledger.progress_since(), self.clocks
         for place, offset in self.ledger.offsets().items():
-            reached, at = since.get(place, (None, None))
-            marks.assign(place, offset, _epoch(reached), _epoch(at))
+            reached, at = (_epoch(found) for found in since.get(place, (None, None)))
+            gone = None if at is None else max(0.0, clocks.least() - at)
+            marks.assign(place, offset, reached, None if gone is None else clocks.steady() - gone)
         return marks
-
-    def _remember(self, processor: Processor) -> None:
-        """The identities of the last minutes, so that a re-send after a restart is known."""
-        progress = self.ledger.progress()
-        for event in self.catalog.types:
-            reached = {part: at for (topic, part), at in progress.items() if topic == event.topic}
-            processor.seen[event.topic].rebuild(self.settings.data, reached)
-
-    async def _destinations(self) -> list[Destination]:
-        settings = self.settings
-        self.http = httpx.AsyncClient()
-        self.producer = AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap, enable_idempotence=True, compression_type="lz4",
-            max_request_size=2 * 2**20, max_batch_size=2**18, linger_ms=5, **settings.kafka_client(),
-        )  # fmt: skip
-        found: list[Destination] = []
-        if settings.alertmanager:
-            found.append(Alertmanager(settings.alertmanager, self.http))
-        if settings.webhook:
-            token = read_secret(settings.webhook_token_file) if settings.webhook_token_file else None
-            found.append(Webhook(settings.webhook, self.http, headers=authorization(token)))
-        if settings.alerts_topic:
-            found.append(AlertTopic(self.producer, topic=settings.alerts_topic))
-        await self.producer.start()
-        return found
-
-    async def _close_clients(self) -> None:
-        try:
-            async with asyncio.timeout(3):
-                await self.producer.stop()
-                await self.http.aclose()
-        except TimeoutError:
-            log.warning(
-                "the broker did not take the last writes within 3 s; what was not accepted stays in the outbox"
-            )
 
     def _catching_up(self) -> bool:
         return sum(self.watermarks.lag().values()) > self.settings.batch_records
 
     def _notes(self) -> dict[str, str]:
-        return {} if self.contract_error is None else {"contract_refused": self.contract_error}
+        found = {"contract_refused": self.contract_error or "", "pipeline_stalled": self.health.hangs}
+        return {name: words for name, words in found.items() if words}
 
     def _told(self, applied: Applied) -> None:
         if applied.changes:
             for change in applied.changes:
                 if change.pages:
                     log.info(
-                        "alert",
-                        alertname=change.state.alertname,
-                        kind=change.kind,
-                        clause=change.state.clause,
+                        "alert", alertname=change.state.alertname, kind=change.kind, clause=change.state.clause,
                         by=dict(change.state.by),
-                    )
+                    )  # fmt: skip
             self.delivery.nudge()
 
-    async def _tick(self) -> None:
-        await self.intake.tick()
-        positions = dict(self.watermarks.positions())
-        states, changes = self.health.look(pipeline_alerts(self.contracts), positions, time.time())
+    async def _look_at_health(self) -> None:
+        """What goes by the clock; it waits for nothing that it watches."""
+        clocks = self.clocks
+        skews = clocks.skews(self.ledger.reached)
+        states, changes = self.health.look(
+            pipeline_alerts(self.contracts), self.intake.work(), clocks.steady(), clocks.bound(), skews
+        )
         if changes:
-            await self.intake.with_ledger(self.ledger.record_own, states, changes, time.time())
-            self.delivery.nudge()
+            self.own.note(states, changes).add_done_callback(self._heard)
+
+    def _heard(self, task: asyncio.Task[None]) -> None:
+        """A write that failed ends the pipeline, as every failure does."""
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(error)
+
+    async def _record_own(
+        self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange]
+    ) -> None:
+        await self.intake.with_ledger(self.ledger.record_own, states, changes, self.clocks.bound())
+
+    def _end_at_last(self) -> None:
+        """Should a thread hang that an orderly end waits for, the process ends all the same, and says why."""
+        assert self._failure is not None
+        error = self._failure.exception() if self._failure.done() else None
+        words = str(error or f"the stop did not come to its end; the ledger is at: {self.intake.work()}")
+        code = error.exit_code if isinstance(error, GigawatchError) else Stalled.exit_code
+        end_within(END_WITHIN if error else STOP_WITHIN, code, words, partial(self.status_file.fail, words))
 
     def _load_contracts(self) -> tuple[Contract, ...]:
         """The contracts that the settings name; none when none is named.  Raises ContractError."""
@@ -341,54 +352,29 @@ class Gigawatch:
         self.contract_error = None
         if [c.digest for c in found] != [c.digest for c in self.contracts]:
             plan = plan_of(found, self.catalog)
-            await self.intake.with_ledger(self._use, found, plan)
+            await self.intake.with_ledger(self.ledger.use, found, plan, self.clocks.bound())
+            self.contracts = found
             log.info("contract taken over", contracts=[f"{c.id} {c.version}" for c in found])
 
-    def _use(self, contracts: tuple[Contract, ...], plan: Plan) -> None:
-        self.ledger.use(contracts, plan, time.time())
-        self.contracts = contracts
-
-    async def _write_status(self) -> None:
-        await asyncio.to_thread(self._status_file)
-
-    def _status_file(self) -> None:
-        with self.ledger.cursor() as con:
-            self.status_file.write(self._status(con, "running"))
-
     def _pulse(self) -> Pulse:
-        lag: dict[str, int] = {}
-        for (topic, _), n in self.watermarks.lag().items():
-            lag[topic] = lag.get(topic, 0) + n
+        lag = {topic: sum(parts.values()) for topic, parts in self.watermarks.lags().items()}
         fresh, decided = quantiles(self.delays.freshness), quantiles(self.delays.decision)
-        return Pulse(lag, self.intake.tally.rate(time.time()), fresh["p99"], decided["p99"])
+        return Pulse(lag, self.intake.tally.rate(self.clocks.steady()), fresh["p99"], decided["p99"])
 
-    def _status(self, con: Any, state: str) -> dict[str, Any]:
-        now = time.time()
-        lag: dict[str, dict[str, int]] = {}
-        for (topic, part), n in sorted(self.watermarks.lag().items()):
-            lag.setdefault(topic, {})[str(part)] = n
+    def _live_status(self) -> dict[str, Any]:
+        """What only the running process knows."""
         return {
-            "state": state,
-            "written_at": datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z"),
-            "pid": os.getpid(),
             "bootstrap": self.settings.bootstrap,
             "contracts": [{"id": c.id, "version": c.version, "digest": c.digest} for c in self.contracts],
             "contract_error": self.contract_error,
-            "servers": self.servers.status() if state == "running" else {},
-            **status.snapshot(con),
-            **self._evaluation(con),
-            "lag": lag,
-            "rate_events_per_s": round(self.intake.tally.rate(now), 1),
+            "servers": self.servers.status(),
+            "hangs": self.health.hangs,
+            "clocks": [skew.words for skew in self.clocks.skews(self.ledger.reached)],
+            "lag": self.watermarks.lags(),
+            "rate_events_per_s": round(self.intake.tally.rate(self.clocks.steady()), 1),
             "freshness_s": quantiles(self.delays.freshness),
             "decision_delay_s": quantiles(self.delays.decision),
         }
-
-    def _evaluation(self, con: Any) -> dict[str, Any]:
-        """How far instants that the watermark has passed are evaluated, where there are some left."""
-        plan = self.ledger.plan
-        left = plan is not None and self.ledger.behind
-        found = status.evaluation(con, plan.groups) if plan is not None and left else {}
-        return {"evaluated_to": None, "evaluated_share": None, **found}
 
 
 def _epoch(at: datetime | None) -> float | None:

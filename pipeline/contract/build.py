@@ -203,7 +203,7 @@ def read_pipeline(scope: Scope, cursor: Cursor) -> PipelineAlerts | None:
         return None
     defaults = PipelineAlerts()
     alerts = {}
-    for name in ("telemetry_silent", "loss_imbalance", "pipeline_stalled", "watchdog"):
+    for name in ("telemetry_silent", "loss_imbalance", "pipeline_stalled", "clock_skew", "watchdog"):
         item = cursor.at(name)
         if item.present:
             default: PipelineAlert = getattr(defaults, name)

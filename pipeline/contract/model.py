@@ -236,6 +236,7 @@ class PipelineAlerts:
     telemetry_silent: PipelineAlert = PipelineAlert(severity="warning")
     loss_imbalance: PipelineAlert = PipelineAlert(severity="critical")
     pipeline_stalled: PipelineAlert = PipelineAlert(severity="critical")
+    clock_skew: PipelineAlert = PipelineAlert(severity="critical")
     watchdog: PipelineAlert = PipelineAlert(severity="info")
 
 

@@ -284,6 +284,11 @@ def _body(change: AlertChange, now: float, appended_at: float | None = None) -> 
     )
 
 
+def bodies(changes: Iterable[AlertChange], now: float) -> list[str]:
+    """Changes as the outbox would have them, decided at the wall clock `now`."""
+    return [_body(change, now) for change in changes]
+
+
 def firing_bodies(con: duckdb.DuckDBPyConnection, now: float) -> list[str]:
     """Every alert that fires now, as its firing change: for destinations that must be told again."""
     states = load_states(con).values()

@@ -61,7 +61,7 @@ class Ledger:
 
     `destinations` are the names that every change is written to the outbox for.  `con` is the connection on
     which batches are processed and applied, by one thread at a time.  `behind`: whether instants that the watermark
-    has passed may be left to evaluate.
+    has passed may be left to evaluate; `reached`: topic → watermark, epoch seconds, to be read from any thread.
     Raises DataDirectoryInUse, LedgerError.
     """
 
@@ -90,6 +90,7 @@ class Ledger:
             raise
         self.plan: Plan | None = None
         self.behind = True
+        self.reached = {topic: _seconds(mark) for topic, mark in self.watermarks().items()}
         self._reader = readings.Reader(self.con, catalog)
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
@@ -239,6 +240,10 @@ class Ledger:
             written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())
             insert(con, "segments", written)
         self.behind = judged.behind
+        self.reached = {
+            **self.reached,
+            **{t: max(_seconds(m), self.reached.get(t, 0.0)) for t, m in watermarks.items()},
+        }
         return Applied(delta.events, judged.due, judged.changes, judged.behind)
 
     @contextlib.contextmanager

@@ -95,6 +95,10 @@ class Delivery:
         for lane in self.lanes:
             lane.nudge()
 
+    async def tell(self, changes: Sequence[AlertChange], until: asyncio.Event) -> None:
+        """Hand changes to every destination, past the outbox; given up when `until` is set: then they stand there."""
+        await asyncio.gather(*(lane.tell(changes, until) for lane in self.lanes))
+
     async def pending(self) -> list[Pending]:
         """What was not delivered so far, for each destination; rows it refused are not waiting any more."""
         return [await self._pending(lane) for lane in self.lanes]

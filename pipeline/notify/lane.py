@@ -12,6 +12,7 @@ A round of the worker:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -256,6 +257,23 @@ class Lane:
             raise _Failed(self._note_failure(fault)) from fault
         else:
             self._note_success(())
+
+    async def tell(self, changes: Sequence[AlertChange], until: asyncio.Event) -> None:
+        """Send changes that the outbox does not have, again and again, until they are accepted or `until` is set."""
+        failures = 0
+        while not (self._stopping.is_set() or until.is_set()):
+            try:
+                return await self._send(changes)
+            except Refused as refusal:
+                log.error("alert refused", destination=self.name, why=_text(f"refused: {refusal}"))
+                return
+            except Exception as fault:
+                failures += 1
+                log.warning(
+                    "destination does not accept", destination=self.name, why=_text(_described(fault))
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), self._policy.backoff(failures, self._timing.rng))
 
     # Marks and health.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
 
 import duckdb
 
@@ -30,6 +32,9 @@ RECORD = """
 # Retention may be deleting old rows at the same moment: DuckDB then refuses the later transaction.
 CONFLICTS = 5
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def _utc(at: float | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
@@ -43,16 +48,21 @@ class LedgerOutbox:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._threads = ThreadPoolExecutor(4, "outbox")
 
     async def undelivered(self, destination: str, limit: int) -> Sequence[OutboxRow]:
-        return await asyncio.to_thread(self._undelivered, destination, limit)
+        return await self._off(self._undelivered, destination, limit)
 
     async def record(self, marks: Sequence[Mark]) -> None:
-        await asyncio.to_thread(self._record, tuple(marks))
+        await self._off(self._record, tuple(marks))
 
     async def firing(self) -> Sequence[AlertChange]:
         """The alerts that fire now: what `Delivery` takes as `firing`."""
-        return await asyncio.to_thread(self._firing)
+        return await self._off(self._firing)
+
+    async def _off(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """On threads of its own: a ledger that does not answer must not use up those that others need."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
 
     def _undelivered(self, destination: str, limit: int) -> list[OutboxRow]:
         with self._ledger.cursor() as con:

@@ -1,4 +1,4 @@
-"""PipelineStalled and Watchdog: the two alerts that go by the wall clock.
+"""PipelineStalled, ClockSkew and Watchdog: the alerts that go by the wall clock.
 
 The pipeline raises them itself, when event time may be standing still; instants here are wall-clock epoch
 seconds.  They have the same type as every other alert, so that the same delivery carries them.
@@ -14,7 +14,7 @@ from pipeline.rules.telemetry import OWN
 from pipeline.rules.verdicts import State, Terms, Verdict
 
 #: Alerts whose states no reading moves.
-WALL_CLOCK = ("PipelineStalled", "Watchdog")
+WALL_CLOCK = ("PipelineStalled", "ClockSkew", "Watchdog")
 
 
 def _terms(alertname: str, clause: str, by: tuple[str, ...], bound: float, alert: PipelineAlert) -> Terms:
@@ -51,6 +51,37 @@ def stalled(
         return after, None
     told = _annotated(change.state, alert, _stalled_words(topic, seconds, reason, change.kind == "resolved"))
     return (told if after is not None else None), change._replace(state=told)
+
+
+def skewed(
+    state: AlertState | None,
+    alert: PipelineAlert,
+    clock: str,
+    seconds: float,
+    limit: float,
+    words: str,
+    now: int,
+) -> tuple[AlertState | None, AlertChange | None]:
+    """Moves ClockSkew of one `clock`: a breach when it is wrong by more than `limit` seconds, either way.
+
+    `words` say which clock, by how much, and what follows.
+    """
+    terms = _terms("ClockSkew", "clock_skew", ("clock",), float(limit), alert)
+    verdict_state: State = "breach" if abs(seconds) > limit else "ok"
+    after, change = step(state, Verdict(terms, (clock,), now, verdict_state, float(seconds)), now)
+    if change is None:
+        return after, None
+    over = change.kind == "resolved"
+    summary = "The clocks agree again" if over else words[:1].upper() + words[1:].partition(";")[0]
+    description = "The clocks agree again." if over else f"{words[:1].upper()}{words[1:]}. {_CLOCKS_REMEDY}"
+    told = _annotated(change.state, alert, {"summary": summary, "description": description})
+    return (told if after is not None else None), change._replace(state=told)
+
+
+_CLOCKS_REMEDY = (
+    "Let NTP set the clock (chrony, systemd-timesyncd). Until then no watermark passes the earlier of the broker's clock "
+    "and ours; when the clocks agree, it goes on by itself, and nothing has to be deleted."
+)
 
 
 def _stalled_words(topic: str, seconds: float, reason: str, over: bool) -> dict[str, str]:

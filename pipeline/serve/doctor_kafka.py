@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from pipeline.errors import BrokerUnreachable
 from pipeline.serve.findings import Finding, fail, ok, warn
 from pipeline.serve.terminal import duration
 from pipeline.stream.broker import BrokerFacts, TopicFacts, look
-from pipeline.stream.deadletter import HEADER_LIMIT, HEADERS_LIMIT, VALUE_LIMIT
+from pipeline.stream.own_topics import shut
+from pipeline.stream.topics import LETTER_BYTES, ClockReading
 
 CLOCK_SCARCE = 2.0
 """Seconds that two clocks may differ unnoticed: a moment of the network, and a service that tells whole seconds."""
 CLOCK_WRONG = 60.0
 """Beyond it events that are later than their record are quarantined, and pages go out late or not at all."""
-DEADLETTER_BYTES = VALUE_LIMIT + HEADERS_LIMIT + 3 * HEADER_LIMIT
-"""What a dead letter can come to: the value, the record's own headers, and ours."""
 AFTERWARDS = "its topics, settings and clock were not looked at"
 
 
@@ -32,7 +32,7 @@ def broker(
     """Everything about the cluster at `bootstrap`, as `client` settings reach it.
 
     `written_from`: the cluster that the ledger was written from, None when not known; `now`: wall clock, epoch
-    seconds.  Nothing is written, so a topic that refuses us is only found when the pipeline runs.
+    seconds.  Nothing is written.
     """
     names = list(telemetry)
     try:
@@ -53,7 +53,22 @@ def broker(
             "no event has ever come",
             "let the suppliers' telemetry in; to try it out: gigawatch simulate --scenario steady",
         )
-    yield from clock(there, now)
+    yield from closed(bootstrap, [name for name in (deadletter, alerts) if name in facts.topics], client)
+    yield from ([broker_clock(facts.clock)] if facts.clock else clock(there, now))
+
+
+def closed(bootstrap: str, names: Iterable[str], client: Mapping[str, object]) -> Iterator[Finding]:
+    """The topics of our own that we may not write to; of others the broker does not say it before it is tried."""
+    for name in names:
+        if words := shut(bootstrap, name, 0, client):
+            found, _, remedy = words.partition(": ")
+            yield fail("topics", f"{name} {found}", remedy)
+
+
+def broker_clock(reading: ClockReading) -> Finding:
+    """Our clock against that of the cluster's controller."""
+    ours = time.time() - (time.monotonic() - reading.steady)
+    return skew("the broker", reading.at - ours)
 
 
 def cluster(bootstrap: str, facts: BrokerFacts, written_from: str | None) -> Finding:
@@ -112,10 +127,10 @@ def own_topics(facts: BrokerFacts, deadletter: str, alerts: str) -> Iterator[Fin
     letters, states = facts.topics.get(deadletter), facts.topics.get(alerts)
     if letters is not None:
         found = f"{deadletter}: {letters.records:,} dead letters so far"
-        if letters.max_message_bytes < DEADLETTER_BYTES:
+        if letters.max_message_bytes < LETTER_BYTES:
             yield warn(
                 "topics",
-                f"{found}; takes {letters.max_message_bytes:,} bytes, a dead letter may have {DEADLETTER_BYTES:,}",
+                f"{found}; takes {letters.max_message_bytes:,} bytes, a dead letter may have {LETTER_BYTES:,}",
                 f"set max.message.bytes={5 * 2**20} on it: one that does not fit stops the pipeline",
             )
         elif "compact" in letters.config["cleanup.policy"]:

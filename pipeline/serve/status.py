@@ -21,6 +21,8 @@ EXTRA = (
     "watermarks",
     "evaluated_to",
     "evaluated_share",
+    "hangs",
+    "clocks",
     "standing",
     "undelivered",
 )
@@ -77,6 +79,8 @@ def well(data: Path, now: float) -> tuple[bool, str]:
         return False, f"{data}: no pipeline runs on it"
     if found is None or found["pid"] != pid:
         return True, f"{data}: process {pid} is starting"
+    if found.get("hangs"):
+        return False, f"{data}: process {pid} runs, and hangs: {found['hangs']}"
     age = status.age(found, now)
     return age <= QUIET_AFTER, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
 
@@ -112,6 +116,9 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
             else ""
         )
         yield f"Evaluated to {found['evaluated_to']}{share}; it goes on"
+    if state["running"]:
+        yield from (f"IT HANGS: {clean(words)}" for words in [found.get("hangs")] if words)
+        yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
     yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter
 
@@ -12,9 +13,15 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.rollup.delta import Place
-from pipeline.stream.inspect import ATTRIBUTES, declares_structured
+from pipeline.stream.clocks import NO_CLOCK
+from pipeline.stream.inspect import ATTRIBUTES, MAX_CLOCK_AHEAD, declares_structured
 
 Records = Sequence[ConsumerRecord]
+_EPOCH = datetime(1970, 1, 1)
+LOG_APPEND_TIME = 1
+"""A record's `timestamp_type` where the broker has stamped it."""
+LATEST_MS = 253_402_300_799_000
+"""The last second of the year 9999: a timestamp may be any 64 bits, and no later one is a date."""
 CHUNK_BYTES = 2**19
 """Bytes of values in one chunk of a table.  DuckDB opens all arrays of a chunk at once: what it makes of half a
 megabyte stays in the processor's cache, and large ones would fill its memory.  And it gives each of its threads,
@@ -25,12 +32,15 @@ where it has several, a chunk at a time."""
 class Batch:
     """Records of one fetch, by topic and partition, each list in offset order without a gap.
 
+    `clock` is the broker's when they were fetched (epoch seconds): a record that is later has a wrong timestamp.
+
     `ranges` holds `[lo, hi)` per partition: `hi` is where the next fetch begins, which lies beyond the last
     record when the log has control records; a partition that has nothing else has a range and no records.
     """
 
     records: Mapping[Place, Records]
     ranges: Mapping[Place, tuple[int, int]]
+    clock: float = NO_CLOCK
 
     def __len__(self) -> int:
         return sum(len(r) for r in self.records.values())
@@ -55,11 +65,11 @@ class Batch:
                     if at > start:
                         records[place], ranges[place] = found[start:at], (low, record.offset)
                         low = record.offset
-                    yield Batch(records, ranges)
+                    yield Batch(records, ranges, self.clock)
                     records, ranges, size, start = {}, {}, 0, at
                 size += max(0, record.serialized_value_size)
             records[place], ranges[place] = found[start:], (low, high)
-        yield Batch(records, ranges)
+        yield Batch(records, ranges, self.clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +78,39 @@ class TopicRecords:
 
     Columns: row INTEGER (position in `all`), part INTEGER, record_time TIMESTAMP, value VARCHAR,
     and for `binary` a BLOB for each attribute, ce_id and so on.  Values that are null, too large or no UTF-8
-    are in neither.
+    are in neither, nor are records `ahead` (positions): later than the broker's clock by more than a minute.
+    Of a record that is not the broker's stamp, `stamps` (epoch ms) has the lesser of its timestamp and that clock.
     """
 
     all: Records
+    stamps: pa.Int64Array
+    ahead: frozenset[int]
     structured: pa.Table | None
     binary: pa.Table | None
 
+    def stamp(self, position: int) -> datetime:
+        """The record time of one record, as naive UTC."""
+        return stamp_of(self.stamps[position].as_py())
 
-def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> TopicRecords:
-    """Columns of the records of one topic, without a Python step per record where all are alike."""
+
+def stamp_of(milliseconds: int) -> datetime:
+    """A Kafka timestamp as naive UTC; of one that is no date, the nearest."""
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, -1), LATEST_MS))
+
+
+def topic_records(
+    parts: Sequence[tuple[int, Records]], max_bytes: int, clock: float = NO_CLOCK
+) -> TopicRecords:
+    """Columns of the records of one topic, without a Python step per record where all are alike.
+
+    `clock`: the broker's when they were fetched, epoch seconds.
+    """
+    stamps, ahead = _stamps([records for _, records in parts], clock)
     records: Records = parts[0][1] if len(parts) == 1 else list(chain.from_iterable(r for _, r in parts))
     columns = {
         "row": pa.array(range(len(records)), pa.int32()),
         "part": pa.concat_arrays([pa.repeat(pa.scalar(p, pa.int32()), len(r)) for p, r in parts]),
-        "record_time": pa.array(list(map(attrgetter("timestamp"), records)), pa.int64()),
+        "record_time": stamps,
         "value": _values(list(map(attrgetter("value"), records))),
     }
     table = pa.table(columns)
@@ -95,12 +123,32 @@ def topic_records(parts: Sequence[tuple[int, Records]], max_bytes: int) -> Topic
     else:
         seen: dict[int, bool] = {}
         alike = [declares_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
-    usable = _usable(table, max_bytes)
+    usable = _usable(table, max_bytes, ahead)
     is_structured = pa.array(alike, pa.bool_())
     structured = _text(_only(table, pc.and_(usable, is_structured)))
     rest = pc.and_not(usable, is_structured)
     binary = _text(_with_attributes(table, headers).filter(rest)) if not all(alike) else None
-    return TopicRecords(records, structured, binary)
+    return TopicRecords(records, stamps, ahead, structured, binary)
+
+
+def _stamps(parts: Sequence[Records], clock: float) -> tuple[pa.Int64Array, frozenset[int]]:
+    """The timestamps, and the positions of those too far ahead of `clock`; what the broker stamped is its clock."""
+    latest = int(min(clock * 1000, LATEST_MS))
+    found, ahead, before = [], set[int](), 0
+    for records in parts:
+        stamps = pa.array(list(map(attrgetter("timestamp"), records)), pa.int64())
+        if pc.max(stamps).as_py() > (LATEST_MS if _by_the_broker(records) else latest):
+            far = latest + MAX_CLOCK_AHEAD // timedelta(milliseconds=1)
+            ahead |= {before + n for n, stamp in enumerate(stamps.to_pylist()) if stamp > far}
+            stamps = pc.min_element_wise(stamps, pa.scalar(latest, pa.int64()))
+        found.append(stamps)
+        before += len(records)
+    return pa.concat_arrays(found), frozenset(ahead)
+
+
+def _by_the_broker(records: Records) -> bool:
+    """Whether the topic has LogAppendTime, and had it when the first of them was written."""
+    return {records[0].timestamp_type, records[-1].timestamp_type} == {LOG_APPEND_TIME}
 
 
 def _values(values: Sequence[bytes | None]) -> pa.ChunkedArray:
@@ -134,9 +182,10 @@ def _with_attributes(table: pa.Table, headers: Sequence[Sequence[tuple[str, byte
     return table
 
 
-def _usable(table: pa.Table, max_bytes: int) -> pa.Array:
+def _usable(table: pa.Table, max_bytes: int, ahead: frozenset[int]) -> pa.Array:
     length = pc.binary_length(table["value"])
-    return pc.fill_null(pc.less_equal(length, max_bytes), False)
+    usable = pc.fill_null(pc.less_equal(length, max_bytes), False)
+    return pc.and_not(usable, pc.is_in(table["row"], pa.array(ahead, pa.int32()))) if ahead else usable
 
 
 def _text(table: pa.Table) -> pa.Table | None:

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
-from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
+from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
-from pipeline.stream.topics import Settings, admin, describe_topics
+from pipeline.stream.topics import (
+    ClockReading,
+    Settings,
+    admin,
+    clock_of,
+    config_in_force,
+    describe_topics,
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,15 @@ class TopicFacts:
 
 @dataclass(frozen=True)
 class BrokerFacts:
-    """The cluster that answered; `topics` has those of the wanted ones that exist."""
+    """The cluster that answered; `topics` has those of the wanted ones that exist.
+
+    `clock`: what its clock said, None where it does not tell.
+    """
 
     cluster: str
     brokers: int
     topics: Mapping[str, TopicFacts]
+    clock: ClockReading | None = None
 
 
 def look(
@@ -55,7 +66,7 @@ def look(
     Raises BrokerUnreachable, at the latest a second or so after `timeout` (s) for each question.
     """
     with admin(bootstrap, client_settings, timeout) as client:
-        cluster = client.describe_cluster()
+        cluster, clock = client.describe_cluster(), clock_of(client)
         there = set(client.list_topics())
         wanted = [name for name in topics if name in there]
     states = describe_topics(bootstrap, wanted, client_settings) if wanted else []
@@ -64,18 +75,13 @@ def look(
             state.name: TopicFacts(
                 partitions=state.partitions,
                 replication=state.replication,
-                config=_in_force(client, state.name),
+                config=config_in_force(client, state.name),
                 records=state.records,
                 newest_ms=_newest_ms(client, state.name, state.partitions),
             )
             for state in states
         }
-    return BrokerFacts(str(cluster["cluster_id"]), len(cluster["brokers"]), found)
-
-
-def _in_force(client: KafkaAdminClient, topic: str) -> dict[str, str]:
-    entries = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
-    return {name: str(entry["value"]) for name, entry in entries["topic"][topic].items()}
+    return BrokerFacts(str(cluster["cluster_id"]), len(cluster["brokers"]), found, clock)
 
 
 def _newest_ms(client: KafkaAdminClient, topic: str, partitions: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -12,17 +12,15 @@ from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.stream.process import DeadLetter
+from pipeline.stream.topics import HEADER_LIMIT, HEADERS_LIMIT, VALUE_LIMIT
 
 log = structlog.get_logger()
 
-VALUE_LIMIT = 900_000
-"""Bytes of the original value that are kept: a dead letter must itself fit into a message."""
-HEADER_LIMIT = 16_384
-HEADERS_LIMIT = 400_000
-"""Bytes of all its headers that are kept: they come on top of the value, and may be most of a record."""
 PREFIX = "gigawatch-"
 AGAIN_AFTER = 1.0
 """Seconds until what the broker did not take is sent again."""
+ASKED_AFTER, ASKED_EVERY = 3.0, 10.0
+"""Seconds after which it is asked what keeps the topic shut, and again."""
 
 
 class DeadLetters:
@@ -30,17 +28,37 @@ class DeadLetters:
 
     The caller commits the delta afterwards: a crash in between writes them twice, never not at all; a reader
     knows them by `gigawatch-topic`, `-partition` and `-offset`.
+
+    `mended` is asked, on a thread, when they wait for long: it mends what it can, and says what keeps the topic shut.
+    Meanwhile that is `held_up`.
     """
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
+    def __init__(
+        self, producer: AIOKafkaProducer, topic: str, mended: Callable[[], str] = lambda: ""
+    ) -> None:
         self._producer = producer
         self._topic = topic
         self._turn = itertools.count()
+        self._mended = mended
+        self.held_up = ""
 
     async def write(self, letters: Iterable[DeadLetter]) -> None:
         waiting = list(letters)
-        while waiting and (waiting := await self._attempt(waiting)):
-            await asyncio.sleep(AGAIN_AFTER)
+        asking = asyncio.create_task(self._ask())
+        try:
+            while waiting and (waiting := await self._attempt(waiting)):
+                await asyncio.sleep(AGAIN_AFTER)
+        finally:
+            asking.cancel()
+            self.held_up = ""
+
+    async def _ask(self) -> None:
+        await asyncio.sleep(ASKED_AFTER)
+        while True:
+            if said := await asyncio.to_thread(self._mended):
+                log.error("dead letters are not taken and nothing goes on without them", why=said)
+            self.held_up = said
+            await asyncio.sleep(ASKED_EVERY)
 
     async def _attempt(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those that the broker did not take: it is away, or the topic is missing, closed to us or too narrow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType
-from pipeline.stream.batch import Records, TopicRecords
+from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
     IDENTITY,
@@ -27,7 +27,6 @@ from pipeline.stream.decoded import (
 from pipeline.stream.inspect import INTERVAL, Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
-_EPOCH = datetime(1970, 1, 1)
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
 _WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(value, '}') OR ends_with(value, ']'))"
@@ -61,7 +60,7 @@ class Decoder:
                 stack.enter_context(registered(self._con, f"records_{name}", table))
             parsed = self._parse({n: t.num_rows for n, t in present.items()})
             places = self._met.places(parsed["quoted"])
-            if met := self._meet_series(parsed, places, topic.all, list(present)):
+            if met := self._meet_series(parsed, places, topic, list(present)):
                 places = self._met.places(parsed["quoted"])
         series = self._met.series(places)
         certain = pc.and_kleene(parsed["ok"], _is_named(series))  # no series where `ok` is false
@@ -69,7 +68,7 @@ class Decoder:
         with registered(self._con, "parsed", parsed):
             arrived = Counter(self._arrived("true"))
             doubtful = self._doubtful(len(topic.all))
-            refusals, rows = self._open_one_by_one(topic.all, doubtful, arrived) if doubtful else ([], [])
+            refusals, rows = self._open_one_by_one(topic, doubtful, arrived) if doubtful else ([], [])
         samples = parsed.drop_columns(["ok", "certain", "quoted"])
         for name, column in self._met.dimensions(places).items():
             samples = samples.append_column(name, column)
@@ -82,7 +81,7 @@ class Decoder:
         return Decoded(self._event, samples, met, refusals, arrived)
 
     def _open_one_by_one(
-        self, records: Records, doubtful: Mapping[int, set[int]], arrived: Counter[tuple[int, datetime]]
+        self, topic: TopicRecords, doubtful: Mapping[int, set[int]], arrived: Counter[tuple[int, datetime]]
     ) -> tuple[list[Refusal], list[dict[str, Any]]]:
         """What the fast path doubts: what is refused, and the rows of what is not.
 
@@ -92,16 +91,16 @@ class Decoder:
         refusals: list[Refusal] = []
         rows: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
-            record = records[position]
-            outcomes = list(self._inspect(record))
-            arrived[place_of(record)] += len(outcomes)
+            record, stamp = topic.all[position], topic.stamp(position)
+            outcomes = list(self._inspect(topic, position))
+            arrived[record.partition, stamp.replace(second=0, microsecond=0)] += len(outcomes)
             for outcome in outcomes:
                 if outcome.idx in certain:
                     continue
                 if outcome.fate == "aggregated":
-                    rows.append(self._row(position, record, outcome))
+                    rows.append(self._row(position, record, stamp, outcome))
                 else:
-                    refusals.append(Refusal(position, record, outcome))
+                    refusals.append(Refusal(position, record, outcome, stamp))
         return refusals, rows
 
     def _with_series(self, rows: pa.Table) -> pa.Table:
@@ -169,7 +168,7 @@ class Decoder:
         return _over(none, self._sql["structured"].single)
 
     def _meet_series(
-        self, parsed: pa.Table, places: pa.Int32Array, records: Records, present: Sequence[str]
+        self, parsed: pa.Table, places: pa.Int32Array, topic: TopicRecords, present: Sequence[str]
     ) -> list[pa.Table]:
         """Give every new combination of quoted dimensions its series; NO_SERIES where the slow path refuses it."""
         unmet = pc.and_(parsed["ok"], places.is_null())
@@ -184,7 +183,7 @@ class Decoder:
         with registered(self._con, "wanted", wanted):
             selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
             names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
-        names = self._named_with_care(names, wanted, records)
+        names = self._named_with_care(names, wanted, topic)
         with registered(self._con, "names", names):
             met = self._con.sql(
                 f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {NO_SERIES} END AS series, "
@@ -193,14 +192,14 @@ class Decoder:
         self._met.add(met)
         return [met.filter(_is_named(met["series"]))]
 
-    def _named_with_care(self, names: pa.Table, wanted: pa.Table, records: Records) -> pa.Table:
+    def _named_with_care(self, names: pa.Table, wanted: pa.Table, topic: TopicRecords) -> pa.Table:
         """The same names, where they are in doubt those that the slow path finds, if it accepts the sample."""
         doubted = set(pc.filter(names["quoted"], pc.invert(names["good"])).to_pylist())
         if not doubted:
             return names
         found = []
         for one in (one for one in wanted.to_pylist() if one["quoted"] in doubted):
-            outcome = next((o for o in self._inspect(records[one["row"]]) if o.idx == one["idx"]), None)
+            outcome = next((o for o in self._inspect(topic, one["row"]) if o.idx == one["idx"]), None)
             row = outcome.row if outcome and outcome.fate == "aggregated" else {}
             dimensions = {d.name: row.get(d.name) for d in self._event.dimensions}
             found.append({"quoted": one["quoted"], "good": bool(row), **dimensions})
@@ -224,16 +223,21 @@ class Decoder:
                 doubtful[position].add(idx)
         return doubtful
 
-    def _inspect(self, record: ConsumerRecord) -> Iterable[Outcome]:
-        return inspect(self._event, record.value, record.headers, record_time(record), self._max_bytes)
+    def _inspect(self, topic: TopicRecords, position: int) -> Iterable[Outcome]:
+        record, ahead = topic.all[position], position in topic.ahead
+        return inspect(
+            self._event, record.value, record.headers, topic.stamp(position), self._max_bytes, ahead
+        )
 
-    def _row(self, position: int, record: ConsumerRecord, outcome: Outcome) -> dict[str, Any]:
+    def _row(
+        self, position: int, record: ConsumerRecord, stamp: datetime, outcome: Outcome
+    ) -> dict[str, Any]:
         names = [name for name, _ in self._event.columns()]
         return {
             "row": position,
             "idx": outcome.idx,
             "part": record.partition,
-            "record_time": record_time(record),
+            "record_time": stamp,
             "source": outcome.source,
             "id": outcome.id,
             "time": outcome.time,
@@ -278,13 +282,3 @@ def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa
 
 def _texts(names: Iterable[str]) -> list[tuple[str, pa.DataType]]:
     return [(name, pa.string()) for name in names]
-
-
-def record_time(record: ConsumerRecord) -> datetime:
-    """The Kafka timestamp of a record as naive UTC."""
-    return _EPOCH + timedelta(milliseconds=record.timestamp)
-
-
-def place_of(record: ConsumerRecord) -> tuple[int, datetime]:
-    """Partition and minute, by which fates are counted."""
-    return record.partition, record_time(record).replace(second=0, microsecond=0)

@@ -25,11 +25,20 @@ IDENTITY = "hash(source, id, idx) AS identity"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch."""
+    """A sample, or a whole message, that is not aggregated: `position` is the record's place in the batch.
+
+    `record_time`: naive UTC, never later than the broker's clock.
+    """
 
     position: int
     record: ConsumerRecord
     outcome: Outcome
+    record_time: datetime
+
+    @property
+    def place(self) -> tuple[int, datetime]:
+        """Partition and minute, by which fates are counted."""
+        return self.record.partition, self.record_time.replace(second=0, microsecond=0)
 
 
 @dataclass(frozen=True, slots=True)

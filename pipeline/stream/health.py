@@ -1,28 +1,53 @@
-"""The alerts that go by the wall clock: Watchdog, and PipelineStalled for each topic.
+"""The alerts that go by the clock: Watchdog, PipelineStalled for each topic, and ClockSkew for each clock.
 
-A topic is well while the broker answers and either nothing waits or what waits is taken in.  When it has not
-been well for `stalled_after` seconds, PipelineStalled goes out; when records wait, the broker answers and
-nothing moves for `give_up_after` seconds, the process ends so that its supervisor restarts it: a consumer
-that slowly died does not come back by itself.
+A topic is well while the broker answers, the ledger is not busy with one thing for long, and either nothing waits or
+what waits is taken in.  When it has not been well for `stalled_after` seconds, PipelineStalled goes out; when the broker
+answers and nothing moves for `give_up_after` seconds, the process ends so that its supervisor restarts it: a consumer
+that slowly died does not come back by itself.  Seconds are those of the steady clock in which somebody looked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
 from pipeline.rollup.delta import Place
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.pipeline import stalled, watchdog
+from pipeline.rules.pipeline import skewed, stalled, watchdog
+from pipeline.stream.clocks import CLOCKS_DIFFER, Skew, Stopwatch
 from pipeline.stream.watermark import ANSWER_HOLDS, Watermarks
 
 NO_ANSWER = "the broker does not answer"
 NO_PROGRESS = "records wait, but none is taken in"
+BUSY_FOR = 5.0
+"""Seconds after which one piece of the ledger's work is no progress any more: silence is not looked for meanwhile."""
+
+Found = tuple[dict[str, AlertState | None], list[AlertChange]]
+"""Identity → the state after, None when it is over; and what changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the intake has done and what it is at.
+
+    `steps`: stretches of instants evaluated; `busy`: seconds that the ledger's thread has been at one thing, called
+    `busy_with`; `held_up`: why dead letters are not taken, if they are not.
+    """
+
+    positions: Mapping[Place, int] = field(default_factory=dict)
+    steps: int = 0
+    busy: float = 0.0
+    busy_with: str = ""
+    held_up: str = ""
 
 
 class Health:
-    """Watches `topics`; `states` are the live alerts of the ledger at the start."""
+    """Watches `topics`; `states` are the live alerts of the ledger at the start, `steady` the steady clock (s).
+
+    `hangs` says why nothing progresses that ought to, "" while all is well or only the broker is away.
+    """
 
     def __init__(
         self,
@@ -32,57 +57,99 @@ class Health:
         *,
         stalled_after: float,
         give_up_after: float,
-        now: float,
+        steady: float,
     ) -> None:
         self._watermarks = watermarks
         self._stalled_after, self._give_up_after = stalled_after, give_up_after
-        self._well_at = dict.fromkeys(topics, now)
-        self._lag: dict[Place, int] = {}
+        self._watch = Stopwatch(steady)
+        self._stood = dict.fromkeys(topics, 0.0)
         self._moved: dict[str, int] = dict.fromkeys(topics, -1)
-        self._states = {dict(s.by)["topic"]: s for s in states.values() if s.alertname == "PipelineStalled"}
+        self._stalled = {dict(s.by)["topic"]: s for s in states.values() if s.alertname == "PipelineStalled"}
+        self._skewed = {dict(s.by)["clock"]: s for s in states.values() if s.alertname == "ClockSkew"}
+        self.hangs = ""
 
-    def begin(
-        self, alerts: PipelineAlerts, now: float
-    ) -> tuple[dict[str, AlertState | None], list[AlertChange]]:
-        """The Watchdog's state and firing change."""
+    def begin(self, alerts: PipelineAlerts, now: float) -> Found:
+        """The Watchdog's state and firing change; `now`: epoch seconds."""
         state = watchdog(alerts.watchdog, int(now))
         return {state.identity: state}, [AlertChange("firing", int(now), state)]
 
     def look(
-        self, alerts: PipelineAlerts, positions: Mapping[Place, int], now: float
-    ) -> tuple[dict[str, AlertState | None], list[AlertChange]]:
-        """What changed about PipelineStalled; raises Stalled when the process should end."""
-        states: dict[str, AlertState | None] = {}
-        changes: list[AlertChange] = []
-        lag = self._watermarks.lag()
-        answers = now - self._watermarks.last_answer() <= ANSWER_HOLDS + 2.0
-        for topic in self._well_at:
+        self, alerts: PipelineAlerts, work: Work, steady: float, now: float, skews: Sequence[Skew] = ()
+    ) -> Found:
+        """What changed about PipelineStalled and ClockSkew; raises Stalled when the process should end.
+
+        `steady` is the steady clock, `now` the wall clock (epoch seconds), which changes are dated by.
+        """
+        states, changes = self._look_at_clocks(alerts, skews, int(now))
+        lag, passed = self._watermarks.lag(), self._watch.look(steady)
+        answers = steady - self._watermarks.last_answer() <= ANSWER_HOLDS + 2.0
+        busy = work.busy > BUSY_FOR
+        reason = _reason(answers, busy, work)
+        for topic in self._stood:
             waiting = sum(n for (name, _), n in lag.items() if name == topic)
-            moved = sum(offset for (name, _), offset in positions.items() if name == topic)
-            if answers and (waiting == 0 or moved != self._moved[topic]):
-                self._well_at[topic] = now
+            moved = work.steps + sum(n for (name, _), n in work.positions.items() if name == topic)
+            well = answers and (moved != self._moved[topic] or (waiting == 0 and not busy))
+            self._stood[topic] = 0.0 if well else self._stood[topic] + passed
             self._moved[topic] = moved
-            since = now - self._well_at[topic]
-            if answers and since > self._give_up_after:
-                raise _give_up(topic, waiting, since)
-            before = self._states.get(topic)
-            reason = NO_PROGRESS if answers else NO_ANSWER
+            since = self._stood[topic]
+            if since > self._give_up_after and (answers or work.busy > self._give_up_after):
+                raise _give_up(topic, waiting, since, reason)
+            before = self._stalled.get(topic)
             after, change = stalled(
                 before, alerts.pipeline_stalled, topic, since, self._stalled_after, reason, int(now)
             )
-            if change is not None:
-                changes.append(change)
-                states[change.state.identity] = after
-            if after is None:
-                self._states.pop(topic, None)
-            else:
-                self._states[topic] = after
+            _note(self._stalled, topic, after, change, states, changes)
+        stands = max(self._stood.values(), default=0.0) > self._stalled_after
+        self.hangs = reason if stands and reason != NO_ANSWER else ""
+        return states, changes
+
+    def _look_at_clocks(self, alerts: PipelineAlerts, skews: Sequence[Skew], now: int) -> Found:
+        states: dict[str, AlertState | None] = {}
+        changes: list[AlertChange] = []
+        found = {skew.clock: skew for skew in skews}
+        for clock in sorted({*found, *self._skewed}):
+            skew = found.get(clock, Skew(clock, 0.0, ""))
+            after, change = skewed(
+                self._skewed.get(clock),
+                alerts.clock_skew,
+                clock,
+                skew.seconds,
+                CLOCKS_DIFFER,
+                skew.words,
+                now,
+            )
+            _note(self._skewed, clock, after, change, states, changes)
         return states, changes
 
 
-def _give_up(topic: str, waiting: int, since: float) -> Stalled:
+def _note(
+    known: dict[str, AlertState],
+    name: str,
+    after: AlertState | None,
+    change: AlertChange | None,
+    states: dict[str, AlertState | None],
+    changes: list[AlertChange],
+) -> None:
+    if change is not None:
+        changes.append(change)
+        states[change.state.identity] = after
+    if after is None:
+        known.pop(name, None)
+    else:
+        known[name] = after
+
+
+def _reason(answers: bool, busy: bool, work: Work) -> str:
+    if busy:
+        return f"the ledger has been busy for {work.busy:.0f} s with one thing ({work.busy_with})"
+    if not answers:
+        return NO_ANSWER
+    return f"{NO_PROGRESS}: {work.held_up}" if work.held_up else NO_PROGRESS
+
+
+def _give_up(topic: str, waiting: int, since: float, reason: str) -> Stalled:
     return Stalled(
-        f"{topic}: {waiting:,} records wait and the broker answers, but nothing was taken in for {since:.0f} s; the "
-        "process ends so that its supervisor restarts it. Nothing is lost; if it recurs, see the log for the batch "
-        "that hangs"
+        f"{topic}: {waiting:,} records wait, and nothing was taken in or evaluated for {since:.0f} s: {reason}; the "
+        "process ends so that its supervisor restarts it. Nothing is lost; if it recurs, mend what is named, or see the "
+        "log for the batch that hangs"
     )

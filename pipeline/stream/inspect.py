@@ -78,11 +78,17 @@ class Outcome:
 
 
 def inspect(
-    event: EventType, value: bytes | None, headers: Headers, record_time: datetime, max_bytes: int
+    event: EventType,
+    value: bytes | None,
+    headers: Headers,
+    record_time: datetime,
+    max_bytes: int,
+    ahead: bool = False,
 ) -> Iterator[Outcome]:
     """Open one record of `event`'s topic; yields an outcome for each sample, or one for the message.
 
-    `record_time` is the Kafka timestamp, naive UTC; `max_bytes` bounds the value.
+    `record_time` is the Kafka timestamp, naive UTC, or the broker's clock if that is less; `ahead`: the timestamp is
+    later than that clock by more than MAX_CLOCK_AHEAD.  `max_bytes` bounds the value.
     """
     try:
         attributes, data = _open(value, headers, max_bytes)
@@ -96,6 +102,8 @@ def inspect(
         yield Outcome(0, "dead_lettered", "data_empty_array", source=source, id=ident, time=moment)
     for idx, sample in enumerate(samples):
         try:
+            if ahead:
+                raise Refused("quarantined", "record_time_in_future")
             if moment > record_time + MAX_CLOCK_AHEAD:
                 raise Refused("quarantined", "time_in_future")
             row = {**_row(event, sample), INTERVAL: interval}

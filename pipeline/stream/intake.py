@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +27,18 @@ from pipeline.ledger.evaluation import AT_ONCE, utc
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Delta
 from pipeline.stream.batch import Batch
+from pipeline.stream.clocks import Clocks
 from pipeline.stream.deadletter import DeadLetters
+from pipeline.stream.health import Work
 from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.watermark import Watermarks
 
 LETTERS_WITHIN = 2.0
 """Seconds that a stop waits for dead letters to be taken: the whole stop has ten."""
 
+HEARS_WITHIN = 3.0
+INTERRUPT_EVERY = 0.1
+"""Seconds: after the first a stop interrupts the statement under way, again and again."""
 STEP = 1.0
 """Seconds that the evaluation of a stretch of instants may take: if it takes longer, the next stretch is shorter."""
 
@@ -45,7 +49,7 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Tally:
-    """What this process took in: events by (topic, fate), and recent (wall clock, events) for the rate."""
+    """What this process took in: events by (topic, fate), and recent (steady clock, events) for the rate."""
 
     fates: Counter[tuple[str, str]] = field(default_factory=Counter)
     recent: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=512))
@@ -75,9 +79,12 @@ class Intake:
         watermarks: Watermarks,
         dead_letters: DeadLetters,
         told: Callable[[Applied], None],
+        clocks: Clocks | None = None,
     ) -> None:
         self._ledger, self._processor, self._watermarks = ledger, processor, watermarks
         self._dead_letters, self._told = dead_letters, told
+        self._clocks = clocks or Clocks()
+        self._at_work: tuple[float, str] | None = None
         self._thread, self._decoder = ThreadPoolExecutor(1, "ledger"), ThreadPoolExecutor(1, "decoder")
         self._decoding, self._taking, self._one_at_a_time = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._stopped = False
@@ -91,36 +98,39 @@ class Intake:
             if self._stopping.is_set():
                 return None  # fetched, but not taken in: it is fetched again at the next start
             with _within_memory(len(batch)):
-                return await self._on_thread(self._decoder, self._processor.decode, batch)
+                return await self._on_thread(self._decoder, lambda: self._processor.decode(batch))
 
     async def take(self, batch: DecodedBatch) -> None:
         """Take one batch in; returns when it is committed."""
         async with self._taking:
-            if self._stopping.is_set():
+            with self._interruptible():
+                await self._take(batch)
+
+    async def _take(self, batch: DecodedBatch) -> None:
+        self._clocks.met(batch.ahead)
+        if self._stopping.is_set():
+            return
+        writing = asyncio.ensure_future(self._dead_letters.write(batch.letters)) if batch.letters else None
+        try:
+            delta = await self.with_ledger(self._process, batch)
+            if writing and not await self._written(writing):
+                self._stopped = True
                 return
-            writing = (
-                asyncio.ensure_future(self._dead_letters.write(batch.letters)) if batch.letters else None
-            )
-            try:
-                delta = await self.with_ledger(self._process, batch)
-                if writing and not await self._written(writing):
-                    self._stopped = True
-                    return
-            finally:
-                if writing:
-                    writing.cancel()
-            now = time.time()
-            progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
-            self._watermarks.applied(delta.ranges, progress, now)
-            self.tally.note(now, delta)
-            await self._advance(partial(self._ledger.apply, delta))
+        finally:
+            if writing:
+                writing.cancel()
+        progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
+        self._watermarks.applied(delta.ranges, progress, self._clocks.steady())
+        self.tally.note(self._clocks.steady(), delta)
+        await self._advance(partial(self._ledger.apply, delta))
 
     async def tick(self) -> None:
         """Let the watermark move without rows, unless a batch is just being taken in."""
         if self._stopped or self._taking.locked():
             return
         async with self._taking:
-            await self._advance(self._ledger.tick)
+            with self._interruptible():
+                await self._advance(self._ledger.tick)
 
     async def _advance(self, first: Advance) -> None:
         """Run `first`, and go on until every instant that the watermark has passed is evaluated, or a stop is asked for.
@@ -130,12 +140,12 @@ class Intake:
         """
         advance = first
         while True:
-            now, began = time.time(), time.monotonic()
-            applied = await self.with_ledger(advance, self._marks(now), now, self._instants)
-            took = time.monotonic() - began
+            began = self._clocks.steady()
+            applied = await self.with_ledger(advance, self._marks(), self._clocks.bound(), self._instants)
+            took = self._clocks.steady() - began
             self._instants = min(AT_ONCE, 2 * self._instants) if took < STEP / 4 else self._instants
             self._instants = max(1, self._instants // 2) if took > STEP else self._instants
-            if applied.due:
+            if applied.due or applied.behind:
                 self.tally.steps += 1
                 self._told(applied)
             if not applied.behind or self._stopping.is_set():
@@ -145,17 +155,54 @@ class Intake:
     async def with_ledger(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run something else that writes through the ledger's own connection."""
         async with self._one_at_a_time:
-            return await self._on_thread(self._thread, work, *args, **kwargs)
+            return await self._on_thread(self._thread, lambda: self._timed(work, *args, **kwargs))
 
-    async def stop(self) -> None:
-        """Wait for the batch under way; whatever waits behind it is not taken in any more."""
+    def _timed(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self._at_work = self._clocks.steady(), name_of(work)
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self._at_work = None
+
+    def work(self) -> Work:
+        """What was done so far, and what the ledger's thread is at."""
+        since, what = self._at_work or (self._clocks.steady(), "")
+        busy = self._clocks.steady() - since
+        positions = self._watermarks.positions()
+        return Work(positions, self.tally.steps, busy, what, self._dead_letters.held_up)
+
+    async def stop(self, within: float = HEARS_WITHIN) -> None:
+        """Wait for the batch under way; whatever waits behind it is not taken in any more.
+
+        A statement that takes longer than `within` seconds is interrupted: its transaction is rolled back, and the batch
+        is fetched again at the next start.
+        """
         self._stopping.set()
-        # the threads, too: whoever awaited one may be cancelled, and the ledger cannot close under a call
-        async with self._taking, self._one_at_a_time:
-            self._stopped = True
-            await asyncio.to_thread(self._thread.shutdown)
-        async with self._decoding:
-            await asyncio.to_thread(self._decoder.shutdown)
+        interrupting = asyncio.create_task(self._interrupt(within))
+        try:
+            # the threads, too: whoever awaited one may be cancelled, and the ledger cannot close under a call
+            async with self._taking, self._one_at_a_time:
+                self._stopped = True
+                await asyncio.to_thread(self._thread.shutdown)
+            async with self._decoding:
+                await asyncio.to_thread(self._decoder.shutdown)
+        finally:
+            interrupting.cancel()
+
+    async def _interrupt(self, after: float) -> None:
+        await asyncio.sleep(after)
+        while True:
+            self._ledger.con.interrupt()
+            await asyncio.sleep(INTERRUPT_EVERY)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """A statement that a stop has interrupted is no fault."""
+        try:
+            yield
+        except duckdb.InterruptException:
+            if not self._stopping.is_set():
+                raise
 
     async def _written(self, writing: asyncio.Task[None]) -> bool:
         """Whether the broker has the letters; False when it does not take them and we are stopping.
@@ -176,14 +223,19 @@ class Intake:
         with _within_memory(len(batch)):
             return self._processor.take(batch, self._ledger.known_from(), self._ledger.progress())
 
-    def _marks(self, now: float) -> dict[str, datetime]:
-        return {topic: utc(mark) for topic, mark in self._watermarks.current(now).items()}
+    def _marks(self) -> dict[str, datetime]:
+        marks = self._watermarks.current(self._clocks.steady(), self._clocks.least())
+        return {topic: utc(mark) for topic, mark in marks.items()}
 
     @staticmethod
-    async def _on_thread(
-        thread: ThreadPoolExecutor, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
-        return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(*args, **kwargs))
+    async def _on_thread(thread: ThreadPoolExecutor, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+
+def name_of(work: Callable[..., object]) -> str:
+    """What a piece of work is called in the code, for those who have to find it."""
+    inner = work.func if isinstance(work, partial) else work
+    return str(getattr(inner, "__name__", inner)).lstrip("_")
 
 
 @contextlib.contextmanager

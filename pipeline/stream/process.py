@@ -27,8 +27,9 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import Catalog, EventType
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
-from pipeline.stream.batch import Batch, topic_records
-from pipeline.stream.decode import Decoder, place_of, record_time
+from pipeline.stream.batch import Batch, stamp_of, topic_records
+from pipeline.stream.clocks import Ahead
+from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
 from pipeline.stream.duplicates import Seen
 from pipeline.stream.segments import write_raw, write_segment
@@ -73,6 +74,8 @@ class DecodedBatch:
     topics: dict[str, Decoded]
     letters: Sequence[DeadLetter]
     records: int
+    ahead: Mapping[str, Ahead]
+    """What is later than the broker's clock, by topic."""
 
     def __len__(self) -> int:
         return self.records
@@ -102,7 +105,7 @@ class Processor:
     def __init__(self, con: duckdb.DuckDBPyConnection, catalog: Catalog, data: Path, max_bytes: int) -> None:
         self._con = con
         self._catalog = catalog
-        self._segments = data / "segments"
+        self._data, self._segments = data, data / "segments"
         self._segments.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
         self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes) for e in catalog.types}
@@ -110,6 +113,12 @@ class Processor:
             make_tables(con, event)
         self.seen = {e.topic: Seen(con, e) for e in catalog.types}
         self._writer = ThreadPoolExecutor(1, "segments")
+
+    def remember(self, progress: Mapping[Place, datetime]) -> None:
+        """The identities of the last minutes, so that a re-send after a restart is known."""
+        for event in self._catalog.types:
+            reached = {part: at for (topic, part), at in progress.items() if topic == event.topic}
+            self.seen[event.topic].rebuild(self._data, reached)
 
     def process(
         self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
@@ -121,14 +130,15 @@ class Processor:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Open the records of `batch`, whatever the ledger holds."""
         topics = {
-            topic: decoder.decode(topic_records(records, self._max_bytes))
+            topic: decoder.decode(topic_records(records, self._max_bytes, batch.clock))
             for topic, decoder in self._decoders.items()
             if (records := batch.of_topic(topic))
         }
         letters = [
             letter for topic, found in topics.items() for letter in _dead_letters(topic, found.refusals)
         ]
-        return DecodedBatch(batch.ranges, topics, letters, len(batch))
+        ahead = {topic: found for topic, one in topics.items() if (found := _ahead(one.refusals))}
+        return DecodedBatch(batch.ranges, topics, letters, len(batch), ahead)
 
     def take(
         self, batch: DecodedBatch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
@@ -215,7 +225,7 @@ class Processor:
             counts[*place, "duplicate", "identity_seen"] += n
         for refusal in work.decoded.refusals:
             outcome = refusal.outcome
-            counts[*place_of(refusal.record), outcome.fate, outcome.reason] += 1
+            counts[*refusal.place, outcome.fate, outcome.reason] += 1
         work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n]
 
 
@@ -242,9 +252,18 @@ def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
         "id": outcome.id,
         "idx": outcome.idx,
         "sample": json.dumps(outcome.sample, ensure_ascii=True)[:_SAMPLE_LIMIT],
-        "record_time": record_time(record),
+        "record_time": stamp_of(record.timestamp),
         "known_from": work.known_from,
     }
+
+
+def _ahead(refusals: Sequence[Refusal]) -> Ahead | None:
+    found = {r.position: r for r in refusals if r.outcome.reason == "record_time_in_future"}
+    if not found:
+        return None
+    latest = max(found.values(), key=lambda refusal: refusal.record.timestamp)
+    seconds = (stamp_of(latest.record.timestamp) - latest.record_time).total_seconds()
+    return Ahead(len(found), seconds, latest.outcome.source or "")
 
 
 def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:

@@ -21,8 +21,9 @@ from mode import Service
 from pipeline.errors import GigawatchError, LogMoved
 from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
+from pipeline.stream.clocks import Clocks
 from pipeline.stream.header_names import replace_undecodable
-from pipeline.stream.topics import describe_topics, topic_ids
+from pipeline.stream.topics import admin, clock_of, describe_topics, topic_ids
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class BatchSource(Service):
 
     `positions` holds the ledger's next offsets and is moved on by what was handed over, `ids` the ids of the
     topics that they are of; `assigned`, `met` and `answered` tell of new partitions (place, position), of new
-    topics (topic → id) and of the logs' ends.  `guard` runs each task and
+    topics (topic → id) and of the logs' ends; `clocks` is told of the broker's.  `guard` runs each task and
     hears of its failure.  A Faust service: `connect` first, then whoever has it as a dependency starts it.
     """
 
@@ -63,6 +64,7 @@ class BatchSource(Service):
         assigned: Callable[[Place, int], None],
         met: Callable[[Mapping[str, str]], Awaitable[None]],
         answered: Callable[[Mapping[Place, int]], None],
+        clocks: Clocks,
         max_records: int,
         max_bytes: int,
         linger: float,
@@ -73,6 +75,7 @@ class BatchSource(Service):
         super().__init__()
         self._put, self._wanted, self._guard = put, wanted, guard
         self._assigned, self._met, self._answered = assigned, met, answered
+        self._clocks = clocks
         self._answered_at = 0.0
         self._absent: set[str] = set()
         self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
@@ -152,7 +155,8 @@ class BatchSource(Service):
             await self._move_on(lows)
             if not lows:
                 return ()
-            batch = Batch(records, {place: (low, self._positions[place]) for place, low in lows.items()})
+            ranges = {place: (low, self._positions[place]) for place, low in lows.items()}
+            batch = Batch(records, ranges, self._clocks.bound())
             return (batch,) if size <= 2 * self._max_bytes else batch.pieces(self._max_bytes)
 
     async def _move_on(self, lows: dict[Place, int]) -> None:
@@ -222,12 +226,17 @@ class BatchSource(Service):
                     await self._discover()
                 elif time.monotonic() - self._answered_at < ANSWERS_WITHIN:
                     # A log made anew may already be longer than the old one was: its end tells nothing.
-                    found = await asyncio.to_thread(topic_ids, self._bootstrap, self._topics, self._client)
+                    found = await asyncio.to_thread(self._ids_and_clock)
                     await self._recognise(found)
             except GigawatchError as error:
                 if isinstance(error, LogMoved):
                     raise
                 log.debug("no look at the partitions", error=str(error))
+
+    def _ids_and_clock(self) -> dict[str, str]:
+        with admin(self._bootstrap, self._client) as client:
+            self._clocks.heard(clock_of(client))
+            return topic_ids(client, self._topics)
 
     def _say_what_is_absent(self, there: set[str]) -> None:
         """Once for each topic: a pipeline that waits for topics nobody has made looks as if all were well."""

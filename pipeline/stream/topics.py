@@ -8,6 +8,7 @@ timeout, with the address and what to do about it.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,14 @@ from pipeline.errors import BrokerUnreachable, GigawatchError
 DEADLETTER = "telemetry.deadletter"
 ALERTS = "gigawatch.alerts"
 DAY_MS = 86_400_000
+APPENDED = {"message.timestamp.type": "LogAppendTime"}
+VALUE_LIMIT = 900_000
+"""Bytes of the original value that a dead letter keeps: it must itself fit into a message."""
+HEADER_LIMIT = 16_384
+HEADERS_LIMIT = 400_000
+"""Bytes of all its headers that are kept: they come on top of the value, and may be most of a record."""
+LETTER_BYTES = VALUE_LIMIT + HEADERS_LIMIT + 3 * HEADER_LIMIT
+"""What a dead letter can come to: the value, the record's own headers, and ours."""
 
 Settings = Mapping[str, Any]
 
@@ -70,15 +79,18 @@ def default_specs(topics: Iterable[str], partitions: int) -> list[TopicSpec]:
 
     LogAppendTime makes the record timestamp the broker's: the one clock that event times are checked against.
     """
-    appended = {"message.timestamp.type": "LogAppendTime"}
-    telemetry = [TopicSpec(name, partitions, config=appended) for name in topics]
-    # A dead letter is a record that was accepted once, with our headers on top: it needs more room than that.
-    letters = appended | {"max.message.bytes": str(5 * 1024 * 1024), "retention.ms": str(30 * DAY_MS)}
     return [
-        *telemetry,
-        TopicSpec(DEADLETTER, config=letters),
-        TopicSpec(ALERTS, config={"cleanup.policy": "compact"}),
+        *(TopicSpec(name, partitions, config=APPENDED) for name in topics),
+        *own_specs(DEADLETTER, ALERTS),
     ]
+
+
+def own_specs(deadletter: str, alerts: str) -> list[TopicSpec]:
+    """Our own two, by the names that they have here; an empty name is for none."""
+    # A dead letter is a record that was accepted once, with our headers on top: it needs more room than that.
+    letters = APPENDED | {"max.message.bytes": str(5 * 1024 * 1024), "retention.ms": str(30 * DAY_MS)}
+    specs = [TopicSpec(deadletter, config=letters), TopicSpec(alerts, config={"cleanup.policy": "compact"})]
+    return [spec for spec in specs if spec.name]
 
 
 def create_topics(
@@ -104,19 +116,52 @@ def describe_topics(
         return [_state(client, topic) for topic in sorted(found, key=lambda topic: str(topic["name"]))]
 
 
-def topic_ids(
-    bootstrap: str, topics: Iterable[str], client_settings: Settings | None = None
-) -> dict[str, str]:
+def topic_ids(client: KafkaAdminClient, topics: Iterable[str]) -> dict[str, str]:
     """Topic → the id that it was given when it was made; a topic that does not exist is left out."""
-    with admin(bootstrap, client_settings) as client:
-        found = client.describe_topics(list(topics))
-        return {str(t["name"]): str(t["topic_id"]) for t in found if t["error_code"] == 0}
+    found = client.describe_topics(list(topics))
+    return {str(t["name"]): str(t["topic_id"]) for t in found if t["error_code"] == 0}
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """The cluster's clock stood at `at` (epoch seconds) when our steady one stood at `steady`, give or take `within`."""
+
+    at: float
+    steady: float
+    within: float
+
+
+def clock_of(client: KafkaAdminClient) -> ClockReading | None:
+    """What the clock of the cluster's controller says; None where it does not tell, or not us.
+
+    It is in no other answer of the protocol: a controller says of itself that it is up to date as of now (KIP-836, from
+    Kafka 3.3).  It asks for the right to describe the cluster.
+    """
+    asked = time.monotonic()
+    try:
+        (quorum,) = client.describe_metadata_quorum()["topics"][0]["partitions"]
+    except (KafkaError, LookupError, ValueError):
+        return None
+    answered = time.monotonic()
+    leader = next((v for v in quorum["current_voters"] if v["replica_id"] == quorum["leader_id"]), None)
+    if leader is None or leader["last_caught_up_timestamp"] <= 0:
+        return None
+    at = leader["last_caught_up_timestamp"] / 1000
+    return ClockReading(at, (asked + answered) / 2, (answered - asked) / 2)
 
 
 def cluster_id(bootstrap: str, client_settings: Settings | None = None, timeout: float = 10.0) -> str:
     """The id that the cluster was formatted with: another id is another cluster, whatever its address."""
     with admin(bootstrap, client_settings, timeout) as client:
         return str(client.describe_cluster()["cluster_id"])
+
+
+def cluster_and_clock(
+    bootstrap: str, client_settings: Settings | None = None
+) -> tuple[str, ClockReading | None]:
+    """The cluster's id, and what its clock says."""
+    with admin(bootstrap, client_settings) as client:
+        return str(client.describe_cluster()["cluster_id"]), clock_of(client)
 
 
 def probe(bootstrap: str, timeout: float = 5.0, client_settings: Settings | None = None) -> str:
@@ -210,6 +255,11 @@ def _differences(client: KafkaAdminClient, spec: TopicSpec) -> tuple[str, ...]:
     return tuple(
         f"{key} is {found.get(key)}, not {value}" for key, value in wanted.items() if found.get(key) != value
     )
+
+
+def config_in_force(client: KafkaAdminClient, topic: str) -> dict[str, str]:
+    """All that is in force for a topic, its own settings and the broker's.  Raises KafkaError."""
+    return _config(client, topic, "all")
 
 
 def _config(client: KafkaAdminClient, topic: str, which: Literal["modified", "all"]) -> dict[str, str]:

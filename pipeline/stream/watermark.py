@@ -2,11 +2,14 @@
 
 *Progress* of a partition is the greatest min(event time, record time) taken into the ledger.  A topic's
 watermark is the least progress of its partitions that are not idle, less the lateness its schema allows.
-Time is an argument (`now`, wall clock in epoch seconds); nothing here talks to Kafka.
+Time is an argument; nothing here talks to Kafka.  `now` is a clock that never steps, for durations; `clock` the least of
+the broker's clock and ours (epoch seconds), which no watermark passes: whichever of them is wrong, what it says of the
+future is not believed.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,9 +35,9 @@ class _Partition:
     position: int
     progress: float | None = None
     progress_at: float | None = None
-    news_at: float = 0.0
+    news_at: float = -math.inf
     end: int | None = None
-    answered_at: float = 0.0
+    answered_at: float = -math.inf
     caught_up: bool = False
 
     def at_end(self, now: float) -> bool:
@@ -53,13 +56,15 @@ class Watermarks:
     def assign(
         self, place: Place, position: int, progress: float | None = None, progress_at: float | None = None
     ) -> None:
-        """Begin to watch a partition; `progress_at` is the wall clock when `progress` was reached."""
+        """Begin to watch a partition; `progress_at` says when `progress` was reached, by the clock of `now`."""
         self._partitions.setdefault(place, _Partition(position, progress, progress_at))
 
     def answered(self, ends: Mapping[Place, int], now: float) -> None:
         """The broker said where the logs end.  After a silence no partition is idle until all caught up."""
         silent = [p for p in self._partitions.values() if now - p.answered_at > QUIET_FOR + ANSWER_HOLDS]
-        if any(p.answered_at for p in silent):  # one that was never asked is new, and no sign of an outage
+        if any(
+            p.answered_at > -math.inf for p in silent
+        ):  # one that was never asked is new, and no sign of an outage
             self._back_at = now
         for place, partition in self._partitions.items():
             if silent:
@@ -86,19 +91,26 @@ class Watermarks:
         """Records between the position and the last known end."""
         return {k: max(0, (p.end or p.position) - p.position) for k, p in self._partitions.items()}
 
+    def lags(self) -> dict[str, dict[str, int]]:
+        """The same by topic, then by partition."""
+        found: dict[str, dict[str, int]] = {}
+        for (topic, part), n in sorted(self.lag().items()):
+            found.setdefault(topic, {})[str(part)] = n
+        return found
+
     def positions(self) -> dict[Place, int]:
         """The next offset of each partition that is not yet in the ledger."""
         return {place: p.position for place, p in self._partitions.items()}
 
     def last_answer(self) -> float:
-        """Wall clock of the oldest answer among the partitions; 0 before the first."""
-        return min((p.answered_at for p in self._partitions.values()), default=0.0)
+        """When the oldest answer among the partitions came; in the infinite past before the first."""
+        return min((p.answered_at for p in self._partitions.values()), default=-math.inf)
 
     def ends(self) -> dict[Place, int | None]:
         return {place: p.end for place, p in self._partitions.items()}
 
-    def current(self, now: float) -> dict[str, float]:
-        """Topic → watermark in epoch seconds, WAITING where nothing came yet but something will; the ledger
+    def current(self, now: float, clock: float = math.inf) -> dict[str, float]:
+        """Topic → watermark in epoch seconds, never beyond `clock`, WAITING where nothing came yet but something will; the ledger
         holds on to what a topic had reached before.
 
         A topic that is empty, or from which nothing good came, is left out: nobody waits for it.
@@ -106,23 +118,23 @@ class Watermarks:
         found = {
             e.topic: mark
             for e in self._catalog.types
-            if not e.retained and (mark := self._of_telemetry(e, now)) is not None
+            if not e.retained and (mark := self._of_telemetry(e, now, clock)) is not None
         }
         waits = WAITING in found.values()
         newest = max(found.values(), default=None)
         for event in self._catalog.types:
             if event.retained:
-                mark = WAITING if waits else self._of_retained(event, newest, now)
+                mark = WAITING if waits else self._of_retained(event, newest, now, clock)
                 if mark is not None:
                     found[event.topic] = mark
         return found
 
-    def _of_telemetry(self, event: EventType, now: float) -> float | None:
-        mark = self._of(event, now)
+    def _of_telemetry(self, event: EventType, now: float, clock: float) -> float | None:
+        mark = self._of(event, now, clock)
         waits = any(not p.caught_up for (topic, _), p in self._partitions.items() if topic == event.topic)
         return WAITING if mark is None and waits else mark
 
-    def _of(self, event: EventType, now: float) -> float | None:
+    def _of(self, event: EventType, now: float, clock: float) -> float | None:
         partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
         reached = [p.progress for p in partitions if p.progress is not None]
         if not reached:
@@ -130,10 +142,10 @@ class Watermarks:
         newest = max(reached)
         active = [p for p in partitions if not self._idle(p, now)]
         if not active:
-            return self._by_wall_clock(partitions, newest, now) - event.lateness
+            return min(self._by_the_clock(partitions, newest, now), clock) - event.lateness
         held = [self._held_at(p, newest, now) for p in active]
         known = [at for at in held if at is not None]
-        return min(known) - event.lateness if len(known) == len(held) else None
+        return min(*known, clock) - event.lateness if len(known) == len(held) else None
 
     def _held_at(self, partition: _Partition, newest: float, now: float) -> float | None:
         """Where an active partition holds its topic; None when nothing is known of it yet."""
@@ -151,21 +163,21 @@ class Watermarks:
         return 0 <= now - self._back_at < AFTER_OUTAGE
 
     @staticmethod
-    def _by_wall_clock(partitions: list[_Partition], newest: float, now: float) -> float:
-        """All is quiet: event time goes on at the wall clock's pace from the newest event."""
+    def _by_the_clock(partitions: list[_Partition], newest: float, now: float) -> float:
+        """All is quiet: event time goes on at the clock's pace from the newest event."""
         since = min(
             (p.progress_at for p in partitions if p.progress == newest and p.progress_at is not None),
             default=now,
         )
-        return min(newest + max(0.0, now - since), now)
+        return newest + max(0.0, now - since)
 
-    def _of_retained(self, event: EventType, newest: float | None, now: float) -> float | None:
+    def _of_retained(self, event: EventType, newest: float | None, now: float, clock: float) -> float | None:
         """Late by nature, it holds nobody back; only its own backlog holds back its own clauses."""
         partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
         if not partitions:
             return None
         if newest is None:
-            return self._of(event, now)
+            return self._of(event, now, clock)
         behind = [p.progress for p in partitions if not p.caught_up]
         if any(at is None for at in behind):
             return None

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import EventType, Field, Measure, load
-from pipeline.stream.batch import topic_records
-from pipeline.stream.decode import Decoder, record_time
+from pipeline.stream.batch import stamp_of, topic_records
+from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
 
@@ -302,10 +302,10 @@ def slow(event: EventType, records: list[Any], limit: int) -> Any:
     """The same by `inspect` alone."""
     rows, refusals = [], []
     for position, one in enumerate(records):
-        for o in inspect(event, one.value, one.headers, record_time(one), limit):
+        for o in inspect(event, one.value, one.headers, stamp_of(one.timestamp), limit):
             if o.fate == "aggregated":
                 own = [o.row.get(name) for name, _ in event.columns()]
-                head = (position, o.idx, one.partition, record_time(one), o.source, o.id, o.time)
+                head = (position, o.idx, one.partition, stamp_of(one.timestamp), o.source, o.id, o.time)
                 rows.append(repr((*head, o.row["interval"], *own)))
             else:
                 refusals.append((position, o.idx, o.fate, o.reason))

@@ -51,7 +51,7 @@ class Clocked:
         return self
 
     def of(self, topic: str) -> float | None:
-        return self.marks.current(self.now).get(topic)
+        return self.marks.current(self.now, self.now).get(topic)
 
 
 @pytest.fixture

@@ -65,11 +65,12 @@ class Worker:
         self.data = Path(str(given["data"]))
         self.settings = {f"GIGAWATCH_{name.upper()}": str(value) for name, value in given.items()}
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [sys.executable, "-m", "pipeline.cli", "run"]
         self.starts = 0
 
     def start(self) -> Worker:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
-        command = [sys.executable, "-m", "pipeline.cli", "run"]
+        command = self.command
         if sys.platform == "linux":  # it ends with the test run, also when that is killed
             command = [sys.executable, "-ISc", LAUNCHER, str(os.getpid()), *command]
         environment |= self.settings | {"PYTHONPATH": str(ROOT)}

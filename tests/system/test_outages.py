@@ -152,17 +152,20 @@ def test_dead_letters_that_nobody_takes_hold_their_batch_and_somebody_is_told(
     kafka: Any, telemetry_topics: Any, worker_factory: Any, send: Any, gpu_event: Any, eventually: Any
 ) -> None:
     telemetry_topics(partitions=1)
-    with admin(kafka.bootstrap) as client:
-        client.delete_topics([DEADLETTER])
-    eventually("the topic is gone", lambda: not describe_topics(kafka.bootstrap, [DEADLETTER]))
+    _make_anew(kafka.bootstrap, {"max.message.bytes": "100"}, eventually)
     now = time.time() - 30
     events = [gpu_event(i, now + i / 10) for i in range(50)]
     send(kafka.bootstrap, "telemetry.gpu", [*events[:25], b"nothing to understand", *events[25:]])
-    worker = worker_factory(kafka.bootstrap, stalled_after=2, give_up_after=6).start()
+    worker = worker_factory(kafka.bootstrap, stalled_after=8, give_up_after=20).start()
     assert worker.wait() == 6, worker.said()
     assert "nothing was taken in" in worker.said() and "Traceback" not in worker.said(), worker.said()
+    narrow = f"the dead-letter topic {DEADLETTER} takes 100 bytes"
+    (end,) = [line for line in worker.log.read_text().splitlines() if line.startswith("gigawatch: ")]
+    assert narrow in end, "the message of the end says which topic, and why"
+    assert "cannot be written" in worker.log.read_text(), "it was found at the start, too"
     stalled = [a for a in worker.status()["alerts"] if a["alertname"] == "PipelineStalled"]
     assert [a["labels"]["topic"] for a in stalled] == ["telemetry.gpu"]
+    assert narrow in stalled[0]["annotations"]["description"]
     assert worker.status()["events"]["in"] == 0
     worker.settings["GIGAWATCH_GIVE_UP_AFTER"] = "180"
     began = time.monotonic()
@@ -170,9 +173,18 @@ def test_dead_letters_that_nobody_takes_hold_their_batch_and_somebody_is_told(
     assert worker.stop() == 0, worker.said()
     print(f"started and stopped in {time.monotonic() - began:.1f} s")
     worker.start().await_begun()
-    create_topics(kafka.bootstrap, [TopicSpec(DEADLETTER)])
+    with admin(kafka.bootstrap) as client:
+        client.delete_topics([DEADLETTER])  # and the pipeline, which may, makes it as it should be
     worker.await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()
     assert worker.one("SELECT count(*) FROM gpu") == worker.one("SELECT count(DISTINCT id) FROM gpu") == 50
     [letters] = describe_topics(kafka.bootstrap, [DEADLETTER])
-    assert letters.records == 1
+    assert letters.records == 1 and int(letters.config["max.message.bytes"]) == 5 * 2**20
+
+
+def _make_anew(bootstrap: str, config: dict[str, str], eventually: Any) -> None:
+    """The dead-letter topic, with this configuration."""
+    with admin(bootstrap) as client:
+        client.delete_topics([DEADLETTER])
+    eventually("the topic is gone", lambda: not describe_topics(bootstrap, [DEADLETTER]))
+    create_topics(bootstrap, [TopicSpec(DEADLETTER, config=config)])
