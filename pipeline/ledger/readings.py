@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger.instants import Heard
+from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import By, Mutes, Span, groups_of, timestamp
 from pipeline.ledger.series_readings import series_sums
 from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen_ddl
@@ -36,9 +37,11 @@ __all__ = ["Reader", "fold_seen", "note_seen", "read", "seen_ddl"]
 REMEMBERED = 16
 
 
-def read(con: DuckDBPyConnection, spec: ReadingSpec, t0: int, t1: int, catalog: Catalog) -> Readings:
+def read(
+    con: DuckDBPyConnection, spec: ReadingSpec, t0: int, t1: int, catalog: Catalog, raw: RawRows
+) -> Readings:
     """The answers to one spec at every grid instant of `(t0, t1]` (epoch seconds)."""
-    return Reader(con, catalog).read(spec, t0, t1)
+    return Reader(con, catalog, raw).read(spec, t0, t1)
 
 
 class Reader:
@@ -48,8 +51,8 @@ class Reader:
     over the last few ranges.  After a rollback call `forget`.
     """
 
-    def __init__(self, con: DuckDBPyConnection, catalog: Catalog) -> None:
-        self.con, self.catalog = con, catalog
+    def __init__(self, con: DuckDBPyConnection, catalog: Catalog, raw: RawRows) -> None:
+        self.con, self.catalog, self.raw = con, catalog, raw
         self.heard = Heard(con, catalog)
         self._spend = SpendReader(con)
         self._silence: dict[tuple[str, int, int], Silence] = {}
@@ -59,6 +62,7 @@ class Reader:
         self.heard.forget()
         self._spend.forget()
         self._silence.clear()
+        self.raw.arriving = {}
 
     def read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
         """The answers to one spec at every grid instant of `(t0, t1]`."""
@@ -76,7 +80,7 @@ class Reader:
         silent = self._silent(event_type, t0, t1)
         if isinstance(spec, WaitQuantile):
             return Readings(quantiles(self.con, spec, event_type, silent, t0, t1))
-        return Readings(series_sums(self.con, spec, event_type, silent, t0, t1))
+        return Readings(series_sums(self.con, spec, event_type, silent, t0, t1, self.raw))
 
     def _silent(self, event_type: EventType, t0: int, t1: int) -> Silence:
         key = (event_type.view, t0, t1)

@@ -14,6 +14,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
+from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import (
     GAPS,
     IN_GAP,
@@ -28,6 +29,7 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import GRID_US, Gap, Silence
+from pipeline.ledger.weights import weigh
 from pipeline.ledger.whereabouts import away_at, away_within, moved_from, moving, still_params
 from pipeline.rules.readings import (
     GRID,
@@ -90,13 +92,16 @@ def _partial_columns(spec: SeriesSpec) -> tuple[tuple[str, str], ...]:
     return (("sum", f"{name}_count"), ("sum", f"{name}_sum"))
 
 
-def _value(spec: SeriesSpec, event_type: EventType) -> tuple[str, str, str]:
+def _value(spec: SeriesSpec, event_type: EventType, weighed: bool) -> tuple[str, str, str]:
     """The value of one series in quanta, the samples it rests on, and the condition that there is one."""
     if isinstance(spec, EntityCount):
         return "entities", "samples", "true"
     count, total = quoted(f"{spec.measure}_count"), quoted(f"{spec.measure}_sum")
     if isinstance(spec, FleetPower):
-        return f"{total} * entities // {count}", count, f"{count} > 0"
+        mean = f"{total} * entities // {count}"
+        if weighed:
+            mean = f"CASE WHEN den IS NULL THEN {mean} ELSE num * entities // den END"
+        return mean, count, f"{count} > 0"
     if isinstance(spec, MeterMean):
         return f"{total} // {count}", count, f"{count} > 0"
     quantum = _quantum(spec, event_type)
@@ -111,14 +116,21 @@ def _settled(spec: SeriesSpec, event_type: EventType) -> str:
     return f"epoch_us(window_start) <= t::BIGINT * {GRID_US} - {needed * 1_000_000}"
 
 
-def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: str, away: bool = False) -> str:
+def _per_series(
+    spec: SeriesSpec,
+    event_type: EventType,
+    partials: str,
+    bits: str,
+    away: bool = False,
+    weighed: bool = False,
+) -> str:
     """SELECT t, series, value (HUGEINT, quanta), samples, settled, counts; the sources have `t`, `series`, columns.
 
     `counts`: entities in each of the ways of COUNTS, for an EntityCount.  `away`: those of `away_bits` count elsewhere,
-    and a series all of whose entities do has no row.
+    and a series all of whose entities do has no row.  `weighed`: some means stand in `weighed` (see `weights`).
     """
     merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
-    value, samples, there = _value(spec, event_type)
+    value, samples, there = _value(spec, event_type, weighed)
     source = f"(SELECT t, series, {merged} FROM ({partials}) GROUP BY t, series)"
     found = _bit_columns(spec, event_type)
     if found:
@@ -131,6 +143,8 @@ def _per_series(spec: SeriesSpec, event_type: EventType, partials: str, bits: st
             there += f" AND {'observed' if 'observed' in found[1] else 'entities'} > 0"
         source += f"""
         JOIN (SELECT t, series, {sums} FROM ({merged}) GROUP BY t, series) USING (t, series)"""
+    if weighed:
+        source += " LEFT JOIN weighed USING (t, series)"
     counts = [name if found and name in found[1] else f"0 AS {name}" for name in COUNTS]
     return (
         f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
@@ -166,13 +180,14 @@ def _delivered(
     gaps: Sequence[Gap],
     span: Span,
     still: Sequence[Gap] | None,
+    raw: RawRows,
 ) -> Iterable[tuple[Any, ...]]:
     """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent.
 
     `still`: the gaps of all series, when entities of this span may be away (see `whereabouts`); else None.
     """
     for part in span.parts(con, event_type):
-        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still)
+        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still, raw)
 
 
 def _delivered_within(
@@ -182,9 +197,12 @@ def _delivered_within(
     gaps: Sequence[Gap],
     span: Span,
     still: Sequence[Gap] | None,
+    raw: RawRows,
 ) -> list[tuple[Any, ...]]:
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
-    per_series = _per_series(spec, event_type, *_live_rows(spec, event_type, span), away=still is not None)
+    weighed = isinstance(spec, FleetPower) and weigh(con, spec, event_type, span, raw)
+    rows = _live_rows(spec, event_type, span)
+    per_series = _per_series(spec, event_type, *rows, away=still is not None, weighed=weighed)
     heard = away = ""
     if still is not None:
         params |= still_params(still)
@@ -208,18 +226,28 @@ def _ask(gap: Gap, shared: bool) -> Ask | None:
 
 
 def _carried(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, asks: Iterable[Ask], silence: Silence
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    asks: Iterable[Ask],
+    silence: Silence,
+    raw: RawRows,
 ) -> dict[Ask, int]:
     """The value in quanta that was read at the last instant before each gap."""
     found: dict[Ask, int] = {}
     for some in _near(sorted(set(asks)), spec.span // GRID):
-        carried = _asked(con, spec, event_type, some, silence)
+        carried = _asked(con, spec, event_type, some, silence, raw)
         found.update({ask: carried.get(ask[1:], 0) for ask in some})
     return found
 
 
 def _asked(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, asks: Sequence[Ask], silence: Silence
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    asks: Sequence[Ask],
+    silence: Silence,
+    raw: RawRows,
 ) -> dict[tuple[int, int], int]:
     """(series, t) → value in quanta."""
     away = isinstance(spec, EntityCount | FleetPower) and any(
@@ -228,12 +256,30 @@ def _asked(
     params = dict(zip(("ask_until", "ask_series", "ask_t"), map(list, zip(*asks, strict=True)), strict=True))
     asked = """asked AS MATERIALIZED (SELECT unnest($ask_until::BIGINT[]) AS until,
         unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t)"""
-    per_series = _per_series(spec, event_type, *_asked_rows(spec, event_type, asks), away=away)
-    rows = con.execute(
+    weighed = isinstance(spec, FleetPower) and _weigh_asked(con, spec, event_type, asks, raw)
+    rows = _asked_rows(spec, event_type, asks)
+    per_series = _per_series(spec, event_type, *rows, away=away, weighed=weighed)
+    found = con.execute(
         f"WITH {asked}{', ' + away_at(event_type) if away else ''} SELECT t, series, value FROM ({per_series})",
         params | (still_params(silence.gaps) if away else {}),
     ).fetchall()
-    return {(series, t): int(value) for t, series, value in rows}
+    return {(series, t): int(value) for t, series, value in found}
+
+
+def _weigh_asked(
+    con: DuckDBPyConnection, spec: FleetPower, event_type: EventType, asks: Sequence[Ask], raw: RawRows
+) -> bool:
+    """`weigh` for what is carried: by when it was heard, under the grid number that it is asked for at."""
+    series = sorted({series for _, series, _ in asks})
+    if not weigh(con, spec, event_type, Span(asks[0][0] - 1, asks[-1][0], spec.span), raw, series):
+        return False
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE weighed AS SELECT q.t, w.series, num, den FROM weighed w JOIN (SELECT "
+        "unnest($until::BIGINT[]) AS until, unnest($series::UBIGINT[]) AS series, unnest($t::BIGINT[]) AS t) q "
+        "ON w.t = q.until AND w.series = q.series",
+        dict(zip(("until", "series", "t"), map(list, zip(*asks, strict=True)), strict=True)),
+    )
+    return True
 
 
 def _near(asks: Sequence[Ask], reach: int) -> list[list[Ask]]:
@@ -271,23 +317,28 @@ NOTHING = (0, 0, 0, True, [0, 0, 0])
 
 
 def series_sums(
-    con: DuckDBPyConnection, spec: SeriesSpec, event_type: EventType, silence: Silence, t0: int, t1: int
+    con: DuckDBPyConnection,
+    spec: SeriesSpec,
+    event_type: EventType,
+    silence: Silence,
+    t0: int,
+    t1: int,
+    raw: RawRows,
 ) -> list[Reading]:
-    span = Span(t0 // GRID, t1 // GRID, spec.span)
     span = Span(t0 // GRID, t1 // GRID, spec.span)
     quantum = _quantum(spec, event_type)
     measure = next(iter(said(spec)), "")
     missing = silence.silent(measure, spec.span) if measure else silence.expected
     mute = silence.mute(measure, spec.span) if measure else ()
     groups = groups_of(con, event_type, spec.match, spec.by) if silence.gaps or mute else {}
-    silences = _silences(con, spec, event_type, silence, span, groups, missing, mute)
+    silences = _silences(con, spec, event_type, silence, span, groups, missing, mute, raw)
     mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)
     gaps = [g for g in (*silence.gaps, *mute) if g.series in groups]
     counts = isinstance(spec, EntityCount | FleetPower)
     still = silence.gaps if counts and moving(con, event_type, span) else None
     gone = _gone(con, spec, event_type, silence, span, still)
     found = []
-    for row in _delivered(con, spec, event_type, gaps, span, still):
+    for row in _delivered(con, spec, event_type, gaps, span, still, raw):
         key = (row[0], row[1:-5])
         found.append(
             _reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum, gone.pop(key, ()))
@@ -306,13 +357,14 @@ def _silences(
     groups: Mapping[int, By],
     missing: Sequence[Gap],
     mute: Sequence[Gap],
+    raw: RawRows,
 ) -> dict[tuple[int, By], list[int]]:
     """(grid number, group) → what is silent or mute there, as `Tally` adds it up."""
     # GPUs that report are there, whatever they do not say
     lasting = dict.fromkeys(mute if isinstance(spec, EntityCount) else (), True)
     asks = {g: _ask(g, g.series in silence.shared) for g in missing if g.series in groups}
     asks |= {g: _ask(g, False) for g in mute if g.series in groups}
-    carried = _carried(con, spec, event_type, [ask for ask in asks.values() if ask], silence)
+    carried = _carried(con, spec, event_type, [ask for ask in asks.values() if ask], silence, raw)
     tally = Tally(span, spec.loss_after)
     for gap, ask in asks.items():
         tally.add(groups[gap.series], gap, carried.get(ask, 0) if ask else 0, lasting.get(gap, False))

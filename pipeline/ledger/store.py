@@ -29,6 +29,7 @@ from pipeline.ledger.append import append_rows
 from pipeline.ledger.evaluation import Judged, utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
+from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.recover import recover
 from pipeline.ledger.retention import least_evaluated
 from pipeline.ledger.seal import FILES_DDL
@@ -91,7 +92,7 @@ class Ledger:
         self.plan: Plan | None = None
         self.behind = True
         self.reached = {topic: _seconds(mark) for topic, mark in self.watermarks().items()}
-        self._reader = readings.Reader(self.con, catalog)
+        self._reader = readings.Reader(self.con, catalog, RawRows(self.con, data))
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
         path = self.data / "ledger.duckdb"
@@ -236,9 +237,11 @@ class Ledger:
                     readings.note_seen(con, event, known_from[event.topic])
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
+            self._reader.raw.arriving = {v: known_from[self.catalog.by_view(v).topic] for v in delta.views}
             judged = self._pass(delta.views, watermarks, now, most)
             written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())
             insert(con, "segments", written)
+        self._reader.raw.arriving = {}
         self.behind = judged.behind
         self.reached = {
             **self.reached,

@@ -80,25 +80,33 @@ def sql_of(spec: ReadingSpec, by: By, group: Group, t: int, catalog: Catalog, fa
 
 def _series_sum(spec: FleetPower | MeterMean | LastSum, event_type: EventType, group: Group, t: int) -> str:
     """Series whose last sample is older than interval + lateness are silent: they deliver nothing."""
-    value = f"avg({name(spec.measure)})"
-    if isinstance(spec, LastSum):
-        value = _last(spec.measure)
-    stop = _stop(event_type)
-    within = _within(spec.match, group, t, max(spec.span, stop))
-    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
-    total, key, homes = "value", "", ""
     if isinstance(spec, FleetPower):
-        names = [name(d.name) for d in event_type.dimensions]
-        same = _all([f"of.{d} IS NOT DISTINCT FROM home.{d}" for d in names])
-        counted = (
-            f"SELECT {', '.join(names)}, count(*) AS entities FROM (\n{_at_home(event_type, t, spec.span)})"
-        )
-        homes = f" AS of\nJOIN ({counted}\n  GROUP BY ALL) AS home ON {same}"
-        total, key = "value * entities", f"{', '.join(names)}, "
+        return _fleet(spec, event_type, group, t)
+    value = _last(spec.measure) if isinstance(spec, LastSum) else f"avg({name(spec.measure)})"
+    stop = _stop(event_type)
     return (
-        f"SELECT coalesce(sum({total}), 0) AS value FROM (\n  SELECT {key}{value} {recent} AS value\n"
-        f"  FROM {event_type.view}\n  WHERE {within}\n"
-        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)}){homes}'
+        f"SELECT coalesce(sum(value), 0) AS value FROM (\n"
+        f'  SELECT {value} FILTER ("time" >= {moment(t - spec.span)}) AS value\n'
+        f"  FROM {event_type.view}\n  WHERE {_within(spec.match, group, t, max(spec.span, stop))}\n"
+        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)})'
+    )
+
+
+def _fleet(spec: FleetPower, event_type: EventType, group: Group, t: int) -> str:
+    """For each series that is not silent the mean of its entities' means, times its entities."""
+    names, entity, stop = _series(event_type), _entity(event_type), _stop(event_type)
+    same = _all(
+        [f"fleet.{name(d.name)} IS NOT DISTINCT FROM home.{name(d.name)}" for d in event_type.dimensions]
+    )
+    within = _within(spec.match, group, t, max(spec.span, stop))
+    return (
+        f"SELECT coalesce(sum(mean * entities), 0) AS value FROM (\n  SELECT {names}, avg(mean) AS mean FROM (\n"
+        f'    SELECT {names}, {entity}, max("time") AS last,\n'
+        f'      avg({name(spec.measure)}) FILTER ("time" >= {moment(t - spec.span)}) AS mean\n'
+        f"    FROM {event_type.view}\n    WHERE {within}\n    GROUP BY {names}, {entity})\n"
+        f"  GROUP BY {names}\n  HAVING max(last) >= {moment(t - stop)}) AS fleet\n"
+        f"JOIN (SELECT {names}, count(*) AS entities FROM (\n{_at_home(event_type, t, spec.span)})\n"
+        f"  GROUP BY ALL) AS home ON {same}"
     )
 
 
