@@ -81,10 +81,10 @@ FLEET = f"""
 BY_SKU = f"""
     SELECT region, sku, max(reported) AS reported, arg_max(healthy, moment) AS healthy, arg_max("in use", moment) AS "in use",
         arg_max("in use", moment) / nullif(arg_max(reported, moment), 0) AS "share in use",
-        arg_max(megawatts, moment) AS "GPU MW", max(moment) AS "window"
+        max(moment) AS "window"
     FROM (
         SELECT window_start AS moment, region, sku, sum(gpus) AS reported, sum(gpus - gpus_unhealthy) AS healthy,
-            sum(gpus_in_use) AS "in use", sum(gpus * power_watts_mean) / 1e6 AS megawatts
+            sum(gpus_in_use) AS "in use"
         FROM gpu_${{resolution}}
         WHERE window_start >= $__timeTo() - to_milliseconds(2 * {RESOLUTION_MS}) AND {GPUS}
         GROUP BY ALL)
@@ -152,7 +152,7 @@ def capacity() -> dashboard.Dashboard:
             (14, lines("GPUs that reported, were healthy and in use", "Distinct GPUs of each region and SKU, from "
                        "roll-ups as wide as the time range asks for", FLEET, COUNT, least="1m", zero=True, decimals=0)),
             (10, rows("By region and SKU", "The newest roll-up", BY_SKU, unit=COUNT, fields={
-                "share in use": {"unit": SHARE}, "GPU MW": {"unit": MEGAWATTS, "decimals": 3}})),
+                "share in use": {"unit": SHARE}})),
         ]),
         (9, [
             (14, lines("Power against the ramp", "Megawatts of each power clause; dashed: what is contracted at that date",
