@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -18,17 +18,59 @@ from pipeline.ledger.silence import GRID_US, Gap
 from pipeline.rules.readings import GRID, Match, Mute
 
 By = tuple[str, ...]
+Slow = tuple[tuple[int, tuple[int, ...]], ...]
+"""Declared intervals longer than the schema's, with the series that they are of."""
 #: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
 SPREAD = 40_000
 
 
+LONGEST = 2 * 86_400
+"""Seconds that a reading looks back for a slow series at most: 10 s partials are kept as long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The grid numbers `(low, high]` to answer for, looking back `seconds`."""
+    """The grid numbers `(low, high]` to answer for, looking back `seconds`.
+
+    Of the series in `slow`, which declare that they report only every so many seconds, it looks back `reports` of their
+    own intervals where that is longer, and `grace` more: there is a reading until they are silent.
+    """
 
     low: int
     high: int
     seconds: int
+    slow: Slow = ()
+    reports: int = 1
+    grace: int = 2 * GRID
+
+    def within(self, low: int, high: int) -> Span:
+        """The same for other instants."""
+        return replace(self, low=low, high=high)
+
+    @property
+    def longest(self) -> int:
+        """Seconds that it looks back at most."""
+        return max([self.seconds, *(self._own(interval) for interval, _ in self.slow)])
+
+    def _own(self, interval: int) -> int:
+        return max(self.seconds, min(self.reports * interval + self.grace, LONGEST))
+
+    def own_sql(self, series: str = "series") -> str:
+        """SQL for the seconds that it looks back for the column `series`."""
+        if not self.slow:
+            return f"{self.seconds}::BIGINT"
+        cases = " ".join(
+            f"WHEN {series} IN ({', '.join(map(str, of))}) THEN {self._own(interval)}"
+            for interval, of in self.slow
+        )
+        return f"(CASE {cases} ELSE {self.seconds} END)::BIGINT"
+
+    def interval_sql(self, event_type: EventType) -> str:
+        """SQL for the seconds between two reports of the column `series`."""
+        cases = " ".join(
+            f"WHEN series IN ({', '.join(map(str, of))}) THEN {interval}" for interval, of in self.slow
+        )
+        return f"(CASE {cases} ELSE {event_type.interval} END)" if cases else str(event_type.interval)
 
     def parts(self, con: DuckDBPyConnection, event_type: EventType) -> Iterator[Span]:
         """This span in pieces of at most `SPREAD` series x instants; a shared entity weighs a sixteenth of a series."""
@@ -37,7 +79,7 @@ class Span:
         row = con.execute(f"SELECT count(*){shared} FROM series_{view}").fetchone()
         step = max(1, SPREAD // max(1, row[0] if row else 0))
         for low in range(self.low, self.high, step):
-            yield Span(low, min(low + step, self.high), self.seconds)
+            yield self.within(low, min(low + step, self.high))
 
     def near(self, gaps: Sequence[Gap]) -> list[Gap]:
         """The gaps that share an instant with this span."""
@@ -50,10 +92,11 @@ class Span:
     @property
     def counted(self) -> str:
         """WHERE for the rows that count at any of the instants."""
-        first = (self.low + 1) * GRID - self.seconds
+        first = (self.low + 1) * GRID
+        own = f" AND epoch(window_start) >= {first} - {self.own_sql()}" if self.slow else ""
         return (
-            f"window_start >= {timestamp(first)} AND window_start < {timestamp(self.high * GRID)} "
-            f"AND known_from <= {timestamp(self.high * GRID)}"
+            f"window_start >= {timestamp(first - self.longest)} AND window_start < {timestamp(self.high * GRID)} "
+            f"AND known_from <= {timestamp(self.high * GRID)}{own}"
         )
 
     @property
@@ -63,7 +106,7 @@ class Span:
             return f"{self.high} AS a, {self.high} AS b"
         return (
             f"greatest(epoch_us(known_from) // {GRID_US}, {self.low + 1}) AS a, "
-            f"least((epoch_us(window_start) + {self.seconds * 1_000_000}) // {GRID_US}, {self.high}) AS b"
+            f"least((epoch_us(window_start) + {self.own_sql()} * 1000000) // {GRID_US}, {self.high}) AS b"
         )
 
     @property

@@ -19,9 +19,12 @@ from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen
 from pipeline.ledger.spend_readings import SpendReader
 from pipeline.ledger.wait_readings import quantiles
 from pipeline.ledger.whereabouts import depart, note_decided
+from pipeline.rules.clauses import LOOKBACK_INTERVALS
 from pipeline.rules.readings import (
     GRID,
+    EntityCount,
     FateBalance,
+    LastSum,
     Match,
     Reading,
     Readings,
@@ -78,9 +81,15 @@ class Reader:
         if isinstance(spec, TrancheSpend):
             return self._spend.read(spec, event_type, t0, t1)
         silent = self._silent(event_type, t0, t1)
-        if isinstance(spec, WaitQuantile):
-            return Readings(quantiles(self.con, spec, event_type, silent, t0, t1))
-        return Readings(series_sums(self.con, spec, event_type, silent, t0, t1, self.raw))
+        reports = LOOKBACK_INTERVALS if isinstance(spec, EntityCount | LastSum) else 1
+        found: list[Reading] = []
+        for low, high, slow in silent.paces():
+            span = Span(low, high, spec.span, slow, reports, event_type.lateness + GRID)
+            if isinstance(spec, WaitQuantile):
+                found += quantiles(self.con, spec, event_type, silent, span)
+            else:
+                found += series_sums(self.con, spec, event_type, silent, span, self.raw)
+        return Readings(found)
 
     def _silent(self, event_type: EventType, t0: int, t1: int) -> Silence:
         key = (event_type.view, t0, t1)

@@ -108,12 +108,12 @@ def _value(spec: SeriesSpec, event_type: EventType, weighed: bool) -> tuple[str,
     return f"""round({quoted(f"{spec.measure}_last")}."value" / {quantum})""", count, f"{count} > 0"
 
 
-def _settled(spec: SeriesSpec, event_type: EventType) -> str:
+def _settled(spec: SeriesSpec, event_type: EventType, span: Span) -> str:
     """Whether a series has been heard for a whole interval and a window: each of its entities had its turn."""
     needed = event_type.interval + GRID
     if not isinstance(spec, EntityCount) or spec.span < needed:
         return "true"
-    return f"epoch_us(window_start) <= t::BIGINT * {GRID_US} - {needed * 1_000_000}"
+    return f"epoch(window_start) <= t::BIGINT * {GRID} - {GRID} - {span.interval_sql(event_type)}"
 
 
 def _per_series(
@@ -121,6 +121,7 @@ def _per_series(
     event_type: EventType,
     partials: str,
     bits: str,
+    span: Span,
     away: bool = False,
     weighed: bool = False,
 ) -> str:
@@ -148,7 +149,7 @@ def _per_series(
     counts = [name if found and name in found[1] else f"0 AS {name}" for name in COUNTS]
     return (
         f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
-        f"{_settled(spec, event_type)} AS settled, {', '.join(counts)} FROM {source} WHERE {there}"
+        f"{_settled(spec, event_type, span)} AS settled, {', '.join(counts)} FROM {source} WHERE {there}"
     )
 
 
@@ -202,7 +203,7 @@ def _delivered_within(
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
     weighed = isinstance(spec, FleetPower) and weigh(con, spec, event_type, span, raw)
     rows = _live_rows(spec, event_type, span)
-    per_series = _per_series(spec, event_type, *rows, away=still is not None, weighed=weighed)
+    per_series = _per_series(spec, event_type, *rows, span, away=still is not None, weighed=weighed)
     heard = away = ""
     if still is not None:
         params |= still_params(still)
@@ -231,12 +232,13 @@ def _carried(
     event_type: EventType,
     asks: Iterable[Ask],
     silence: Silence,
+    span: Span,
     raw: RawRows,
 ) -> dict[Ask, int]:
     """The value in quanta that was read at the last instant before each gap."""
     found: dict[Ask, int] = {}
-    for some in _near(sorted(set(asks)), spec.span // GRID):
-        carried = _asked(con, spec, event_type, some, silence, raw)
+    for some in _near(sorted(set(asks)), span.longest // GRID):
+        carried = _asked(con, spec, event_type, some, silence, span.within(some[0][0] - 1, some[-1][0]), raw)
         found.update({ask: carried.get(ask[1:], 0) for ask in some})
     return found
 
@@ -247,6 +249,7 @@ def _asked(
     event_type: EventType,
     asks: Sequence[Ask],
     silence: Silence,
+    span: Span,
     raw: RawRows,
 ) -> dict[tuple[int, int], int]:
     """(series, t) → value in quanta."""
@@ -256,9 +259,9 @@ def _asked(
     params = dict(zip(("ask_until", "ask_series", "ask_t"), map(list, zip(*asks, strict=True)), strict=True))
     asked = """asked AS MATERIALIZED (SELECT unnest($ask_until::BIGINT[]) AS until,
         unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t)"""
-    weighed = isinstance(spec, FleetPower) and _weigh_asked(con, spec, event_type, asks, raw)
-    rows = _asked_rows(spec, event_type, asks)
-    per_series = _per_series(spec, event_type, *rows, away=away, weighed=weighed)
+    weighed = isinstance(spec, FleetPower) and _weigh_asked(con, spec, event_type, asks, span, raw)
+    rows = _asked_rows(spec, event_type, span)
+    per_series = _per_series(spec, event_type, *rows, span, away=away, weighed=weighed)
     found = con.execute(
         f"WITH {asked}{', ' + away_at(event_type) if away else ''} SELECT t, series, value FROM ({per_series})",
         params | (still_params(silence.gaps) if away else {}),
@@ -267,11 +270,16 @@ def _asked(
 
 
 def _weigh_asked(
-    con: DuckDBPyConnection, spec: FleetPower, event_type: EventType, asks: Sequence[Ask], raw: RawRows
+    con: DuckDBPyConnection,
+    spec: FleetPower,
+    event_type: EventType,
+    asks: Sequence[Ask],
+    span: Span,
+    raw: RawRows,
 ) -> bool:
     """`weigh` for what is carried: by when it was heard, under the grid number that it is asked for at."""
     series = sorted({series for _, series, _ in asks})
-    if not weigh(con, spec, event_type, Span(asks[0][0] - 1, asks[-1][0], spec.span), raw, series):
+    if not weigh(con, spec, event_type, span, raw, series):
         return False
     con.execute(
         "CREATE OR REPLACE TEMP TABLE weighed AS SELECT q.t, w.series, num, den FROM weighed w JOIN (SELECT "
@@ -293,17 +301,15 @@ def _near(asks: Sequence[Ask], reach: int) -> list[list[Ask]]:
     return parts if len(parts) <= SCATTERED else [list(asks)]
 
 
-def _asked_rows(spec: SeriesSpec, event_type: EventType, asks: Sequence[Ask]) -> tuple[str, str]:
+def _asked_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str, str]:
     """Sources of `_per_series` for what stands in `asked`."""
-    low, high = asks[0][0], asks[-1][0]
-    span = Span(low - 1, high, spec.span)
 
     def rows(table: str, columns: Iterable[str]) -> str:
         names = ", ".join(f"r.{quoted(c)}" for c in columns)
         return (
             f"SELECT q.t, r.series, {names} FROM (SELECT * FROM {table} WHERE {span.counted} "
             f"AND series IN (SELECT series FROM asked)) r JOIN asked q ON r.series = q.series "
-            f"AND epoch_us(r.window_start) >= q.until * {GRID_US} - {spec.span * 1_000_000} "
+            f"AND epoch(r.window_start) >= q.until * {GRID} - {span.own_sql('r.series')} "
             f"AND epoch_us(r.known_from) <= q.until * {GRID_US}"
         )
 
@@ -321,11 +327,9 @@ def series_sums(
     spec: SeriesSpec,
     event_type: EventType,
     silence: Silence,
-    t0: int,
-    t1: int,
+    span: Span,
     raw: RawRows,
 ) -> list[Reading]:
-    span = Span(t0 // GRID, t1 // GRID, spec.span)
     quantum = _quantum(spec, event_type)
     measure = next(iter(said(spec)), "")
     missing = silence.silent(measure, spec.span) if measure else silence.expected
@@ -364,7 +368,7 @@ def _silences(
     lasting = dict.fromkeys(mute if isinstance(spec, EntityCount) else (), True)
     asks = {g: _ask(g, g.series in silence.shared) for g in missing if g.series in groups}
     asks |= {g: _ask(g, False) for g in mute if g.series in groups}
-    carried = _carried(con, spec, event_type, [ask for ask in asks.values() if ask], silence, raw)
+    carried = _carried(con, spec, event_type, [ask for ask in asks.values() if ask], silence, span, raw)
     tally = Tally(span, spec.loss_after)
     for gap, ask in asks.items():
         tally.add(groups[gap.series], gap, carried.get(ask, 0) if ask else 0, lasting.get(gap, False))

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
@@ -220,6 +221,31 @@ class Silence:
             found = _gaps(self._con, self._event_type, self._low, self._high, measure, until)
             self._mute[measure, span] = found
         return self._mute[measure, span]
+
+    def paces(self) -> list[tuple[int, int, tuple[tuple[int, tuple[int, ...]], ...]]]:
+        """`(low, high, slow)`: the range in pieces, and the series that reported more slowly than the schema says in each.
+
+        A series has the longest interval that was declared for it in the last day.
+        """
+        rows = self._con.execute(
+            f"""SELECT series, interval, min(greatest(epoch_us(known_from) // {GRID_US}, {self._low + 1})),
+                   max(epoch_us(last_time) + {EXPECTED * 1_000_000}) // {GRID_US}
+            FROM seen_{self._event_type.view} WHERE measure = '{SERIES}' AND interval IS NOT NULL
+              AND known_from <= {_timestamp(self._high * GRID)} GROUP BY series, interval"""
+        ).fetchall()
+        cuts = {k - 1 for _, _, k, _ in rows} | {last for *_, last in rows} | {self._low, self._high}
+        edges = sorted(at for at in cuts if self._low <= at <= self._high)
+        found = []
+        for low, high in pairwise(edges):
+            own: dict[int, int] = {}
+            for series, interval, k, last in rows:
+                if k <= high and last > low:
+                    own[series] = max(interval, own.get(series, 0))
+            by = sorted(
+                {(interval, tuple(sorted(s for s in own if own[s] == interval))) for interval in own.values()}
+            )
+            found.append((low, high, tuple(by)))
+        return found
 
     def lost_at(self, grid: int, loss_after: int) -> bool:
         """True when the topic has flowed for the whole of the last `loss_after` seconds."""

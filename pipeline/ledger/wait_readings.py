@@ -22,13 +22,13 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import Gap, Silence
+from pipeline.rules.clauses import LOOKBACK_INTERVALS
 from pipeline.rules.readings import GRID, Reading, WaitQuantile, said
 
 
 def quantiles(
-    con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, t0: int, t1: int
+    con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, whole: Span
 ) -> list[Reading]:
-    whole = Span(t0 // GRID, t1 // GRID, spec.span)
     mute = {measure: silent.mute(measure, span) for measure, span in said(spec).items()}
     gaps, silences, mutes = silent.gaps, {}, {}
     if gaps or any(mute.values()):
@@ -43,7 +43,13 @@ def quantiles(
     depths: dict[tuple[int, By], tuple[float | None, float | None, int, int]] = {}
     for part in whole.parts(con, event_type):
         waits |= _admissions(con, spec, event_type, part)
-        depths |= _depths(con, spec, event_type, part.near(gaps), replace(part, seconds=spec.lookback))
+        depths |= _depths(
+            con,
+            spec,
+            event_type,
+            part.near(gaps),
+            replace(part, seconds=spec.lookback, reports=LOOKBACK_INTERVALS),
+        )
     keys = {**waits, **depths, **silences, **mutes}
     found = [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]
     return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found

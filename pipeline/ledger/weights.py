@@ -44,14 +44,14 @@ def weigh(
         return False
     own = sorted({of for _, of in uneven})
     low, high = min(t for t, _ in uneven), max(t for t, _ in uneven)
-    raw.fetch(event_type, _measure(event_type, spec.measure), low * GRID - spec.span, high * GRID, own)
+    raw.fetch(event_type, _measure(event_type, spec.measure), low * GRID - span.longest, high * GRID, own)
     con.execute(
         f"""INSERT INTO weighed
         WITH uneven AS (SELECT unnest($t::BIGINT[]) AS t, unnest($series::UBIGINT[]) AS series),
         each AS (
             SELECT t, series, entity, sum(total) // sum(n) AS mean
             FROM uneven JOIN raw_{event_type.view} r USING (series)
-            WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {spec.span} GROUP BY ALL)
+            WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {span.own_sql()} GROUP BY ALL)
         SELECT t, series, sum(mean)::HUGEINT, count(*) FROM each GROUP BY ALL""",
         {"t": [t for t, _ in uneven], "series": [of for _, of in uneven]},
     )
@@ -71,14 +71,14 @@ def _uneven(
 ) -> list[tuple[int, int]]:
     """(grid number, series) where entities came too often, or not in every interval that has any."""
     found: list[tuple[int, int]] = []
-    slots = max(1, spec.span // event_type.interval)
+    slots = max(1, span.seconds // event_type.interval)
     row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
     step = max(1, SLOTS_AT_ONCE // slots // max(1, row[0] if row else 0))
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
     if series is not None:
         chosen, params = "SELECT unnest($only::UBIGINT[]) AS series", {"only": list(series)}
     for low in range(span.low, span.high, step):
-        part = Span(low, min(low + step, span.high), span.seconds)
+        part = span.within(low, min(low + step, span.high))
         found += con.execute(_uneven_sql(spec, event_type, part, chosen), params).fetchall()
     return found
 
@@ -86,9 +86,8 @@ def _uneven(
 def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str) -> str:
     """Slots are the reporting intervals before an instant: an entity on time is once in each."""
     view, count = event_type.view, quoted(f"{spec.measure}_count")
-    steps = -(-event_type.interval // GRID)
     inside = f"{span.counted} AND series IN (SELECT series FROM chosen)"
-    slot = f"(t - 1 - w) // {steps} AS slot"
+    slot = f"(t - 1 - w) // (({span.interval_sql(event_type)} + {GRID - 1}) // {GRID}) AS slot"
     own = f"{span.interval}, epoch_us(window_start) // {GRID_US} AS w"
     return f"""
         WITH chosen AS MATERIALIZED ({chosen}), samples AS (

@@ -60,6 +60,7 @@ class Event:
     health: str | None = None
     waits: tuple[float, ...] = ()
     n: int = 0
+    interval: int | None = None
 
     @property
     def window(self) -> int:
@@ -184,6 +185,7 @@ def _fill_partial(
         "known_from": at(known),
         "samples": len(found),
         "last_time": at(max(e.time for e in found)),
+        "interval": max((e.interval for e in found if e.interval), default=None),
     }
     for measure in event_type.numbers:
         values = [
@@ -662,6 +664,66 @@ def test_of_waits_whose_values_were_not_kept_the_bounds_are_told() -> None:
     con.execute("UPDATE hist_queue_10s SET least = 600, greatest = 'inf'")
     (row,) = read(con, WAITS, T, T + 20, CATALOG).at(T + 20)
     assert (row.value, row.at_most) == (600.0, math.inf)
+
+
+# --- sources that report more slowly ------------------------------------------------------------------------
+
+
+def slow(events: list[Event], interval: int) -> list[Event]:
+    return [replace(e, interval=interval) for e in events]
+
+
+def test_a_quarter_hour_source_is_read_all_the_time_and_silent_only_when_its_own_report_is_late() -> None:
+    con = ledger(slow(metered(1, 0, 3600, 5.0, every=900), 900) + metered(2, 0, 5400, 7.0))
+    found = read(con, MeterMean(ENERGY, "it_power_watts", (), (), 300), T + 10, T + 5400, CATALOG)
+    rows = {t: found.at(T + t)[0] for t in range(20, 5401, 10)}
+    assert {(r.value, r.silent, r.lost) for t, r in rows.items() if t <= 2700 + 900 + 10} == {
+        (12.0, 0.0, 0.0)
+    }
+    assert {r.value for t, r in rows.items() if t >= 3630} == {7.0}
+    assert rows[3630].silent + rows[3630].lost == 5.0
+    silent = read(con, SilentSeries(ENERGY, (("it_power_watts", 300),)), T, T + 5400, CATALOG)
+    assert min(t for t in range(10, 5401, 10) if silent.at(T + t)) == 3620
+    assert [(r.by[3], r.due) for r in silent.at(T + 4000)] == [("a", 910.0)]
+
+
+def test_gpus_and_queues_that_report_hourly_are_there_between_two_reports() -> None:
+    con = ledger(slow([Event("gpu", 1, float(t), t + 10, f"g{g}") for t in (5, 3605) for g in (1, 2)], 3600))
+    found = read(con, EntityCount(GPU, (), (), 90), T + 10, T + 7200, CATALOG)
+    assert {found.at(T + t)[0].value for t in range(20, 7201, 10)} == {2.0}
+    assert [found.at(T + t)[0].settled for t in (3600, 3620)] == [False, True]
+    numbers = (("pending_jobs", 3.0), ("oldest_wait_seconds", 50.0))
+    con = ledger(
+        slow(
+            [
+                Event("queue", 1, float(t), t + 10, "", numbers, None, (20.0,) * (t < 60), t)
+                for t in (5, 3605)
+            ],
+            3600,
+        )
+    )
+    found = read(con, LastSum(QUEUE, "pending_jobs", (), (), 90), T + 10, T + 7200, CATALOG)
+    assert {found.at(T + t)[0].value for t in range(20, 7201, 10)} == {3.0}
+    found = read(con, WAITS, T + 10, T + 7200, CATALOG)
+    assert [found.at(T + t)[0].value for t in (20, 3600, 3700, 7200)] == [20.0, 20.0, 50.0, 50.0]
+
+
+@SQL
+@given(gpu_events(), st.sampled_from([60, 300, 900]), st.sampled_from([(0, 300), (400, 900)]))
+def test_declared_intervals_read_at_once_are_what_their_instants_read_one_by_one_say(
+    events: list[Event], interval: int, instants: tuple[int, int]
+) -> None:
+    con = ledger([replace(e, interval=interval if e.series == 1 or e.n % 7 == 0 else None) for e in events])
+    t0, t1 = instants
+    for spec in (
+        EntityCount(GPU, (), ("region",), 90),
+        FleetPower(GPU, "power_watts", (), (), 60),
+        SilentSeries(GPU),
+    ):
+        whole = read(con, spec, T + t0, T + t1, CATALOG)
+        for t in range(t0 + 10, t1 + 1, 50):
+            alone = read(con, spec, T + t - 10, T + t, CATALOG)
+            assert list(whole.at(T + t)) == list(alone.at(T + t)), (spec, t)
 
 
 # --- silence, told by hand ------------------------------------------------------------------------------------
