@@ -6,6 +6,32 @@ Decoder, roll-up SQL, history columns, views and topics all follow from the `Eve
 
 from __future__ import annotations
 
-from pipeline.catalog.schema import Catalog, EventType, Field, Mark, MarkTest, Measure, load, schema_directory
+from pipeline.catalog.schema import (
+    MONEY,
+    MONEY_DECIMALS,
+    MONEY_WHOLE_DIGITS,
+    Catalog,
+    EventType,
+    Field,
+    Inside,
+    Mark,
+    MarkTest,
+    Measure,
+    load,
+    schema_directory,
+)
 
-__all__ = ["Catalog", "EventType", "Field", "Mark", "MarkTest", "Measure", "load", "schema_directory"]
+__all__ = [
+    "MONEY",
+    "MONEY_DECIMALS",
+    "MONEY_WHOLE_DIGITS",
+    "Catalog",
+    "EventType",
+    "Field",
+    "Inside",
+    "Mark",
+    "MarkTest",
+    "Measure",
+    "load",
+    "schema_directory",
+]

@@ -100,6 +100,9 @@ def check(path: Path, schema: Any) -> None:
     _check_names(path, properties)
     for name, spec in properties.items():
         _check_property(path, f"property {name}", spec, identity == "retained")
+    nulls = schema.get("x-null", [])
+    _expect(_texts(nulls), path, "x-null", nulls, 'a list of texts that stand for null, such as ["", "NULL"]')
+    _check_aliases(path, properties)
     _check_roles(path, properties, identity == "retained")
     required = schema.get("required", [])
     _expect(isinstance(required, list), path, "required", _kind(required), "a list of properties")
@@ -150,6 +153,52 @@ def _check_names(path: Path, properties: Mapping[str, Any]) -> None:
         _expect(not clash, path, "a property's name", name, expected)
 
 
+def _check_aliases(path: Path, properties: Mapping[str, Any], place: str = "") -> None:
+    """An alias belongs to one property; it may be another property too, whose value then serves both."""
+    seen: dict[str, str] = {}
+    for name, spec in properties.items():
+        where, aliases = f"property {place}{name}: x-aliases", spec.get("x-aliases", [])
+        _expect(_texts(aliases), path, where, aliases, "a list of names that the value may come under")
+        for alias in aliases:
+            _expect(_matches(NAME, alias) and alias != name, path, where, alias, "another plain name")
+            _expect(
+                seen.setdefault(alias, name) == name, path, where, alias, f"a name not of {seen[alias]!r} too"
+            )
+        if spec.get("type") == "object":
+            _check_inside(path, f"{place}{name}", spec)
+
+
+def _check_inside(path: Path, where: str, spec: Any) -> None:
+    """What a label says of its JSON: objects of properties, or a list of items."""
+    _expect(
+        isinstance(spec, dict), path, f"property {where}", _kind(spec), "an object that says what is inside"
+    )
+    _expect(
+        spec.get("x-kind") in (None, "money"),
+        path,
+        f"property {where}: x-kind",
+        spec.get("x-kind"),
+        "'money', or none",
+    )
+    inner = spec.get("properties", {})
+    _expect(
+        isinstance(inner, dict),
+        path,
+        f"property {where}: properties",
+        _kind(inner),
+        "an object of properties",
+    )
+    for name, each in inner.items():
+        _check_inside(path, f"{where}/{name}", each)
+    _check_aliases(path, inner, f"{where}/")
+    if "items" in spec:
+        _check_inside(path, f"{where}/items", spec["items"])
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _is_measure(spec: Any) -> bool:
     return isinstance(spec, dict) and spec.get("x-role") == "measure"
 
@@ -159,8 +208,7 @@ def _check_property(path: Path, where: str, spec: Any, retained: bool) -> None:
     role = spec.get("x-role")
     _expect(role in ROLES, path, f"{where}: x-role", role, f"one of {', '.join(ROLES)}")
     enum = spec.get("enum", [])
-    texts = isinstance(enum, list) and all(isinstance(v, str) for v in enum)
-    _expect(texts, path, f"{where}: enum", enum, "a list of texts")
+    _expect(_texts(enum), path, f"{where}: enum", enum, "a list of texts")
     if role == "measure":
         _check_measure(path, where, spec, retained)
         return

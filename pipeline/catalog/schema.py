@@ -4,9 +4,11 @@ Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables
 (seconds between two reports of one source), `x-lateness` (seconds that the watermark stays behind),
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
 is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list of tests, each with `of`,
-the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`).
+the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`), `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
-step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it).
+step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
+`x-aliases` (names under which the value is looked for where its own has none, in this order).  A label of type object
+may say with `properties` and `items` what is known of its inside: other spellings and money.
 """
 
 from __future__ import annotations
@@ -24,13 +26,29 @@ from pipeline.errors import SchemaError
 NUMBER_AGGREGATES = ("mean", "min", "max", "last", "sum")
 HISTOGRAM_AGGREGATES = ("p50", "p95", "p99")
 Kind = Literal["number", "text", "histogram", "money"]
+MONEY_WHOLE_DIGITS, MONEY_DECIMALS = 22, 15
+"""Digits of an amount before and after the point: what has more is refused, never rounded."""
+MONEY = f"DECIMAL(38,{MONEY_DECIMALS})"
+"""SQL type of money, with a digit to spare for sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What is known of a JSON value: its other spellings, whether it is money, its properties or its items."""
+
+    name: str = ""
+    aliases: tuple[str, ...] = ()
+    money: bool = False
+    properties: tuple[Inside, ...] = ()
+    items: Inside | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """A column that is no measure: `kind` is text, time or json; `enum` empty when any text will do.
 
-    `zone`: that of a time which names none (UTC); None where it must name one.
+    `zone`: that of a time which names none (UTC); None where it must name one.  `aliases`: other names that its value
+    may come under.  `inside`: of a json column.
     """
 
     name: str
@@ -42,6 +60,8 @@ class Field:
     kind: Literal["text", "time", "json"] = "text"
     min_length: int = 0
     zone: str | None = None
+    aliases: tuple[str, ...] = ()
+    inside: Inside | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,7 @@ class Measure:
     enum: tuple[str, ...] = ()
     max_items: int | None = None
     optional: bool = True
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +109,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """One kind of event.  `interval` and `lateness` in seconds; columns in schema order."""
+    """One kind of event.  `interval` and `lateness` in seconds; columns in schema order; `nulls` stand for null."""
 
     type: str
     topic: str
@@ -105,6 +126,7 @@ class EventType:
     marks: tuple[Mark, ...]
     window_time: str | None
     """The column whose time decides the window; None for the event's own `time`."""
+    nulls: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> tuple[Measure, ...]:
@@ -203,6 +225,7 @@ def _event_type(path: Path) -> EventType:
         measures=measures,
         marks=_marks(path, schema.get("x-marks", {})),
         window_time=roles["time"][0] if roles["time"] else None,
+        nulls=tuple(schema.get("x-null", ())),
     )
 
 
@@ -222,13 +245,15 @@ def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
         kind=kind,
         min_length=spec.get("minLength", 0),
         zone=spec.get("x-zone"),
+        aliases=tuple(spec.get("x-aliases", ())),
+        inside=_inside(name, spec) if kind == "json" else None,
     )
 
 
 def _measure(name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
     kind = _kind(spec)
     values = spec.get("items", {}) if kind == "histogram" else spec
-    sql_types = {"number": "DOUBLE", "text": "VARCHAR", "histogram": "DOUBLE[]", "money": "DECIMAL(38,10)"}
+    sql_types = {"number": "DOUBLE", "text": "VARCHAR", "histogram": "DOUBLE[]", "money": MONEY}
     integer = values.get("type") == "integer"
     return Measure(
         name=name,
@@ -244,6 +269,17 @@ def _measure(name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
         enum=tuple(spec.get("enum", ())),
         max_items=spec.get("maxItems"),
         optional=optional,
+        aliases=tuple(spec.get("x-aliases", ())),
+    )
+
+
+def _inside(name: str, spec: Mapping[str, Any]) -> Inside:
+    return Inside(
+        name,
+        tuple(spec.get("x-aliases", ())),
+        spec.get("x-kind") == "money",
+        tuple(_inside(inner, each) for inner, each in spec.get("properties", {}).items()),
+        _inside("", spec["items"]) if "items" in spec else None,
     )
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, load
+from pipeline.contract.money import money_text
 from pipeline.errors import QueryError
 from pipeline.ledger.all_views import names, views_sql
 
@@ -185,6 +187,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Decimal):
+        return money_text(value)
     if isinstance(value, datetime | date):
         return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
     # A label is somebody else's text: a newline or an escape sequence must not draw on our terminal.
@@ -231,4 +235,4 @@ def _plain(value: Any) -> Any:
     """Times as ISO 8601 in UTC; money (Decimal) stays exact, as text."""
     if isinstance(value, datetime):
         return value.isoformat() + ("Z" if value.tzinfo is None else "")
-    return value
+    return money_text(value) if isinstance(value, Decimal) else value

@@ -139,13 +139,13 @@ SPEND = ReadyView(
         make_timestamp((terms ->> '$.from_t')::BIGINT * 1000000) AS starts,
         make_timestamp((terms ->> '$.to_t')::BIGINT * 1000000) AS ends,
         charged, sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS spent,
-        (terms ->> '$.commit')::DECIMAL(38, 2) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 2) AS ceiling,
-        (terms ->> '$.ceiling')::DECIMAL(38, 2)
+        (terms ->> '$.commit')::DECIMAL(38, 15) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 15) AS ceiling,
+        (terms ->> '$.ceiling')::DECIMAL(38, 15)
             - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
         forecast
     FROM (
         SELECT contract, clause, by_values, (each ->> '$.day')::BIGINT AS day,
-            (each ->> '$.usage')::DECIMAL(38, 6) + (each ->> '$.other')::DECIMAL(38, 6) AS charged
+            (each ->> '$.usage')::DECIMAL(38, 15) + (each ->> '$.other')::DECIMAL(38, 15) AS charged
         FROM (SELECT contract, clause, by_values, unnest((facts -> '$.days')::JSON[]) AS each
               FROM standing WHERE alertname = 'TrancheExhausted'))
     JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
@@ -160,6 +160,13 @@ def _named(dimension: str, billed: str) -> str:
     return f"coalesce((SELECT map(list(billed), list(name)) FROM ({names}))[{billed}], {billed})"
 
 
+_UNIT = "regexp_replace(lower(ConsumedUnit), '^gpu[- ]', '')"
+"""FOCUS units are words such as Hours, GPU-Hours or Seconds."""
+_AS_HOURS = f"""CASE WHEN {_UNIT} IN ('hour', 'hours', 'hr', 'hrs', 'h') THEN ConsumedQuantity_sum::DOUBLE
+              WHEN {_UNIT} IN ('minute', 'minutes', 'min') THEN ConsumedQuantity_sum::DOUBLE / 60
+              WHEN {_UNIT} IN ('second', 'seconds', 'sec', 's') THEN ConsumedQuantity_sum::DOUBLE / 3600
+              WHEN {_UNIT} IN ('day', 'days') THEN ConsumedQuantity_sum::DOUBLE * 24 END"""
+
 GPU_HOURS = ReadyView(
     "gpu_hours",
     "GPU-hours of each day, delivered, healthy and used, beside what was billed; from quarter-hours: a GPU seen in "
@@ -172,19 +179,22 @@ GPU_HOURS = ReadyView(
         "delivered": "GPU-hours of GPUs that reported",
         "healthy": "GPU-hours of those that were never degraded or failed in their quarter of an hour",
         "used": "GPU-hours of those that were at work in it",
-        "billed_quantity": "ConsumedQuantity of that day's usage charges of the same names, or of their aliases",
+        "billed_quantity": "Hours of that day's usage charges of the same names, or of their aliases: ConsumedQuantity in "
+        "hours, minutes, seconds or days, as hours",
         "billed_cost": "BilledCost of them",
+        "other_cost": "BilledCost of such charges in other units, or in none: their quantity is no hours",
         "currency": "BillingCurrency of them",
     },
-    f"""SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, currency
+    f"""SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, other_cost, currency
     FROM (SELECT date AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
               sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
           FROM gpu_15m GROUP BY ALL)
     FULL JOIN (SELECT date AS day, {_named("provider", "ServiceProviderName")} AS provider,
               {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
-              sum(ConsumedQuantity_sum) AS billed_quantity, sum(BilledCost_sum) AS billed_cost,
-              BillingCurrency AS currency
-          FROM billing_1d WHERE ChargeCategory = 'Usage' GROUP BY ALL) USING (day, provider, region, sku)""",
+              sum(hours) AS billed_quantity, sum(BilledCost_sum) FILTER (hours IS NOT NULL) AS billed_cost,
+              sum(BilledCost_sum) FILTER (hours IS NULL) AS other_cost, BillingCurrency AS currency
+          FROM (SELECT *, {_AS_HOURS} AS hours FROM billing_1d WHERE ChargeCategory = 'Usage') GROUP BY ALL)
+    USING (day, provider, region, sku)""",
     frozenset(("gpu", "billing")),
 )
 

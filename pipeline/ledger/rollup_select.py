@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from pipeline.catalog import EventType, Measure
+from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType, Measure
 from pipeline.ledger.views import Width, distinct_columns, measure_aggregates, quoted
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET, VALUE_KEY
@@ -161,7 +161,17 @@ def _of_charges(measure: Measure) -> Iterator[str]:
         "last": f'arg_max({column}, ("time", source, id, idx))',
     }
     if measure.kind == "money":
-        forms |= {a: f"{a}({column})::DECIMAL(38,10)" for a in ("sum", "min", "max")}
+        forms |= {"sum": _money_sum(column), "min": f"min({column})", "max": f"max({column})"}
     for aggregate in measure_aggregates(measure):
         if aggregate in forms:
             yield f"{forms[aggregate]} AS {quoted(f'{measure.name}_{aggregate}')}"
+
+
+def _money_sum(column: str) -> str:
+    """The exact sum; NULL where it has more digits than money may have.
+
+    Whole units and the rest are added apart: a sum of DECIMAL(38, …) that overflows ends the whole statement.
+    """
+    whole, rest = f"sum(trunc({column})::HUGEINT)", f"sum({column} - trunc({column}))"
+    most = 10 ** (38 - MONEY_DECIMALS) - 1
+    return f"CASE WHEN abs({whole}) < {most} - count(*) THEN {whole} END::{MONEY} + {rest}"

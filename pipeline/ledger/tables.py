@@ -11,12 +11,12 @@ from typing import Any
 
 import duckdb
 
-from pipeline.catalog import Catalog, EventType
+from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.errors import LedgerError
 from pipeline.ledger.sightings import share_all, sightings_tables
 from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, Columns
-from pipeline.rollup.aggregate import BLOCK_BITS, partial_columns
+from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.rollup.windows import WIDTHS
 
@@ -174,18 +174,35 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
 def _widened(version: int, catalog: Catalog) -> Iterator[str]:
     """What the tables of the event types have lacked since `version`."""
     for event in catalog.types if version == 4 else ():
-        if not event.retained:
-            for width in WIDTHS:  # the intervals that sources declare
-                yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
-                if event.histograms:  # of values long gone their bucket's bounds are known
-                    yield from _bounded(f"hist_{event.view}_{width.name}")
-            yield from (*seen_ddl(event.view), *seen_migration(event))
+        for dimension in event.dimensions:  # the units of a bill
+            yield f'ALTER TABLE series_{event.view} ADD COLUMN IF NOT EXISTS "{dimension.name}" VARCHAR'
+        if event.retained:
+            yield from _exact_charges(event)
+            continue
+        for width in WIDTHS:  # the intervals that sources declare
+            yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
+            if event.histograms:  # of values long gone their bucket's bounds are known
+                yield from _bounded(f"hist_{event.view}_{width.name}")
+        yield from (*seen_ddl(event.view), *seen_migration(event))
 
 
 def _bounded(table: str) -> Iterator[str]:
     yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS least DOUBLE"
     yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS greatest DOUBLE"
     yield f"UPDATE {table} SET least = {lower_bound_sql('bucket')}, greatest = {upper_bound_sql('bucket')}"
+
+
+def _exact_charges(event: EventType) -> Iterator[str]:
+    """Charges with 15 decimals in place of 10, and their content by the dimensions that there are now.
+
+    An amount of 10^23 or more, which no bill has, becomes NULL.
+    """
+    for measure in event.measures:
+        if measure.kind == "money":
+            column = f'"{measure.name}"'
+            yield f"ALTER TABLE charges ALTER {column} TYPE {MONEY} USING try_cast({column} AS {MONEY})"
+    series = f"hash({', '.join(d.name for d in event.dimensions)})"
+    yield f"UPDATE charges SET content = {content_sql(event, series)}"
 
 
 def _republished(version: int, catalog: Catalog) -> Iterator[str]:
@@ -195,6 +212,12 @@ def _republished(version: int, catalog: Catalog) -> Iterator[str]:
         if not event.retained and event.entity is None:
             table = f"partials_{event.view}_1m"
             yield f"INSERT INTO dirty SELECT DISTINCT '{event.view}', window_start FROM {table}"
+    for event in catalog.types if version == 4 else ():
+        if event.retained:  # roll-ups by unit, with all decimals
+            yield (
+                f"INSERT INTO dirty SELECT DISTINCT '{event.view}', "
+                f'time_bucket(INTERVAL 1 MINUTE, "{event.window_time or "time"}") FROM charges'
+            )
     if version == 3:  # alerts_now is published with the alerts
         yield """INSERT INTO dirty SELECT 'alerts', max("time") FROM alerts HAVING count(*) > 0"""
 

@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
+from pipeline.contract.money import money_text
 from pipeline.ledger.evaluation import utc
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
@@ -74,5 +75,5 @@ def _own(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Decimal):
-        return str(value)
+        return money_text(value)
     raise TypeError(f"a term of type {type(value).__name__}, which has no form in JSON yet")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.catalog import Catalog, EventType, Measure
+from pipeline.catalog import MONEY, Catalog, EventType, Measure
 from pipeline.rollup import windows
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -100,7 +100,7 @@ CLAUSES_COLUMNS: Columns = (
     ("runbook", "VARCHAR"),
     ("contact", "VARCHAR"),
     ("route", "VARCHAR"),
-    ("risk_per_hour", "DECIMAL(38,10)"),
+    ("risk_per_hour", MONEY),
     ("terms", "VARCHAR"),
 )
 WINDOWS_COLUMNS: Columns = (
@@ -214,7 +214,7 @@ def measure_aggregates(measure: Measure) -> tuple[str, ...]:
 
 
 def _measure_columns(measure: Measure) -> Iterator[tuple[str, str]]:
-    value = {"text": "VARCHAR", "money": "DECIMAL(38,10)"}.get(measure.kind, "DOUBLE")
+    value = {"text": "VARCHAR", "money": MONEY}.get(measure.kind, "DOUBLE")
     for aggregate in measure_aggregates(measure):
         yield f"{measure.name}_{aggregate}", "BIGINT" if aggregate == "count" else value
 

@@ -168,7 +168,7 @@ def merge_bits_sql(event: EventType) -> str:
     return ", ".join(f"bit_or({name}) AS {name}" for name in ("observed", *(m.name for m in event.marks)))
 
 
-def content_sql(event: EventType) -> str:
+def content_sql(event: EventType, series: str = "series") -> str:
     """SQL for 64 bits of a sample's data: two issues of a charge with the same content are one."""
     own = [name for name, _ in event.columns()][len(event.dimensions) :]
-    return f"hash(series, {', '.join(own)})"
+    return f"hash({series}, {', '.join(own)})"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Protocol
 
+from pipeline.contract.money import money_text
 from pipeline.rules.readings import Readings, ReadingSpec
 
 State = Literal["ok", "breach", "unknown"]
@@ -80,7 +81,7 @@ class Verdict(NamedTuple):
 def _plain(value: Any) -> Any:
     """`value` as JSON can say it: named tuples become objects."""
     if isinstance(value, Decimal):
-        return str(value)
+        return money_text(value)
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if isinstance(value, Mapping):

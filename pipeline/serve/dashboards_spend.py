@@ -53,6 +53,7 @@ def by_day(column: str) -> str:
 TABLE = f"""
     SELECT RegionId AS region, SkuId AS sku, ChargeCategory AS category, sum(BilledCost_sum)::DOUBLE AS billed,
         sum(ListCost_sum)::DOUBLE AS "at list price", sum(ConsumedQuantity_sum)::DOUBLE AS quantity,
+        ConsumedUnit AS unit,
         sum(BilledCost_sum)::DOUBLE / nullif(sum(ConsumedQuantity_sum)::DOUBLE, 0) AS "per unit",
         BillingCurrency AS currency, sum(samples)::DOUBLE AS charges, max(window_start) AS "newest day"
     FROM billing_1d WHERE {CHARGES} GROUP BY ALL ORDER BY billed DESC NULLS LAST, region, sku, category LIMIT 200
@@ -90,7 +91,7 @@ def spend() -> dashboard.Dashboard:
             (12, lines("Charges by region", "BilledCost of each day, in the bill's currency", by_day("RegionId"),
                        COUNT, bars=True, least="1d", decimals=0)),
         ]),
-        (9, [(24, rows("Charges of the time range", "By region, SKU and category, the greatest first", TABLE, unit=COUNT,
+        (9, [(24, rows("Charges of the time range", "By region, SKU, category and unit, the greatest first", TABLE, unit=COUNT,
                        fields={"per unit": {"unit": NUMBER, "decimals": 4}}))]),
         (9, [(24, rows("GPU-hours delivered and billed", "The newest seven days of the time range; a GPU seen in a quarter "
                        "of an hour counts for all of it", HOURS, unit=COUNT,

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
-from pipeline.catalog import EventType
+from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
@@ -264,7 +264,7 @@ _ARROW: dict[str, Callable[[], pa.DataType]] = {
     "BIGINT": pa.int64,
     "TIMESTAMP": lambda: pa.timestamp("us"),
     "DOUBLE[]": lambda: pa.list_(pa.float64()),
-    "DECIMAL(38,10)": lambda: pa.decimal128(38, 10),
+    MONEY: lambda: pa.decimal128(38, MONEY_DECIMALS),
 }
 
 

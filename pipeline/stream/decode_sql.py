@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.catalog import EventType, Field, Measure
+from pipeline.stream.amounts import LONG_NUMBER, amount_sql
+from pipeline.stream.inside import names_of, settled_sql
 from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_INTERVAL
 from pipeline.stream.times import time_sql
 
@@ -49,9 +51,7 @@ def decode_sql(event: EventType) -> dict[str, DecodeSql]:
     headers = {name: f"e_{name}" for name in ATTRIBUTES}
     lifted = ", ".join(f"{_header(f'ce_{name}')} AS {column}" for name, column in headers.items())
     sample = _structure(event)
-    structured, array = (
-        {**dict.fromkeys(ATTRIBUTES, "JSON"), "data": data} for data in (sample, [_listed(event)])
-    )
+    structured, array = ({**dict.fromkeys(ATTRIBUTES, "JSON"), "data": data} for data in (sample, [sample]))
     return {
         "structured": DecodeSql(
             _LOOKS_ARRAY,
@@ -62,7 +62,7 @@ def decode_sql(event: EventType) -> dict[str, DecodeSql]:
         "binary": DecodeSql(
             _STARTS_ARRAY,
             _single(event, headers, "j", _records(f"{lifted}, {_opened(sample)}")),
-            _array(event, headers, "j", _records(f"{lifted}, {_opened([_listed(event)])}")),
+            _array(event, headers, "j", _records(f"{lifted}, {_opened([sample])}")),
             _names(event, "$"),
         ),
     }
@@ -78,14 +78,14 @@ def _records(columns: str) -> str:
 
 def _single(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
     opened = _envelope(event, envelope, f"{data} AS s, 0 AS idx, value", records)
-    return _select(event, opened, listed=False)
+    return _select(event, opened)
 
 
 def _array(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
     """What the samples of a message have in common is looked at once, before they are told apart."""
     opened = _envelope(event, envelope, f"{data} AS elements", records)
     one = "* EXCLUDE (elements), unnest(elements) AS s, generate_subscripts(elements, 1) - 1 AS idx"
-    return _select(event, f"(SELECT {one} FROM {opened})", listed=True)
+    return _select(event, f"(SELECT {one} FROM {opened})")
 
 
 def _envelope(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
@@ -102,6 +102,7 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
     ]
     if event.retained:
         checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
+        checks.append(f"NOT regexp_matches(value, '{LONG_NUMBER}')")
     texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
     return (
         f"(SELECT row, part, record_time, {data}, source, id, time, "
@@ -111,14 +112,8 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
 
 
 def _structure(event: EventType) -> dict[str, str]:
-    """The `json_transform` structure of one sample: JSON text for all, exact decimals for money."""
-    kinds = {m.name: "DECIMAL(38,10)" if m.kind == "money" else "JSON" for m in event.measures}
-    return {**{f.name: "JSON" for f in event.fields}, **kinds}
-
-
-def _listed(event: EventType) -> dict[str, str]:
-    """The same for a sample of an array, whose money stays text: its JSON type cannot be asked for."""
-    return dict.fromkeys(_structure(event), "JSON")
+    """The `json_transform` structure of one sample: the JSON text of every name that is looked for."""
+    return dict.fromkeys(names_of((*event.fields, *event.measures)), "JSON")
 
 
 def _header(name: str) -> str:
@@ -126,12 +121,15 @@ def _header(name: str) -> str:
     return f"'\"' || try(decode({name})) || '\"'"
 
 
-def _select(event: EventType, opened: str, *, listed: bool) -> str:
+def _select(event: EventType, opened: str) -> str:
     """One SELECT: the conditions of `ok` and the typed columns of `opened(…, sound, s, idx)`; `s` is the sample.
 
     Column aliases prefixed `t_` are the unquoted or parsed values; `ok` refers to them so that each is
     computed once.
     """
+    settled = settled_sql(event, (*event.fields, *event.measures), "s")
+    if settled != "s":
+        opened = f"(SELECT * REPLACE ({settled} AS s) FROM {opened})"
     parsed: list[str] = []
     checks = ["sound"]
     columns = []
@@ -147,11 +145,9 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
             columns.append(f"{_unquote(text)} AS {field.name}")
     for measure in event.measures:
         text = f"s.{measure.name}"
-        parsed.append(f"{_parse(measure, text, listed)} AS t_{measure.name}")
-        checks.append(_measure_check(measure, text, listed))
+        parsed.append(f"{_parse(measure, text)} AS t_{measure.name}")
+        checks.append(_measure_check(measure, text))
         columns.append(f"t_{measure.name} AS {measure.name}")
-    if any(m.kind == "money" for m in event.measures) and not listed:
-        checks += _money_checks(event, "$.data." if "j.data" in opened else "$.")
     if event.retained:
         columns.append("NULL::VARCHAR AS x_columns")
     return (
@@ -163,14 +159,15 @@ def _select(event: EventType, opened: str, *, listed: bool) -> str:
 
 def _names(event: EventType, data: str) -> str:
     """The dimensions of single samples, looked up where they stand; `good` where they are surely what they seem."""
-    structure = json.dumps({d.name: "JSON" for d in event.dimensions})
+    structure = json.dumps(dict.fromkeys(names_of(event.dimensions), "JSON"))
     one = f"coalesce(json_extract(value, '{data}[' || idx || ']'), json_extract(value, '{data}'))"
     checks = [_field_check(d, f"s.{d.name}") for d in event.dimensions]
     checks.append(f"{_quoted(event)} = quoted")
     texts = ", ".join(f"{_unquote(f's.{d.name}')} AS {d.name}" for d in event.dimensions)
     return (
         f"SELECT quoted, coalesce({' AND '.join(checks)}, false) AS good, {texts} FROM (SELECT quoted, "
-        f"json_transform({one}, '{structure}') AS s FROM {{records}} JOIN wanted USING (row))"
+        f"{settled_sql(event, event.dimensions, 's')} AS s FROM (SELECT quoted, "
+        f"json_transform({one}, '{structure}') AS s FROM {{records}} JOIN wanted USING (row)))"
     )
 
 
@@ -218,15 +215,12 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _parse(measure: Measure, text: str, listed: bool) -> str:
+def _parse(measure: Measure, text: str) -> str:
     if measure.kind == "text":
         cases = " ".join(f"WHEN {_literal(json.dumps(v))} THEN {_literal(v)}" for v in measure.enum)
         return f"CASE {text}::VARCHAR {cases} END"
-    if measure.kind == "money" and listed:
-        amount = f"CASE WHEN starts_with({text}, '\"') THEN {_unquote(text)} ELSE {text}::VARCHAR END"
-        return f"try_cast({amount} AS DECIMAL(38,10))"
     if measure.kind == "money":
-        return text
+        return amount_sql(text)
     if measure.kind == "histogram":
         return f"CASE WHEN {_numeric_list(text)} THEN from_json({text}, '[\"DOUBLE\"]') END"
     number = f"try_cast({text}::VARCHAR AS {measure.sql_type})"
@@ -237,13 +231,9 @@ def _numeric_list(text: str) -> str:
     return f"regexp_full_match({text}, '\\[[-+0-9.eE, ]*\\]')"
 
 
-def _measure_check(measure: Measure, text: str, listed: bool) -> str:
+def _measure_check(measure: Measure, text: str) -> str:
     value = f"t_{measure.name}"
-    if measure.kind == "money" and not listed:
-        return "true" if measure.optional else f"{text} IS NOT NULL"
-    if measure.kind == "money":  # a fraction was written anew, and may have lost digits by that
-        good = f"{value} IS NOT NULL AND (starts_with({text}, '\"') OR {_whole(text)})"
-    elif measure.kind == "text":
+    if measure.kind in ("money", "text"):
         good = f"{value} IS NOT NULL"
     elif measure.kind == "histogram":
         low, high = _bounds(measure)
@@ -269,19 +259,6 @@ def _whole(text: str) -> str:
 def _bounds(measure: Measure) -> tuple[str, str]:
     cast = "::BIGINT" if measure.integer and measure.kind == "number" else "::DOUBLE"
     return f"{measure.minimum}{cast}", f"{measure.maximum}{cast}"
-
-
-def _money_checks(event: EventType, prefix: str) -> list[str]:
-    """Money is transformed straight to DECIMAL (exact), so its JSON types are asked for separately."""
-    names = [m.name for m in event.measures if m.kind == "money"]
-    paths = ", ".join(f"'{prefix}{name}'" for name in names)
-    kinds = f"json_type(value, [{paths}])"
-    known = "['UBIGINT', 'BIGINT', 'DOUBLE', 'VARCHAR']"
-    present = " + ".join(f"(s.{name} IS NOT NULL)::INTEGER" for name in names)
-    return [
-        f"len(list_filter({kinds}, lambda k: k IN {known})) = {present}",
-        f"len(list_filter({kinds}, lambda k: k IS NOT NULL)) = {present}",
-    ]
 
 
 def _interval(text: str) -> str:

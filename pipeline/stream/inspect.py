@@ -16,10 +16,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Literal
 
 from pipeline.catalog import EventType, Field, Measure
+from pipeline.stream.amounts import amount_of
+from pipeline.stream.inside import found, tidied
 from pipeline.stream.times import read_time
 
 Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
@@ -36,8 +38,6 @@ _STRUCTURED = b"application/cloudevents"
 MAX_CLOCK_AHEAD = timedelta(seconds=60)
 _WHOLE_SECONDS = re.compile(r"[0-9]{1,5}", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
-_MONEY = Context(prec=38, rounding=ROUND_HALF_UP)
-_MONEY_STEP = Decimal("1e-10")
 _MAX_INTEGER_DIGITS = 400
 """A longer integer is beyond every DOUBLE, and Python takes quadratic time to read it."""
 _MAX_DEPTH = 200
@@ -274,10 +274,12 @@ def _row(event: EventType, sample: Any) -> dict[str, Any]:
     """The typed columns of one sample.  A fault of form dead-letters before a doubt of credence quarantines."""
     if not isinstance(sample, dict):
         raise Refused("dead_lettered", "sample_not_an_object")
-    row: dict[str, Any] = {f.name: _field(f, sample.get(f.name)) for f in event.fields}
+    row: dict[str, Any] = {
+        f.name: _field(f, found(f, sample, event.nulls), event.nulls) for f in event.fields
+    }
     doubts: list[str] = []
     for measure in event.measures:
-        row[measure.name], doubt = _measure(measure, sample.get(measure.name))
+        row[measure.name], doubt = _measure(measure, found(measure, sample, event.nulls))
         if doubt:
             doubts.append(doubt)
     if doubts:
@@ -288,15 +290,16 @@ def _row(event: EventType, sample: Any) -> dict[str, Any]:
     return row
 
 
-def _field(column: Field, value: Any) -> Any:
+def _field(column: Field, value: Any, nulls: Sequence[str]) -> Any:
     if value is None:
         if column.optional:
             return None
         raise Refused("dead_lettered", f"{column.name}_missing")
     if column.kind == "json":
-        if not isinstance(value, dict):
+        value = _object(value)
+        if value is None:
             raise Refused("dead_lettered", f"{column.name}_mistyped")
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(_tidied(column, value, nulls), separators=(",", ":"), ensure_ascii=False)
         if _TOO_DEEP in text:
             raise Refused("dead_lettered", f"{column.name}_nested_too_deep")
         if _has_surrogate(text):
@@ -315,6 +318,20 @@ def _field(column: Field, value: Any) -> Any:
     return value
 
 
+def _object(value: Any) -> dict[str, Any] | None:
+    """A JSON object, or the one that a text holds: files have such columns as text.  None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = _json(value.encode())
+        except (Refused, UnicodeEncodeError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _tidied(column: Field, value: dict[str, Any], nulls: Sequence[str]) -> Any:
+    return tidied(column.inside, value, nulls, _amount) if column.inside else value
+
+
 def _has_surrogate(text: str) -> bool:
     try:
         text.encode()
@@ -330,7 +347,7 @@ def _measure(measure: Measure, value: Any) -> tuple[Any, str | None]:
             return None, None
         raise Refused("dead_lettered", f"{measure.name}_missing")
     if measure.kind == "money":
-        return _money(measure, value), None
+        return _amount(measure.name, value), None
     if measure.kind == "text":
         if not isinstance(value, str):
             raise Refused("dead_lettered", f"{measure.name}_mistyped")
@@ -375,13 +392,14 @@ def _doubt(measure: Measure, number: float | int) -> str | None:
     return None
 
 
-def _money(measure: Measure, value: Any) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise Refused("dead_lettered", f"{measure.name}_mistyped")
-    try:
-        amount = Decimal(getattr(value, "text", str(value)))
-    except InvalidOperation as error:
-        raise Refused("dead_lettered", f"{measure.name}_mistyped") from error
-    if not amount.is_finite() or abs(amount) >= Decimal(10) ** 28:
-        raise Refused("quarantined", f"{measure.name}_out_of_range")
-    return _MONEY.plus(amount.quantize(_MONEY_STEP, context=_MONEY))  # makes -0 0
+def _amount(name: str, value: Any) -> Decimal:
+    """The exact amount; what a column of money cannot keep to the last digit is refused."""
+    found = amount_of(value)
+    if found == "mistyped":
+        raise Refused("dead_lettered", f"{name}_mistyped")
+    if found == "too_precise":
+        raise Refused("quarantined", f"{name}_too_precise")
+    if found == "out_of_range":
+        raise Refused("quarantined", f"{name}_out_of_range")
+    assert isinstance(found, Decimal)
+    return found

@@ -25,6 +25,7 @@ _OF_FIELDS = {
     "not_unicode": "text without lone surrogates",
     "nested_too_deep": "JSON of fewer levels",
     "not_in_enum": "one of the schema's words",
+    "too_precise": "an amount with at most 15 digits after the point",
     "too_many": "a shorter list, more often",
     "nan": "a number, or nothing where there is none",
     "negative": "a number that is not below 0, or nothing where none was measured",

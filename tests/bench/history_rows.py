@@ -93,6 +93,7 @@ def _charges(spec: FleetSpec) -> Iterator[Series]:
                 yield 1, {
                     "ServiceProviderName": spec.provider, "RegionId": r.region, "SkuId": sku,
                     "ChargeCategory": category, "BillingCurrency": spec.currency,
+                    "ConsumedUnit": "GPU-Hours", "PricingUnit": "GPU-Hours",
                 }  # fmt: skip
 
 
@@ -166,7 +167,7 @@ def _measure(measure: Measure, number: int) -> Iterator[str]:
     value = f"({low} + {high - low} * ((m >> {4 * number}) & 1048575) / 1048575)"
     small = f"({low} + {high - low} * ((m >> {4 * number}) & 4095) / 4095)"
     total = f"(round({value} * samples / {measure.quantum}) * {measure.quantum})::DOUBLE"
-    money = "(3000 + m % 100000 / 100)::DECIMAL(38,10)"
+    money = "(3000 + m % 100000 / 100)::DECIMAL(38,15)"
     forms = {
         "mean": f"{total} / samples", "sum": total, "min": f"round({small} * 0.9, 3)", "max": f"round({small} * 1.1, 3)",
         "last": f"round({small}, 3)", "count": "(samples * 2)::BIGINT", "p50": f"{value} / 3", "p95": value,

@@ -24,6 +24,7 @@ from pipeline.rollup.delta import Place
 from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
+from pipeline.stream.times import read_time
 
 INPUT = Path(__file__).parent / "input"
 HEADERS = (("content-type", b"application/cloudevents+json"),)
@@ -128,10 +129,8 @@ def _records(path: Path, catalog: Catalog) -> Iterator[ConsumerRecord]:
 
 
 def _milliseconds(time: str) -> int:
-    try:
-        return round(datetime.fromisoformat(time).timestamp() * 1000)
-    except ValueError:
-        return 0  # a case about the form of times: its other lines say when it was
+    found = read_time(time)
+    return 0 if isinstance(found, str) else round(found.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,7 @@ def test_names_in_bills_are_those_of_telemetry_where_a_contract_maps_them(
         "ServiceProviderName": "Aurora Compute",
         "SkuId": "AUR-GPU-HOUR-H200",
         "ConsumedQuantity": "2.5",
+        "ConsumedUnit": "GPU-Hours",
     }
     charges = [
         rows.charge(hour, hour + 7200, "10.00", "one", **billed),
@@ -209,11 +210,36 @@ def test_names_in_bills_are_those_of_telemetry_where_a_contract_maps_them(
     promised.add("billing", charges)
     found = asked(promised, catalog, "FROM gpu_hours ORDER BY provider")
     assert [
-        (r["provider"], r["sku"], r["delivered"], r["billed_quantity"], r["billed_cost"]) for r in found
+        (r["provider"], r["sku"], r["delivered"], r["billed_quantity"], r["billed_cost"], r["other_cost"])
+        for r in found
     ] == [
-        ("aurora", "H200", 3.0, Decimal("5.0"), Decimal("13.00")),
-        ("azure", "nobody's", None, None, Decimal("7.00")),
+        ("aurora", "H200", 3.0, 5.0, Decimal("13.00"), None),
+        ("azure", "nobody's", None, None, None, Decimal("7.00")),
     ]
+
+
+def test_hours_are_billed_in_any_unit_of_time_and_nothing_else_is_added_to_them(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    hour = NOW // 3600 * 3600
+    billed = [
+        ("560", "Hours"),
+        ("2016000", "Seconds"),
+        ("60", "GPU-Minutes"),
+        ("2", "GPU Days"),
+        ("9", "GB"),
+        ("1", None),
+    ]
+    ledger.add(
+        "billing",
+        [
+            rows.charge(hour, hour + 7200, "7.50", f"{n}", ConsumedQuantity=quantity, ConsumedUnit=unit)
+            for n, (quantity, unit) in enumerate(billed)
+        ],
+    )
+    (found,) = asked(ledger, catalog, "FROM gpu_hours")
+    assert (found["billed_quantity"], found["billed_cost"]) == (560 + 560 + 1 + 48, Decimal("30.00"))
+    assert found["other_cost"] == Decimal("15.00")
 
 
 def alert(ledger: Any, state: str, at: int, **values: Any) -> None:

@@ -228,7 +228,7 @@ def test_the_catalog_is_what_the_views_are(ask: Ask) -> None:
     assert ask("SHOW DATABASES") == [("gigawatch",), ("information_schema",)]
     columns = ask("SELECT column_name, data_type, column_type FROM information_schema.columns "
                   "WHERE table_schema = 'gigawatch' AND table_name = 'billing' ORDER BY ordinal_position")  # fmt: skip
-    assert ("BilledCost", "decimal", "decimal(38,10)") in columns
+    assert ("BilledCost", "decimal", "decimal(38,15)") in columns
     assert ("time", "datetime", "datetime(6)") in columns
     assert [row[0] for row in ask("DESCRIBE billing")] == [row[0] for row in columns]
     assert ask("SHOW INDEX FROM gpu") == ask("SHOW WARNINGS") == ask("SHOW PROCEDURE STATUS") == []
@@ -306,7 +306,7 @@ def test_pandas_reads_queries_parameters_and_whole_views(door: Door) -> None:
     inspector = sqlalchemy.inspect(engine)
     assert "gpu" in inspector.get_view_names()
     types = {column["name"]: str(column["type"]) for column in inspector.get_columns("billing")}
-    assert types["BilledCost"] == "DECIMAL(38, 10)"
+    assert types["BilledCost"] == "DECIMAL(38, 15)"
     assert types["time"] == "DATETIME"
     engine.dispose()
 

@@ -320,7 +320,7 @@ def test_money_is_exact_in_every_form(pipeline: Any, make: Any) -> None:
         listed = listed.replace(b'"HERE"', form, 1)
     pipeline.take(*(make.record(v, topic="telemetry.billing") for v in (*single, listed)))
     assert pipeline.sql("SELECT DISTINCT BilledCost::VARCHAR, count(*) FROM charges GROUP BY 1") == [
-        ("8000000.0000000001", 6)
+        ("8000000.000000000100000", 6)
     ]
 
 

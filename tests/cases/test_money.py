@@ -1,0 +1,45 @@
+"""What is billed, from events to history, roll-ups and tranches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+
+def test_a_charge_of_no_region_sku_or_resource_counts(play: Callable[..., Any]) -> None:
+    played = play("03", quiet=60)
+    assert played.fates() == {("aggregated", ""): 1}
+    assert played.standing()["TrancheExhausted", "y"] == ("breach", 100_000.0)
+    assert "TrancheExhausted" in played.fired()
+
+
+def test_a_cost_of_eleven_decimals_is_in_history_and_roll_ups(play: Callable[..., Any]) -> None:
+    played = play("14")
+    assert played.sql("SELECT BilledCost FROM billing") == [(Decimal("-0.00000000603"),)]
+    assert played.sql("SELECT BilledCost_sum FROM billing_1d") == [(Decimal("-0.00000000603"),)]
+
+
+def test_a_charge_period_without_seconds_is_read(play: Callable[..., Any]) -> None:
+    played = play("15")
+    assert played.fates() == {("aggregated", ""): 1}
+    assert played.sql("SELECT sum(BilledCost_sum) FROM billing_1h") == [(Decimal("0.1"),)]
+
+
+def test_a_price_is_for_an_hour_whatever_other_unit_the_bill_has_too(play: Callable[..., Any]) -> None:
+    played = play("17")
+    by_unit = "SELECT ConsumedUnit, sum(BilledCost_sum) / sum(ConsumedQuantity_sum) FROM billing_1d GROUP BY 1 ORDER BY 1"
+    assert played.sql(by_unit) == [("Hours", 7.5), ("Seconds", 4200 / 2_016_000)]
+    assert played.sql("SELECT billed_cost::DOUBLE / billed_quantity FROM gpu_hours") == [(7.5,)]
+
+
+def test_a_leap_second_is_a_time(play: Callable[..., Any]) -> None:
+    played = play("22")
+    assert played.fates() == {("aggregated", ""): 1}
+
+
+def test_the_rows_of_a_real_bill_that_name_no_region_or_resource_are_taken(play: Callable[..., Any]) -> None:
+    played = play("30")
+    assert played.fates() == {("aggregated", ""): 82}
+    assert played.sql("SELECT sum(BilledCost) FROM billing") == [(Decimal("-2.03394186487"),)]
+    assert played.sql("SELECT sum(BilledCost_sum) FROM billing_1d") == [(Decimal("-2.03394186487"),)]
