@@ -4,7 +4,8 @@ Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables
 (seconds between two reports of one source), `x-lateness` (seconds that the watermark stays behind),
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
 is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list of tests, each with `of`,
-the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`), `x-null` (texts that stand for null).
+the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`),
+`x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
 `x-aliases` (names under which the value is looked for where its own has none, in this order).  A label of type object

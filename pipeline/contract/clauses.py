@@ -22,6 +22,7 @@ from pipeline.contract.build import (
 from pipeline.contract.cursor import Cursor
 from pipeline.contract.faults import did_you_mean, one_of, shown
 from pipeline.contract.model import (
+    CATEGORIES,
     CapacityBounds,
     CapacityClause,
     Clause,
@@ -268,7 +269,8 @@ def _tranche(scope: Scope, cursor: Cursor) -> TrancheClause:
         to_t=to_t or 0,
         ceiling=ceiling or Decimal(0),
         commit=commit,
-        categories=categories.texts() if categories.present else ("Usage", "Purchase"),
+        categories=categories.texts() if categories.present else CATEGORIES,
+        purchases="burn" if cursor.at("purchases").value == "burn" else "fund",
         cost_column=str(cursor.at("cost_column").value or "BilledCost"),
         commitment_id=commitment.text() if commitment.present else None,
         complete_after_seconds=read_duration(cursor.at("complete_after"), 48 * 3600),

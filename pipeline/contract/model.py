@@ -197,12 +197,17 @@ class ServiceLevelClause(Clause):
         return min([BoundInForce(self.bound, None), *inside], key=lambda bound: bound.value)
 
 
+CATEGORIES = ("Usage", "Purchase", "Adjustment", "Credit")
+"""FOCUS categories of charges that spend a tranche unless its contract says otherwise: all but Tax."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrancheClause(Clause):
     """TrancheExhausted when spend has passed `ceiling`, TrancheOverrunForecast when it is on course to.
 
     Counts charges whose ChargePeriodStart lies in `[from_t, to_t)`, of `categories`, by `cost_column`.
-    A charge whose ContractApplied names `commitment_id` counts by its applied cost.
+    A charge whose ContractApplied names `commitment_id` counts by its applied cost.  A purchase that funds a commitment
+    counts only where `purchases` is `burn`.
     Amounts are in the contract's currency.
     """
 
@@ -212,7 +217,8 @@ class TrancheClause(Clause):
     to_t: int
     ceiling: Decimal
     commit: Decimal | None = None
-    categories: tuple[str, ...] = ("Usage", "Purchase")
+    categories: tuple[str, ...] = CATEGORIES
+    purchases: Literal["fund", "burn"] = "fund"
     cost_column: str = "BilledCost"
     commitment_id: str | None = None
     complete_after_seconds: int = 48 * 3600

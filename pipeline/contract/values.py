@@ -29,7 +29,7 @@ _ISO = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?
 _DATE = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d))?(Z|[+-]\d\d:\d\d)?)?", re.ASCII | re.IGNORECASE
 )
-_MONEY = re.compile(r"-?\d{1,28}(\.\d{1,10})?", re.ASCII)
+_MONEY = re.compile(r"-?\d{1,22}(\.\d{1,10})?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1)
 
 

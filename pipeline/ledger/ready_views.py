@@ -122,7 +122,7 @@ SPEND = ReadyView(
     "spend",
     "Burn-down of each tranche: what its charges came to by the end of each day, and what it is on course to",
     {
-        "day": "Day (UTC) that the charges are for",
+        "day": "Day that the charges are for, in the contract's time zone",
         "contract": "Contract, by its id",
         "clause": "Tranche, by its id",
         "currency": "Currency of all amounts: the contract's",
@@ -134,6 +134,7 @@ SPEND = ReadyView(
         "ceiling": "What must not be passed",
         "remaining": "ceiling less spent",
         "forecast": "What the tranche will come to by its complete days; NULL before the first",
+        "left_out": "Charges that could not be counted, in words; all amounts are those without them",
     },
     """SELECT make_timestamp(day * 1000000)::DATE AS day, contract, clause, currency,
         make_timestamp((terms ->> '$.from_t')::BIGINT * 1000000) AS starts,
@@ -142,11 +143,11 @@ SPEND = ReadyView(
         (terms ->> '$.commit')::DECIMAL(38, 15) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 15) AS ceiling,
         (terms ->> '$.ceiling')::DECIMAL(38, 15)
             - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
-        forecast
+        forecast, left_out
     FROM (
-        SELECT contract, clause, by_values, (each ->> '$.day')::BIGINT AS day,
+        SELECT contract, clause, by_values, left_out, (each ->> '$.day')::BIGINT AS day,
             (each ->> '$.usage')::DECIMAL(38, 15) + (each ->> '$.other')::DECIMAL(38, 15) AS charged
-        FROM (SELECT contract, clause, by_values, unnest((facts -> '$.days')::JSON[]) AS each
+        FROM (SELECT contract, clause, by_values, facts ->> '$.left_out' AS left_out, unnest((facts -> '$.days')::JSON[]) AS each
               FROM standing WHERE alertname = 'TrancheExhausted'))
     JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
     LEFT JOIN (SELECT contract, clause, by_values, observed AS forecast

@@ -29,7 +29,7 @@ WORTH_SAYING = 0.001
 
 
 #: Details that say by themselves why a number is not to be trusted.
-DOUBTS = ("silent", "lost", "never_seen", "basis", "mute")
+DOUBTS = ("silent", "lost", "never_seen", "basis", "mute", "left_out")
 
 
 class Trust(NamedTuple):
@@ -166,6 +166,8 @@ def _doubts(
         yield f"It is {number(details['at_most'])} {state.unit} at most: exact values were not kept."
     if details.get("never_seen"):
         yield "No telemetry of it has ever been seen."
+    if details.get("left_out"):
+        yield f"Not counted: {details['left_out']}."
     if details.get("basis") and details["basis"] != "metered":
         yield f"Basis: {details['basis']}."
     if state.stale:

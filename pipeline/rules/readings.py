@@ -100,7 +100,8 @@ class WaitQuantile:
 class TrancheSpend:
     """Money charged in `[from_t, to_t)` by ChargePeriodStart, as issued and known by an instant.
 
-    `fx`: `((currency, ((from_t, rate), …)), …)`.  A currency without a rate makes the reading an error.
+    `fx`: `((currency, ((from_t, rate), …)), …)`.  A charge in a currency without a rate is left out, and said to be.
+    `purchases`: whether a purchase that funds a commitment counts (`burn`) or not (`fund`).  Days are those of `zone`.
     """
 
     topic: str
@@ -113,6 +114,8 @@ class TrancheSpend:
     commitment_id: str | None
     currency: str
     fx: tuple[tuple[str, tuple[tuple[int, Decimal], ...]], ...] = ()
+    purchases: Literal["fund", "burn"] = "fund"
+    zone: str = "UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,10 @@ def said(spec: ReadingSpec) -> dict[str, int]:
 
 
 class DaySpend(NamedTuple):
-    """Charges of one UTC day: `usage` is ChargeCategory Usage, `other` the rest."""
+    """Charges of one day of the contract's zone: `usage` is ChargeCategory Usage, `other` the rest.
+
+    `day`: the calendar date, as the epoch seconds of its midnight in UTC.
+    """
 
     day: int
     usage: Decimal
@@ -178,6 +184,7 @@ class Reading(NamedTuple):
     `settled` False: none of its series has been heard for a whole reporting interval yet (a start, a return),
     so that entities may be there that have not had their turn.
     `basis` says in words what the value rests on when that is not the obvious.
+    `left_out`: what could not be counted, in words; then `amount` and `days` are what is known, and that is less.
     `counts`: every way of counting entities, of an EntityCount: (observed, healthy, in use).
     `mute`: the series that report, but without the measure that is read; `silent_series` counts them too.
     `at_most`: what the value can be at most, where it is known in bounds only (infinite: at least so much).
@@ -197,6 +204,7 @@ class Reading(NamedTuple):
     basis: str = ""
     amount: Decimal | None = None
     days: tuple[DaySpend, ...] = ()
+    left_out: str = ""
     counts: tuple[float, float, float] | None = None
     mute: tuple[Mute, ...] = ()
     due: float = 0.0

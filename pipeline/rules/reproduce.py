@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from pipeline.catalog import Catalog, EventType
+from pipeline.catalog import MONEY_DECIMALS, Catalog, EventType
 from pipeline.rollup.aggregate import marked_sql
+from pipeline.rules.charges_sql import amount_sql, counts_sql, literal
 from pipeline.rules.readings import (
     By,
     EntityCount,
@@ -30,12 +31,6 @@ from pipeline.rules.readings import (
 Group = Mapping[str, str]
 #: A series is expected for this long after its last sample, in seconds.
 EXPECTED = 86_400
-
-
-def literal(text: str) -> str:
-    """`text` as a DuckDB string literal: no escape but the doubled quote; SQL text cannot hold a NUL."""
-    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
-    return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
 
 
 def moment(t: int) -> str:
@@ -187,13 +182,19 @@ def _spend(spec: TrancheSpend, group: Group, t: int) -> str:
 
 
 def forecast_sql(spec: TrancheSpend, group: Group, t: int, horizon: int, complete: int, total: int) -> str:
-    """One SELECT of the forecast: usage of `complete` days before `horizon`, projected to `total`, and the rest."""
-    usage = """sum(CASE WHEN "ChargeCategory" = 'Usage' THEN value END)"""
-    other = """sum(CASE WHEN "ChargeCategory" <> 'Usage' THEN value END)"""
+    """One SELECT of the forecast: usage of `complete` days before `horizon`, projected to `total`, and the rest.
+
+    Usage is taken in millionths, so that the projection is one of integers; it is never below what is spent.
+    """
+    before = f'"ChargePeriodStart" < {moment(horizon)}'
+    usage = f"""coalesce(sum(CASE WHEN {before} AND "ChargeCategory" = 'Usage' THEN value END), 0)"""
+    other = f"""coalesce(sum(CASE WHEN {before} AND "ChargeCategory" <> 'Usage' THEN value END), 0)"""
+    millionths = f"CAST(round({usage}, 6) * 1000000 AS HUGEINT) * {total} // {complete}"
+    projected = f"CAST(CAST({millionths} AS DECIMAL(38, 0)) * 0.000001 AS {_exact(spec)})"
     return (
-        f"SELECT coalesce({usage}, 0) / {complete} * {total} + coalesce({other}, 0) AS value FROM (\n"
-        f'SELECT "ChargeCategory", {_converted(spec)} AS value FROM (\n{_charges(spec, group, t)})\n'
-        f'WHERE "ChargePeriodStart" < {moment(horizon)})'
+        f"SELECT greatest(coalesce(sum(value), 0), {projected} + {other}) AS value\n"
+        f'FROM (SELECT "ChargeCategory", "ChargePeriodStart", {_converted(spec)} AS value FROM (\n'
+        f"{_charges(spec, group, t)}))"
     )
 
 
@@ -202,45 +203,35 @@ def _charges(spec: TrancheSpend, group: Group, t: int) -> str:
     inside = [
         f'"ChargePeriodStart" >= {moment(spec.from_t)}',
         f'"ChargePeriodStart" < {moment(spec.to_t)}',
-        f'"ChargeCategory" IN ({", ".join(map(literal, spec.categories))})',
+        *counts_sql(spec),
         *where(spec.match, group),
     ]
     return (
-        f"  SELECT *, {_applied(spec)} AS amount FROM (\n"
+        f"  SELECT *, {amount_sql(spec)} AS amount FROM (\n"
         f'    SELECT * FROM billing WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}\n'
         f'    QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC) = 1)\n'
         f"  WHERE {_all(inside)}"
     )
 
 
-def _applied(spec: TrancheSpend) -> str:
-    """What a charge counts for: the applied cost where it names commitments, else its cost column."""
-    elements = """CAST("ContractApplied"->'$.Elements' AS JSON[])"""
-    named = f"list_filter({elements}, lambda e: e->>'$.ContractCommitmentId' IS NOT NULL)"
-    cost = "CAST(e->>'$.ContractCommitmentAppliedCost' AS DECIMAL(38, 10))"
-    mine = "false"
-    if spec.commitment_id is not None:
-        mine = f"e->>'$.ContractCommitmentId' = {literal(spec.commitment_id)}"
-    applied = (
-        f"coalesce(list_sum(list_transform(list_filter({named}, lambda e: {mine}), lambda e: {cost})), 0)"
-    )
-    return f"CASE WHEN len({named}) > 0 THEN {applied} ELSE {name(spec.cost_column)} END"
-
-
 def _converted(spec: TrancheSpend) -> str:
-    """`amount` in the contract's currency; a currency without a rate gives NULL, which the sum leaves out."""
-    if not spec.fx:
-        return f'CASE WHEN "BillingCurrency" = {literal(spec.currency)} THEN amount END'
-    own = f'WHEN "BillingCurrency" = {literal(spec.currency)} THEN CAST(amount AS DOUBLE)'
+    """`amount` in the contract's currency, exactly; without a rate it is NULL, which the sum leaves out."""
+    own = f'WHEN "BillingCurrency" = {literal(spec.currency)} THEN amount'
     cases = [own, *(_rate(c, since, rate) for c, steps in spec.fx for since, rate in reversed(steps))]
-    return f"CASE {' '.join(cases)} END"
+    if not spec.fx:
+        return f"CASE {own} END"
+    return f"CASE {' '.join(f'{case}::{_exact(spec)}' for case in cases)} END"
 
 
 def _rate(currency: str, since: int, rate: Decimal) -> str:
-    return (
-        f'WHEN "BillingCurrency" = {literal(currency)} AND "ChargePeriodStart" >= {moment(since)} '
-        f"THEN CAST(amount AS DOUBLE) * {rate}"
-    )
+    since_then = f'"BillingCurrency" = {literal(currency)} AND "ChargePeriodStart" >= {moment(since)}'
+    return f"WHEN {since_then} THEN (amount * {rate:f})"
+
+
+def _exact(spec: TrancheSpend) -> str:
+    """The type of converted money: the decimals of an amount and of a rate."""
+    decimals = [len(f"{rate:f}".partition(".")[2]) for _, steps in spec.fx for _, rate in steps]
+    return f"DECIMAL(38, {MONEY_DECIMALS + max(decimals, default=0)})"
 
 
 def _age(spec: SilentSeries, event_type: EventType, group: Group, t: int) -> str:

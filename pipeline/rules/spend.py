@@ -5,22 +5,23 @@ Amounts are `Decimal` up to the comparison; only what a verdict shows becomes a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from pipeline.contract.days import local_days
 from pipeline.contract.model import TrancheClause
+from pipeline.contract.money import EXACT, total
 from pipeline.rules.clauses import ClauseRule
 from pipeline.rules.readings import DaySpend, Reading, TrancheSpend, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
-
-DAY = 86_400
 
 
 class Forecast(NamedTuple):
     """What a tranche will have cost by its end.
 
-    Projected from `complete_days` UTC days before `horizon` (epoch seconds) to `total_days`.
+    Projected from `complete_days` days before `horizon` (epoch seconds) to `total_days`, of the contract's zone.
     """
 
     amount: Decimal
@@ -30,27 +31,36 @@ class Forecast(NamedTuple):
     daily_usage: Decimal
 
 
-def forecast(days: Iterable[DaySpend], t: int, clause: TrancheClause) -> Forecast | None:
+def forecast(days: Sequence[DaySpend], t: int, clause: TrancheClause, zone: str = "UTC") -> Forecast | None:
     """Projected spend of the tranche, or None before its first complete day.
 
-    A day is complete when `complete_after` has passed since its end.  Usage of the complete days goes on at
+    A day of `zone` is complete when `complete_after` has passed since its end.  Usage of the complete days goes on at
     its daily mean for the rest of the tranche; what is not usage (a purchase) is counted once, as charged.
-    Days without charges count as complete with nothing used; days younger than that are left out altogether.
+    Days without charges count as complete with nothing used; days younger than that are left out, but a forecast is
+    never below what is spent.  Usage is projected in millionths of the currency.
     """
-    first = clause.from_t - clause.from_t % DAY
-    last_end = min(t - clause.complete_after_seconds, clause.to_t)
-    complete = max(0, (last_end - first) // DAY)
+    calendar = local_days(zone, clause.from_t, clause.to_t)
+    complete = bisect_right(
+        calendar, t - clause.complete_after_seconds, key=lambda day: min(day.end, clause.to_t)
+    )
     if not complete:
         return None
-    horizon = first + complete * DAY
-    total = -(-(clause.to_t - first) // DAY)
-    usage = other = Decimal(0)
-    for spent in days:
-        if spent.day < horizon:
-            usage += spent.usage
-            other += spent.other
-    daily = usage / complete
-    return Forecast(daily * total + other, complete, total, horizon, daily)
+    known = {day.date for day in calendar[:complete]}
+    usage = total(spent.usage for spent in days if spent.day in known)
+    other = total(spent.other for spent in days if spent.day in known)
+    spent = total(each for day in days for each in (day.usage, day.other))
+    millionths = int(usage.quantize(Decimal("1e-6"), context=EXACT).scaleb(6, EXACT))
+    projected = total((_millionths(millionths * len(calendar), complete), other))
+    horizon = min(calendar[complete - 1].end, clause.to_t)
+    return Forecast(
+        max(projected, spent), complete, len(calendar), horizon, _millionths(millionths, complete)
+    )
+
+
+def _millionths(amount: int, divisor: int) -> Decimal:
+    """`amount` of millionths over `divisor`, the rest cut off, as the SQL that reproduces it has it."""
+    whole = abs(amount) // divisor
+    return Decimal(whole if amount >= 0 else -whole).scaleb(-6, EXACT)
 
 
 class _Tranche(ClauseRule[TrancheClause]):
@@ -71,6 +81,8 @@ class _Tranche(ClauseRule[TrancheClause]):
             commitment_id=clause.commitment_id,
             currency=contract.currency,
             fx=tuple(sorted((currency, tuple(steps)) for currency, steps in contract.fx.items())),
+            purchases=clause.purchases,
+            zone=contract.timezone,
         )
         self.specs = (self.spec,)
 
@@ -87,16 +99,19 @@ class _Tranche(ClauseRule[TrancheClause]):
 
 
 class TrancheExhausted(_Tranche):
-    """Breach: what has been charged has passed the ceiling."""
+    """Breach: what has been charged has passed the ceiling, also without what could not be counted.
+
+    Below it that decides: while anything is left out, whether the ceiling is kept is unknown.
+    """
 
     alertname = "TrancheExhausted"
 
     def verdict(self, terms: Terms, t: int, row: Reading) -> Verdict | None:
         if row.amount is None:
             return Verdict(terms, row.by, t, "unknown", None, row.samples, False, {"basis": row.basis})
-        state: State = "breach" if row.amount > self.clause_of_contract.ceiling else "ok"
-        facts = {"spent": row.amount, "days": row.days}
-        return Verdict(terms, row.by, t, state, float(row.amount), row.samples, True, facts)
+        facts = {"spent": row.amount, "days": row.days, **_left_out(row)}
+        state = _state(row, row.amount, self.clause_of_contract.ceiling)
+        return Verdict(terms, row.by, t, state, float(row.amount), row.samples, not row.left_out, facts)
 
 
 class TrancheOverrunForecast(_Tranche):
@@ -110,13 +125,21 @@ class TrancheOverrunForecast(_Tranche):
     def verdict(self, terms: Terms, t: int, row: Reading) -> Verdict | None:
         if row.amount is None:
             return Verdict(terms, row.by, t, "unknown", None, row.samples, False, {"basis": row.basis})
-        course = forecast(row.days, t, self.clause_of_contract)
+        clause = self.clause_of_contract
+        course = forecast(row.days, t, clause, self.contract_in_force.timezone)
         if course is None:
-            details = {"basis": "no complete day yet"}
+            details = {"basis": "no complete day yet", **_left_out(row)}
             return Verdict(terms, row.by, t, "unknown", None, row.samples, True, details)
-        state: State = "breach" if course.amount > self.clause_of_contract.ceiling else "ok"
-        facts = {
-            "spent": row.amount,
-            "course": course,
-        }
-        return Verdict(terms, row.by, t, state, float(course.amount), row.samples, True, facts)
+        state = _state(row, course.amount, clause.ceiling)
+        facts = {"spent": row.amount, "course": course, **_left_out(row)}
+        return Verdict(terms, row.by, t, state, float(course.amount), row.samples, not row.left_out, facts)
+
+
+def _state(row: Reading, amount: Decimal, ceiling: Decimal) -> State:
+    if amount > ceiling:
+        return "breach"
+    return "unknown" if row.left_out else "ok"
+
+
+def _left_out(row: Reading) -> dict[str, str]:
+    return {"left_out": row.left_out} if row.left_out else {}

@@ -43,3 +43,24 @@ def test_the_rows_of_a_real_bill_that_name_no_region_or_resource_are_taken(play:
     assert played.fates() == {("aggregated", ""): 82}
     assert played.sql("SELECT sum(BilledCost) FROM billing") == [(Decimal("-2.03394186487"),)]
     assert played.sql("SELECT sum(BilledCost_sum) FROM billing_1d") == [(Decimal("-2.03394186487"),)]
+
+
+def test_a_charge_without_a_rate_does_not_switch_a_tranche_off(play: Callable[..., Any]) -> None:
+    played = play("04", quiet=60)
+    assert played.standing()["TrancheExhausted", "y"] == ("breach", 9000.0)
+    assert "TrancheExhausted" in played.fired()
+    ((trust, sql),) = played.sql(
+        "SELECT annotations ->> '$.trust', annotations ->> '$.sql' FROM alerts "
+        "WHERE alertname = 'TrancheExhausted' AND state = 'firing'"
+    )
+    # Live, it fired before the other charge came.
+    assert trust is None or "1 charge of 1.00 JPY (no rate from JPY to EUR on 2026-11-22" in trust
+    assert played.sql(sql) == [(9000,)]
+    ((spent, left_out),) = played.sql("SELECT spent, left_out FROM spend")
+    assert spent == 9000 and left_out.startswith("1 charge of 1.00 JPY")
+
+
+def test_a_forecast_is_never_below_what_is_spent(play: Callable[..., Any]) -> None:
+    played = play("23", quiet=60)
+    assert played.standing()["TrancheOverrunForecast", "y"] == ("ok", 4271.70)
+    assert played.sql("SELECT spent, forecast FROM spend") == [(Decimal("4271.70"), 4271.70)]

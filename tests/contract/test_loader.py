@@ -74,7 +74,10 @@ def test_the_example_means_what_it_says(example: Contract) -> None:
         "AUR-COMMIT-1",
         "ticket",
     )
-    assert (other.categories, other.cost_column) == (("Usage", "Purchase"), "BilledCost")
+    assert (other.categories, other.cost_column) == (
+        ("Usage", "Purchase", "Adjustment", "Credit"),
+        "BilledCost",
+    )
     assert year.to_t == other.from_t == 1_798_758_000  # midnight in Berlin, 23:00 UTC
 
 

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from pipeline import catalog as catalogs
 from pipeline.catalog import Catalog, EventType, Measure
+from pipeline.contract.model import TrancheClause
+from pipeline.contract.money import EXACT, total
 from pipeline.ledger import readings
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.readings import Reader, fold_seen, note_seen, seen_ddl
@@ -39,7 +41,8 @@ from pipeline.rules.readings import (
     TrancheSpend,
     WaitQuantile,
 )
-from pipeline.rules.reproduce import sql_of
+from pipeline.rules.reproduce import forecast_sql, sql_of
+from pipeline.rules.spend import forecast
 
 CATALOG: Catalog = catalogs.load()
 T = 1_780_000_000 - 1_780_000_000 % 86_400
@@ -988,9 +991,9 @@ def charge_lists(draw: st.DrawFn) -> list[Charge]:
             time,
             draw(st.integers(0, 20)) * 10,
             draw(st.integers(-1, 3)),
-            Decimal(draw(st.integers(-10_000, 10_000_000))) / 1000,
+            draw(st.decimals(-(10**15), 10**15, places=15)),
             draw(st.sampled_from(["Usage", "Usage", "Purchase", "Tax"])),
-            draw(st.sampled_from(["EUR", "USD"])),
+            draw(st.sampled_from(["EUR", "USD", "USD", "JPY"])),
         )
         charges[charge.n, charge.time] = charge
     return list(charges.values())
@@ -1003,9 +1006,9 @@ def spend_oracle(charges: list[Charge], t: int) -> Decimal:
             newest[charge.n] = charge
     total = Decimal(0)
     for charge in newest.values():
-        if 0 <= charge.day < 3 and charge.category in ("Usage", "Purchase"):
+        if 0 <= charge.day < 3 and charge.category in ("Usage", "Purchase") and charge.currency != "JPY":
             rate = Decimal(1) if charge.currency == "EUR" else Decimal("0.9" if charge.day == 0 else "0.8")
-            total += charge.cost * rate
+            total = EXACT.add(total, EXACT.multiply(charge.cost, rate))
     return total
 
 
@@ -1020,7 +1023,7 @@ def test_spend_counts_the_newest_revision_that_is_issued_and_known_to_the_last_d
     for t in range(t0 + 10, t1 + 1, 10):
         (row,) = found.at(T + t)
         assert row.amount == spend_oracle(charges, t), t
-        assert sum((d.usage + d.other for d in row.days), Decimal(0)) == row.amount
+        assert total(each for d in row.days for each in (d.usage, d.other)) == row.amount
 
 
 @SQL
@@ -1028,11 +1031,32 @@ def test_spend_counts_the_newest_revision_that_is_issued_and_known_to_the_last_d
 def test_the_sql_under_a_spend_alert_gives_its_number(charges: list[Charge], step: int) -> None:
     con = charge_ledger(charges)
     con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
-    for spec in (tranche(), tranche(fx=(), categories=("Tax",), commitment_id="mine")):
+    for spec in (
+        tranche(),
+        tranche(fx=(), categories=("Tax",), commitment_id="mine"),
+        tranche(purchases="burn"),
+    ):
         (row,) = read(con, spec, T + step * 10 - 10, T + step * 10, CATALOG).at(T + step * 10)
-        (found,) = con.execute(sql_of(spec, (), {}, T + step * 10, CATALOG)).fetchone() or (None,)
-        if row.amount is not None:
-            assert float(found) == pytest.approx(float(row.amount), abs=1e-6)
+        assert con.execute(sql_of(spec, (), {}, T + step * 10, CATALOG)).fetchone() == (row.amount,)
+
+
+@SQL
+@given(charge_lists(), st.integers(0, 5), st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns"]))
+def test_the_sql_under_a_forecast_gives_its_number_to_the_last_digit(
+    charges: list[Charge], days: int, zone: str
+) -> None:
+    con = charge_ledger(charges)
+    con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
+    t = T + days * 86_400 + 43_210
+    clause = TrancheClause(
+        id="t", from_t=T, to_t=T + 3 * 86_400, ceiling=Decimal(1), complete_after_seconds=0
+    )
+    (row,) = read(con, tranche(zone=zone), t - 10, t, CATALOG).at(t)
+    course = forecast(row.days, t, clause, zone)
+    if course is not None:
+        sql = forecast_sql(tranche(), {}, t, course.horizon, course.complete_days, course.total_days)
+        assert con.execute(sql).fetchone() == (course.amount,)
+        assert row.amount is not None and course.amount >= row.amount
 
 
 @SQL
@@ -1080,10 +1104,96 @@ def test_a_charge_that_names_commitments_counts_only_for_the_one_named_by_its_ap
         assert con.execute(sql).fetchone() == (spent(commitment),)
 
 
-def test_a_currency_without_a_rate_makes_the_reading_an_error_that_names_it() -> None:
-    con = charge_ledger([Charge(1, 0, 0, 1, Decimal(1), currency="GBP"), Charge(2, 0, 0, 0, Decimal(1))])
+def test_what_has_no_rate_is_left_out_and_named_and_the_rest_counts() -> None:
+    charges = [
+        Charge(1, 0, 0, 1, Decimal(1), currency="GBP"),
+        Charge(2, 0, 0, 0, Decimal(2)),
+        Charge(3, 0, 0, 2, Decimal("0.5"), currency="GBP"),
+    ]
+    con = charge_ledger(charges)
     (row,) = read(con, tranche(), T, T + 10, CATALOG).at(T + 10)
-    assert row.amount is None and "no rate from GBP to EUR" in row.basis
+    assert row.amount == 2 and row.samples == 3
+    assert row.left_out.startswith("2 charges of 1.50 GBP (no rate from GBP to EUR on 2026-")
+    bill(con, [Charge(n, 5, 20, 0, Decimal(0)) for n in (1, 3)])  # both are revised, and in EUR then
+    (row,) = read(con, tranche(), T + 10, T + 20, CATALOG).at(T + 20)
+    assert (row.amount, row.left_out) == (2, "")
+
+
+def test_a_charge_without_the_cost_that_counts_is_left_out_and_named() -> None:
+    con = charge_ledger([Charge(1, 0, 0, 1, Decimal(1)), Charge(2, 0, 0, 0, Decimal(2))])
+    con.execute("UPDATE charges SET \"EffectiveCost\" = 3 WHERE id = '2'")
+    (row,) = read(con, tranche(cost_column="EffectiveCost"), T, T + 10, CATALOG).at(T + 10)
+    assert (row.amount, row.left_out) == (3, "1 charge in EUR without EffectiveCost or the cost applied")
+
+
+@pytest.mark.parametrize(
+    "applied",
+    ['{"Elements":{}}', '{"Elements":7}', '{"Elements":[7,null,"x",[]]}', '{"Elements":null}', '{"a":1}'],
+)
+def test_no_form_of_what_was_applied_stops_the_reading(applied: str) -> None:
+    con = charge_ledger([Charge(1, 0, 0, 1, Decimal(1), applied=applied), Charge(2, 0, 0, 0, Decimal(2))])
+    for commitment in ("mine", None):
+        (row,) = read(con, tranche(commitment_id=commitment), T, T + 10, CATALOG).at(T + 10)
+        assert (row.amount, row.left_out) == (3, "")
+
+
+def test_a_sum_beyond_any_decimal_is_still_exact() -> None:
+    most = Decimal("9999999999999999999999.999999999999999")
+    con = charge_ledger(Charge(n, 0, 0, 0, most) for n in range(20))
+    (row,) = read(con, tranche(), T, T + 10, CATALOG).at(T + 10)
+    assert row.amount == EXACT.multiply(most, Decimal(20))
+
+
+def test_a_commitment_with_a_quantity_alone_counts_for_the_whole_cost() -> None:
+    quantity = '{"ContractCommitmentID":"mine","ContractCommitmentAppliedQuantity":"3"}'
+    other = '{"ContractCommitmentId":"other","ContractCommitmentAppliedCost":"1"}'
+    con = charge_ledger(
+        [
+            Charge(1, 0, 0, 0, Decimal(5), applied=f'{{"Elements":[{quantity}]}}'),
+            Charge(2, 0, 0, 0, Decimal(7), applied=f'{{"Elements":[{quantity},{other}]}}'),
+        ]
+    )
+    (row,) = read(con, tranche(commitment_id="mine"), T, T + 10, CATALOG).at(T + 10)
+    assert (row.amount, row.left_out) == (5, "1 charge in EUR without BilledCost or the cost applied")
+
+
+def test_a_purchase_that_funds_a_commitment_is_not_its_consumption() -> None:
+    charges = [
+        Charge(1, 0, 0, 0, Decimal("37.50"), category="Purchase"),
+        Charge(2, 0, 0, 0, Decimal(50)),
+        Charge(3, 0, 0, 0, Decimal(-50), category="Credit"),
+        Charge(4, 0, 0, 0, Decimal(500_000), category="Purchase"),
+        Charge(5, 0, 0, 0, Decimal(2), category="Purchase"),
+        Charge(6, 0, 0, 0, Decimal(9), category="Purchase", applied=applied(("mine", '"9"'))),
+    ]
+    con = charge_ledger(charges)
+    con.execute("UPDATE charges SET \"CommitmentDiscountId\" = 'block' WHERE id IN ('4', '5')")
+    con.execute("UPDATE charges SET \"ChargeFrequency\" = 'Recurring' WHERE id = '5'")
+
+    def spent(**values: Any) -> Decimal | None:
+        categories = ("Adjustment", "Credit", "Purchase", "Usage")
+        return read(con, tranche(categories=categories, **values), T, T + 10, CATALOG).at(T + 10)[0].amount
+
+    assert spent() == Decimal("37.50") + 2
+    assert spent(purchases="burn") == Decimal("37.50") + 500_000 + 2
+    assert spent(commitment_id="mine") == 2
+    assert spent(commitment_id="mine", purchases="burn") == Decimal("37.50") + 500_000 + 2 + 9
+
+
+def test_days_are_those_of_the_contracts_zone() -> None:
+    # Berlin goes back to winter time on 25 October 2026, a day of 25 hours.
+    begin = int(datetime(2026, 10, 24, 22, tzinfo=UTC).timestamp())
+    hours = (begin - T) // 3600
+    con = charge_ledger([])
+    for n in range(-1, 26):
+        bill(con, [Charge(n + 1, 0, 0, 0, Decimal(1))])
+        con.execute(
+            f"UPDATE charges SET \"ChargePeriodStart\" = ? WHERE id = '{n + 1}'", [at((hours + n) * 3600)]
+        )
+    spec = tranche(from_t=begin - 86_400, to_t=begin + 3 * 86_400 + 3600, zone="Europe/Berlin")
+    (row,) = read(con, spec, T, T + 10, CATALOG).at(T + 10)
+    days = [(datetime.fromtimestamp(d.day, UTC).day, d.usage) for d in row.days]
+    assert days == [(24, 1), (25, 25), (26, 1)]
 
 
 def test_a_tranche_splits_by_dimension_and_matches_on_it() -> None:
