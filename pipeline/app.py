@@ -25,7 +25,7 @@ from pipeline import catalog
 from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.errors import ContractError, GigawatchError, Stalled
-from pipeline.ledger import files, status
+from pipeline.ledger import files, status, verify
 from pipeline.ledger.evaluation import load_states
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.housekeeping import Housekeeper
@@ -110,6 +110,8 @@ class Gigawatch:
         self.clients = Clients(self.settings)
         try:
             await self._with_ledger(cluster, await self.clients.open(), stop)
+        except duckdb.Error as error:
+            raise files.damaged(self.settings.data, error) from error
         finally:
             await self.clients.close()
 
@@ -368,6 +370,7 @@ class Gigawatch:
             "contracts": [{"id": c.id, "version": c.version, "digest": c.digest} for c in self.contracts],
             "contract_error": self.contract_error,
             "servers": self.servers.status(),
+            "tampered": verify.told(self.housekeeper.tampered),
             "hangs": self.health.hangs,
             "clocks": [skew.words for skew in self.clocks.skews(self.ledger.reached)],
             "lag": self.watermarks.lags(),

@@ -27,11 +27,13 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
+from pipeline.ledger.counter import counted
 from pipeline.ledger.publish import WHOLE, settled
 from pipeline.ledger.retention import directories, newest_watermark, partial_tables
 from pipeline.ledger.rollup_select import bounds, merge_select
 from pipeline.ledger.seal import history_table, write_sorted
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
+from pipeline.ledger.verify import checksum, sound
 from pipeline.ledger.views import (
     DAY,
     FATES_TABLE,
@@ -89,6 +91,8 @@ def compact_history(
     for topic, directory, paths in chosen:
         if {p.name for p in (data / directory).glob("*")} != {Path(p).name for p in paths}:
             continue  # Somebody put a file there by hand: it would vanish with the exchange.
+        if not sound(con, data, paths):
+            continue  # what was changed by another hand stays where it is seen, and is named (verify.py)
         with files.disk_errors(data / directory):
             merged += _merge_hour(
                 con, data, history_table(catalog, topic), topic, directory, paths, fence, step
@@ -128,17 +132,16 @@ def _merge_hour(
     small = _small(con, paths)
     for path in set(paths) - set(small):
         os.link(data / path, data / staged / Path(path).name)
-    write_sorted(
-        con, data / staged / name, topic, table, scan([pattern(data, p) for p in small], table.columns)
-    )
+    merged = data / staged / name
+    write_sorted(con, merged, topic, table, scan([pattern(data, p) for p in small], table.columns))
     files.fsync(data / staged)
     step("merge.written")
     path = f"{directory}/{name}"
-    with transaction(con, fence):
+    with counted(con, data, fence):
         con.execute(
-            "INSERT INTO files SELECT topic, ?, sum(rows), min(min_time), max(max_time), 'merging', ? "
+            "INSERT INTO files SELECT topic, ?, sum(rows), min(min_time), max(max_time), 'merging', ?, ?, ? "
             "FROM files WHERE path IN (SELECT unnest(?)) GROUP BY topic",
-            [path, staged, small],
+            [path, staged, merged.stat().st_size, checksum(merged), small],
         )
     step("merge.committed")
     if not files.exchange(data / directory, data / staged):
@@ -177,10 +180,12 @@ def abandon_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -
         con.execute("DELETE FROM files WHERE path = ? AND state = 'merging'", [path])
 
 
-def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: Step = no_step) -> int:
+def settle_rollups(
+    con: DuckDBPyConnection, data: Path, catalog: Catalog, step: Step = no_step, fence: Fence = no_fence
+) -> int:
     """Puts one file in the place of the slices of each settled directory; returns how many directories.
 
-    Call it between two `publish`: it reads the slices' files, and the next mark rewrites the whole file.
+    Call it between two `publish`: it reads the slices' files, and the next one writes the whole file anew and records it.
     """
     newest = newest_watermark(con)
     if newest is None:
@@ -197,8 +202,20 @@ def settle_rollups(con: DuckDBPyConnection, data: Path, catalog: Catalog, step: 
         return 0
     for table, directory in chosen:
         with files.disk_errors(directory):
+            _mark_whole(con, data, directory, fence)
             _settle(con, data, table, directory, step)
     return len(chosen)
+
+
+def _mark_whole(con: DuckDBPyConnection, data: Path, directory: Path, fence: Fence) -> None:
+    """Before slices become one file: the marks that have it written by the next `publish`, which records it."""
+    slices = f"{directory.relative_to(data)}/"
+    with transaction(con, fence):
+        con.execute(
+            'INSERT INTO dirty SELECT "view", min(minute) FROM published WHERE starts_with(path, ?) GROUP BY "view"',
+            [slices],
+        )
+        con.execute("DELETE FROM published WHERE starts_with(path, ?)", [slices])
 
 
 def _settle(con: DuckDBPyConnection, data: Path, table: PublishedTable, directory: Path, step: Step) -> None:

@@ -19,12 +19,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+
 from pipeline.errors import DiskFull, GigawatchError, LedgerError
 
 SWEEP_AFTER = 5.0  # seconds; listing a directory takes far less
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, renameat2(2)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BROKEN = (duckdb.IOException, duckdb.FatalException, duckdb.InternalException)
 _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
 
 
@@ -79,7 +82,18 @@ def disk_errors(target: Path) -> Iterator[None]:
     except Exception as error:
         if any(os.strerror(number) in str(error) for number in _FULL):  # DuckDB's own errors carry no number.
             raise _full(target, error) from error
+        if isinstance(error, _BROKEN):
+            raise damaged(target, error) from error
         raise
+
+
+def damaged(target: Path, error: Exception) -> LedgerError:
+    """What is said when DuckDB cannot go on with a file, of the ledger or of the history."""
+    return LedgerError(
+        f"{target}: DuckDB cannot go on ({str(error).splitlines()[0]}): a file there is damaged, or was changed or taken "
+        "away while it was open; gigawatch doctor names what is wrong with the published files; restore the whole data "
+        "directory from one backup, or start on an empty one while Kafka still has the records"
+    )
 
 
 def _full(target: Path, error: Exception) -> DiskFull:

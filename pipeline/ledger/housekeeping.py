@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import structlog
 
-from pipeline.ledger import compact, health, publish, readings, retention, seal
+from pipeline.ledger import compact, health, publish, readings, retention, seal, verify
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
@@ -18,6 +18,8 @@ from pipeline.ledger.store import Ledger
 log = structlog.get_logger()
 
 PRUNE_EVERY = 3600.0
+LOOK_EVERY = 300.0
+"""Seconds between two looks at the published files, at names and sizes."""
 FINISH_WITHIN = 5.0
 """Seconds that the last seal and publish may take: the whole stop has ten."""
 
@@ -32,7 +34,9 @@ class Housekeeper:
         self._ledger, self._seal_every, self._pulse = ledger, seal_every, pulse
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
-        self._sealed = self._pruned = 0.0  # the first round also seals what the last stop left
+        self._sealed = self._pruned = self._looked = 0.0  # the first round also seals what the last stop left
+        self.tampered: tuple[verify.Tampered, ...] = ()
+        """Published files that were not as they should be at the last look."""
 
     async def keep(self) -> None:
         """Publish; seal, merge and forget when it is time."""
@@ -70,13 +74,24 @@ class Housekeeper:
         if now - self._sealed >= self._seal_every:
             self._sealed = now
             seal.seal(con, ledger.data, catalog, ledger.fence)
-            compact.settle_rollups(con, ledger.data, catalog)
             compact.compact_history(con, ledger.data, catalog, ledger.fence)
             compact.merge_fates(con, ledger.fence)
             self._fold()
         if now - self._pruned >= PRUNE_EVERY and not ledger.behind:  # what is left to evaluate reads old rows
             self._pruned = now
             retention.prune(con, ledger.data, catalog, fence=ledger.fence)
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            self._look()
+            # last, for what it puts in place is recorded by the next publishing
+            compact.settle_rollups(con, ledger.data, catalog, fence=ledger.fence)
+
+    def _look(self) -> None:
+        found = verify.look(self._con, self._ledger.data, self._ledger.catalog, self._ledger.fence)
+        for one in found:
+            if one not in self.tampered:
+                log.error("the published history is not what was published", file=str(one))
+        self.tampered = tuple(found)
 
     def _fold(self) -> None:
         for event in self._ledger.catalog.types:

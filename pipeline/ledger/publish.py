@@ -14,7 +14,7 @@ ledger's rows alone, in a fixed order: any batching of the same events gives the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep, cut, newest_watermark
 from pipeline.ledger.rollup_select import charges_select, partials_select
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
+from pipeline.ledger.verify import note_published
 from pipeline.ledger.views import (
     ALERTS_NOW_TABLE,
     ALERTS_TABLE,
@@ -87,10 +88,12 @@ def mark_dirty(con: DuckDBPyConnection, table: str, times: Iterable[datetime | N
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One file to be written: rows of `[start, end)` in epoch seconds, at `path` relative to DATA."""
+    """One file to be written, at `path` relative to DATA; `view` and `minute` (epoch seconds): a mark that is about it."""
 
     path: str
     select: str
+    view: str = field(compare=False)
+    minute: int = field(compare=False)
 
 
 def publish(
@@ -114,7 +117,9 @@ def publish(
             return 0
         newest = newest_watermark(con)
         wanted = dict.fromkeys(_files(data, catalog, keep or Keep(), newest, marks))
-        staged = [(stage(con, data, file), data / file.path) for file in wanted]
+        written = [(file, *stage(con, data, file)) for file in wanted]
+        note_published(con, ((f.path, f.view, f.minute, rows, at) for f, at, rows in written))
+        staged = [(at, data / file.path) for file, at, _ in written]
         step("publish.written")
         for source, target in staged:
             files.move(source, target)
@@ -127,12 +132,14 @@ def publish(
     return len(staged)
 
 
-def stage(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> Path:
-    """Writes and fsyncs a file under `DATA/staging/`, to be renamed into place; where it stands."""
+def stage(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> tuple[Path, int]:
+    """Writes and fsyncs a file under `DATA/staging/`, to be renamed into place; where it stands, and its rows."""
     target = files.staging(data) / f"{files.token()}.parquet"
-    con.execute(f"COPY ({file.select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)")
+    row = con.execute(
+        f"COPY ({file.select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+    ).fetchone()
     files.fsync(target)
-    return target
+    return target, int(row[0]) if row else 0
 
 
 def _files(
@@ -147,13 +154,12 @@ def _files(
                 if newest is None or minute >= cut(newest, keep.widths[width.name], table.directory or DAY):
                     yield _rollup_file(data, views[view], table, minute, newest)
         elif (table := PLAIN[view]).directory is None:
-            yield PublishedFile(f"{table.root}/{view}.parquet", _plain_select(view, table, ""))
+            yield PublishedFile(f"{table.root}/{view}.parquet", _plain_select(view, table, ""), view, 0)
         else:
             yield _plain_file(data, table, MOMENT[view], minute, newest)
             if table is ALERTS_TABLE:
-                yield PublishedFile(
-                    f"{ALERTS_NOW_TABLE.root}/{ALERTS_NOW_TABLE.view}.parquet", alerts_now_select()
-                )
+                path = f"{ALERTS_NOW_TABLE.root}/{ALERTS_NOW_TABLE.view}.parquet"
+                yield PublishedFile(path, alerts_now_select(), view, minute)
 
 
 def _rollup_file(
@@ -162,7 +168,7 @@ def _rollup_file(
     path, start, end = place(data, table, moment, newest)
     width = next(w for w in WIDTHS if table.view.endswith(f"_{w.name}"))
     build = charges_select if event_type.retained else partials_select
-    return PublishedFile(path, build(event_type, width, start, end))
+    return PublishedFile(path, build(event_type, width, start, end), event_type.view, start)
 
 
 def _plain_file(
@@ -173,7 +179,7 @@ def _plain_file(
         f"WHERE {quoted(column)} >= make_timestamp({start}::BIGINT * 1000000) "
         f"AND {quoted(column)} < make_timestamp({end}::BIGINT * 1000000)"
     )
-    return PublishedFile(path, _plain_select(table.view, table, where))
+    return PublishedFile(path, _plain_select(table.view, table, where), table.view, start)
 
 
 def _plain_select(name: str, table: PublishedTable, where: str) -> str:

@@ -110,6 +110,9 @@ def prune(
             if start < oldest:
                 files.retire(data, directory)
                 gone += 1
+                con.execute(
+                    "DELETE FROM published WHERE starts_with(path, ?)", [f"{directory.relative_to(data)}/"]
+                )
         _forget_files(con, data, table, oldest, fence)
     for event_type in catalog.types:
         _prune_ledger(con, event_type, keep, newest, fence)

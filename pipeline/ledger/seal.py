@@ -23,7 +23,9 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import Catalog
 from pipeline.errors import LedgerError
 from pipeline.ledger import files
+from pipeline.ledger.counter import counted
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
+from pipeline.ledger.verify import checksum
 from pipeline.ledger.views import (
     HOUR,
     QUARANTINE,
@@ -38,10 +40,10 @@ from pipeline.ledger.views import (
 
 FILES_DDL = (
     "CREATE TABLE IF NOT EXISTS files(topic VARCHAR, path VARCHAR, rows BIGINT, min_time TIMESTAMP, "
-    "max_time TIMESTAMP, state VARCHAR, staged VARCHAR)"
+    "max_time TIMESTAMP, state VARCHAR, staged VARCHAR, bytes BIGINT, checksum VARCHAR)"
 )
-"""Published raw files.  `path` and `staged` are relative to DATA; state is `renaming`, `merging` (see
-compact.py) or `published`, and `staged` is NULL when published."""
+"""Published raw files, with size and checksum (verify.py).  `path` and `staged` are relative to DATA; state is
+`renaming`, `merging` (see compact.py) or `published`, and `staged` is NULL when published."""
 
 ROWS_AT_ONCE = 2_000_000
 """Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory."""
@@ -57,6 +59,8 @@ class Staged:
     rows: int
     min_time: datetime
     max_time: datetime
+    size: int
+    checksum: str
 
 
 def history_table(catalog: Catalog, topic: str) -> PublishedTable:
@@ -121,7 +125,7 @@ def _seal_set(
         written = [_write_hour(con, data, table, topic, rows, *found) for found in hours]
         files.fsync(files.staging(data))
         step("seal.written")
-        _commit(con, topic, segments, written, fence)
+        _commit(con, data, topic, segments, written, fence)
         step("seal.committed")
         for staged in written:
             publish_staged(data, staged.staged, staged.path)
@@ -149,7 +153,7 @@ def _write_hour(
     where = f"{column} >= TIMESTAMP '{hour}' AND {column} < TIMESTAMP '{hour + timedelta(seconds=HOUR)}'"
     write_sorted(con, data / staged, topic, table, f"{rows} WHERE {where}")
     path = f"{table.root}/date={hour:%Y-%m-%d}/hour={hour:%H}/{name}.parquet"
-    return Staged(staged, path, count, low, high)
+    return Staged(staged, path, count, low, high, (data / staged).stat().st_size, checksum(data / staged))
 
 
 def write_sorted(
@@ -183,13 +187,18 @@ def sort_key(topic: str, table: PublishedTable) -> str:
 
 
 def _commit(
-    con: DuckDBPyConnection, topic: str, segments: Sequence[str], written: Sequence[Staged], fence: Fence
+    con: DuckDBPyConnection,
+    data: Path,
+    topic: str,
+    segments: Sequence[str],
+    written: Sequence[Staged],
+    fence: Fence,
 ) -> None:
-    with transaction(con, fence):
+    with counted(con, data, fence):
         for s in written:
             con.execute(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, 'renaming', ?)",
-                [topic, s.path, s.rows, s.min_time, s.max_time, s.staged],
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?, 'renaming', ?, ?, ?)",
+                [topic, s.path, s.rows, s.min_time, s.max_time, s.staged, s.size, s.checksum],
             )
         con.execute(
             "DELETE FROM segments WHERE topic = ? AND segment IN (SELECT unnest(?))", [topic, list(segments)]

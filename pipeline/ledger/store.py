@@ -24,7 +24,7 @@ import duckdb
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
-from pipeline.ledger import evaluation, files, readings
+from pipeline.ledger import counter, evaluation, files, readings
 from pipeline.ledger.append import append_rows
 from pipeline.ledger.evaluation import Judged, utc
 from pipeline.ledger.lock import DirectoryLock
@@ -36,6 +36,7 @@ from pipeline.ledger.seal import FILES_DDL
 from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
+from pipeline.ledger.verify import PUBLISHED_DDL
 from pipeline.rollup.delta import Delta, Place
 from pipeline.rollup.windows import GRID_SECONDS, grid_floor
 from pipeline.rules.alerts import AlertChange, AlertState
@@ -117,7 +118,9 @@ class Ledger:
         """Tables, migrations and the next generation in one transaction; then what a crash left half done."""
         with files.disk_errors(self.data), transaction(self.con):
             create(self.con, self.catalog)
+            counter.check(self.con, self.data)
             self.con.execute(FILES_DDL)
+            self.con.execute(PUBLISHED_DDL)
             for statement in DIRTY_DDL:
                 self.con.execute(statement)
             for event in self.catalog.types:

@@ -166,6 +166,9 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     4: (
         "ALTER TABLE evaluated ADD COLUMN IF NOT EXISTS began TIMESTAMP",
         "UPDATE evaluated SET began = instant WHERE instant > TIMESTAMP '1970-01-01'",
+        "ALTER TABLE files ADD COLUMN bytes BIGINT",
+        "ALTER TABLE files ADD COLUMN checksum VARCHAR",
+        "INSERT INTO meta VALUES ('adopt_published', 'yes')",
     ),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""

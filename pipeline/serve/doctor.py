@@ -31,7 +31,7 @@ def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str
             yield "ports", partial(doctor_machine.port, what, *split_address(address), running)
     yield "disk", partial(doctor_machine.disk, settings.data)
     yield "contract", lambda: doctor_machine.contract(settings.contract, settings.schemas, time.time())
-    yield "data", lambda: doctor_machine.directory(settings.data, time.time())
+    yield "data", lambda: doctor_machine.directory(settings.data, time.time(), settings.schemas)
     yield "broker", lambda: _broker(settings)
     yield (
         "receivers",

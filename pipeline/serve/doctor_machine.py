@@ -17,8 +17,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from pipeline import catalog
 from pipeline.contract.loader import check, load_all
-from pipeline.errors import GigawatchError
-from pipeline.ledger import files, status
+from pipeline.errors import GigawatchError, LedgerError
+from pipeline.ledger import counter, files, status, verify
 from pipeline.ledger.tables import SCHEMA_VERSION, get_meta
 from pipeline.serve.findings import Finding, fail, ok, warn
 from pipeline.serve.status import QUIET_AFTER, reopened
@@ -30,6 +30,11 @@ TELLING = ("duckdb", "aiokafka", "faust-streaming", "kafka-python", "pyarrow")
 INSTALL = "install what the lock file names: pip install --require-hashes --no-deps -r requirements.lock"
 NEEDED_BYTES = 2**30
 """Free space below which a batch, a seal and a compaction may not fit any more."""
+REMEDY = (
+    "restore a missing or changed file from a backup, move a copied or unknown one out of the data directory; all but "
+    "history/ is written anew by the pipeline"
+)
+"""What to do about published files that are not as they were published."""
 SCARCE_BYTES = 10 * 2**30
 
 
@@ -165,7 +170,7 @@ def contract(path: Path | None, schemas: Path | None, now: float) -> Iterator[Fi
             )
 
 
-def directory(data: Path, now: float) -> Iterator[Finding]:
+def directory(data: Path, now: float, schemas: Path | None = None) -> Iterator[Finding]:
     """The data directory: who holds it, how its pipeline is or ended, whether the ledger can be read."""
     if not (data / "ledger.duckdb").exists():
         yield ok("data", f"{data}: no ledger yet, the first start makes it")
@@ -176,6 +181,10 @@ def directory(data: Path, now: float) -> Iterator[Finding]:
         yield from _told(last)
     if writer is None:
         yield ledger(data)
+        yield from history(data, catalog.load(schemas))
+    elif last is not None:
+        for line in last.get("tampered", ()):
+            yield fail("history", line, REMEDY)
 
 
 def pulse(data: Path, last: Mapping[str, Any], writer: int | None, now: float) -> Finding:
@@ -242,6 +251,27 @@ def ledger(data: Path) -> Finding:
             "use the newer Gigawatch that wrote it",
         )
     return ok("data", f"{path}: can be read, schema version {version}")
+
+
+def history(data: Path, types: catalog.Catalog) -> Iterator[Finding]:
+    """Whether the published files are those that the ledger knows, by their checksums; all of them are read."""
+    path = data / "ledger.duckdb"
+    try:
+        with duckdb.connect(str(path), read_only=True) as con:
+            counter.check(con, data)
+            found = verify.tampered(con, data, types, thorough=True)
+    except LedgerError as error:
+        yield fail("history", *str(error).rsplit(". ", 1))
+    except duckdb.CatalogException:
+        yield ok("history", f"{data}: of an older Gigawatch; the next start notes sizes and checksums")
+    except duckdb.Error:
+        return  # `ledger` says why
+    else:
+        yield from (fail("history", f"{data}: {one}", REMEDY) for one in found[: verify.TOLD])
+        if len(found) > verify.TOLD:
+            yield fail("history", f"{data}: and {len(found) - verify.TOLD} more files", REMEDY)
+        if not found:
+            yield ok("history", f"{data}: every published file is as it was published")
 
 
 def ledger_cluster(data: Path) -> str | None:

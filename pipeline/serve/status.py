@@ -23,6 +23,7 @@ EXTRA = (
     "evaluated_share",
     "hangs",
     "clocks",
+    "tampered",
     "standing",
     "undelivered",
 )
@@ -119,6 +120,7 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     if state["running"]:
         yield from (f"IT HANGS: {clean(words)}" for words in [found.get("hangs")] if words)
         yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
+    yield from (f"HISTORY TAMPERED WITH: {clean(line)}" for line in found.get("tampered", ()))
     yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"

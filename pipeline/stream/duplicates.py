@@ -8,7 +8,8 @@ another time and other content is a revision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -47,12 +48,23 @@ class Seen:
                 f"SELECT 'segments/' || segment FROM segments WHERE {held} UNION ALL SELECT path FROM files WHERE {held}",
                 {"topic": self._event.topic, "low": low, "high": high},
             ).fetchall()
-            if names:
-                self._con.execute(
-                    f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time FROM read_parquet("
-                    "?, union_by_name = true, hive_partitioning = false) WHERE time BETWEEN ? AND ?",
-                    [[str(data / name) for (name,) in names], low, high],
-                )
+            there = [str(data / name) for (name,) in names if (data / name).exists()]
+            try:
+                self._remember(there, low, high)
+            except (duckdb.IOException, duckdb.InvalidInputException):
+                for path in (
+                    there
+                ):  # one that is damaged, and named by `verify`, must not keep the pipeline from starting
+                    with contextlib.suppress(duckdb.IOException, duckdb.InvalidInputException):
+                        self._remember([path], low, high)
+
+    def _remember(self, paths: Sequence[str], low: datetime, high: datetime) -> None:
+        if paths:
+            self._con.execute(
+                f"INSERT INTO recent_{self._event.view} SELECT hash(source, id, idx), time FROM read_parquet("
+                "?, union_by_name = true, hive_partitioning = false) WHERE time BETWEEN ? AND ?",
+                [paths, low, high],
+            )
 
     def remove_duplicates(self, progress: Progress) -> dict[tuple[int, datetime], int]:
         """Delete the duplicates from `delta_samples_{view}`; how many there were by (partition, minute).

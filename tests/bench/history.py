@@ -104,7 +104,7 @@ def make(data: Path, newest: int, days: int = 90, spec: FleetSpec | None = None)
             f"{ALERTS_NOW_TABLE.root}/alerts_now.parquet", alerts_now_select(f"({changes})")
         )
         for file in (standing, now):
-            files.move(publish.stage(con, data, file), data / file.path)
+            files.move(publish.stage(con, data, file)[0], data / file.path)
     write_contract(made, spec, types)
     return made
 
@@ -135,7 +135,7 @@ def write(
     while at <= made.newest:
         path, start, end = publish.place(made.data, table, at, made.newest)
         file = publish.PublishedFile(path, select(start, min(end, made.newest + 1)))
-        files.move(publish.stage(con, made.data, file), made.data / path)
+        files.move(publish.stage(con, made.data, file)[0], made.data / path)
         at = end
 
 
