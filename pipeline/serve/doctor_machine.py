@@ -254,7 +254,7 @@ def ledger(data: Path) -> Finding:
 
 
 def history(data: Path, types: catalog.Catalog) -> Iterator[Finding]:
-    """Whether the published files are those that the ledger knows, by their checksums; all of them are read."""
+    """Where the published files are not those that the ledger knows, by their checksums; all of them are read."""
     path = data / "ledger.duckdb"
     try:
         with duckdb.connect(str(path), read_only=True) as con:
@@ -262,16 +262,12 @@ def history(data: Path, types: catalog.Catalog) -> Iterator[Finding]:
             found = verify.tampered(con, data, types, thorough=True)
     except LedgerError as error:
         yield fail("history", *str(error).rsplit(". ", 1))
-    except duckdb.CatalogException:
-        yield ok("history", f"{data}: of an older Gigawatch; the next start notes sizes and checksums")
     except duckdb.Error:
-        return  # `ledger` says why
+        return  # `ledger` says why; and one of an older Gigawatch has noted no checksums yet
     else:
         yield from (fail("history", f"{data}: {one}", REMEDY) for one in found[: verify.TOLD])
         if len(found) > verify.TOLD:
             yield fail("history", f"{data}: and {len(found) - verify.TOLD} more files", REMEDY)
-        if not found:
-            yield ok("history", f"{data}: every published file is as it was published")
 
 
 def ledger_cluster(data: Path) -> str | None:
