@@ -204,7 +204,10 @@ class Gigawatch:
             timing=Timing(clock=self.clocks.bound), accepted=outbox.accepted, catching_up=self._catching_up,
             notes=self._notes,
         )  # fmt: skip
-        processor = Processor(self.ledger.con, self.catalog, settings.data, settings.max_message_bytes)
+        processor = Processor(
+            self.ledger.con, self.catalog, settings.data, settings.max_message_bytes, settings.max_series,
+            settings.max_entities,
+        )  # fmt: skip
         await asyncio.to_thread(processor.remember, self.ledger.progress())
         mend = partial(mend_letters, settings.bootstrap, settings.deadletter_topic, settings.kafka_client())
         letters = DeadLetters(self.clients.producer, settings.deadletter_topic, mend)
@@ -316,6 +319,10 @@ class Gigawatch:
         states, changes = self.health.look(
             pipeline_alerts(self.contracts), self.intake.work(), clocks.steady(), clocks.bound(), skews
         )
+        grown, more = self.health.look_at_growth(
+            pipeline_alerts(self.contracts), self.intake.growth(), clocks.steady(), clocks.bound()
+        )
+        states, changes = states | grown, [*changes, *more]
         if changes:
             self.own.note(states, changes).add_done_callback(self._heard)
 

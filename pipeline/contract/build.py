@@ -203,7 +203,14 @@ def read_pipeline(scope: Scope, cursor: Cursor) -> PipelineAlerts | None:
         return None
     defaults = PipelineAlerts()
     alerts = {}
-    for name in ("telemetry_silent", "loss_imbalance", "pipeline_stalled", "clock_skew", "watchdog"):
+    for name in (
+        "telemetry_silent",
+        "loss_imbalance",
+        "pipeline_stalled",
+        "clock_skew",
+        "telemetry_cardinality",
+        "watchdog",
+    ):
         item = cursor.at(name)
         if item.present:
             default: PipelineAlert = getattr(defaults, name)

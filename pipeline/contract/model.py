@@ -243,6 +243,7 @@ class PipelineAlerts:
     loss_imbalance: PipelineAlert = PipelineAlert(severity="critical")
     pipeline_stalled: PipelineAlert = PipelineAlert(severity="critical")
     clock_skew: PipelineAlert = PipelineAlert(severity="critical")
+    telemetry_cardinality: PipelineAlert = PipelineAlert(severity="warning")
     watchdog: PipelineAlert = PipelineAlert(severity="info")
 
 

@@ -1,4 +1,4 @@
-"""PipelineStalled, ClockSkew and Watchdog: the alerts that go by the wall clock.
+"""PipelineStalled, ClockSkew, TelemetryCardinality and Watchdog: the alerts that go by the wall clock.
 
 The pipeline raises them itself, when event time may be standing still; instants here are wall-clock epoch
 seconds.  They have the same type as every other alert, so that the same delivery carries them.
@@ -14,7 +14,7 @@ from pipeline.rules.telemetry import OWN
 from pipeline.rules.verdicts import State, Terms, Verdict
 
 #: Alerts whose states no reading moves.
-WALL_CLOCK = ("PipelineStalled", "ClockSkew", "Watchdog")
+WALL_CLOCK = ("PipelineStalled", "ClockSkew", "TelemetryCardinality", "Watchdog")
 
 
 def _terms(alertname: str, clause: str, by: tuple[str, ...], bound: float, alert: PipelineAlert) -> Terms:
@@ -78,6 +78,31 @@ def skewed(
     return (told if after is not None else None), change._replace(state=told)
 
 
+def growing(
+    state: AlertState | None, alert: PipelineAlert, topic: str, samples: int, words: str, now: int
+) -> tuple[AlertState | None, AlertChange | None]:
+    """Moves TelemetryCardinality of one `topic`: a breach while `samples` of series or entities beyond its limit come.
+
+    `words` say which dimension grows, and name a few of its values.
+    """
+    terms = _terms("TelemetryCardinality", "telemetry_cardinality", ("topic",), 0.0, alert)._replace(
+        unit="samples"
+    )
+    verdict_state: State = "breach" if samples else "ok"
+    after, change = step(state, Verdict(terms, (topic,), now, verdict_state, float(samples)), now)
+    if change is None:
+        return after, None
+    over = f"{topic} is within its limits again"
+    told = {"summary": words, "description": f"{words}. {_GROWTH_REMEDY}"}
+    told = {"summary": over, "description": f"{over}."} if change.kind == "resolved" else told
+    annotated = _annotated(change.state, alert, told)
+    return (annotated if after is not None else None), change._replace(state=annotated)
+
+
+_GROWTH_REMEDY = (
+    "What is beyond is in the view quarantine, and counted; those that were there before go on. Take what is of one job, "
+    "pod or moment out of the dimension at its source, or raise the setting if the fleet is that large."
+)
 _CLOCKS_REMEDY = (
     "Let NTP set the clock (chrony, systemd-timesyncd). Until then no watermark passes the earlier of the broker's clock "
     "and ours; when the clocks agree, it goes on by itself, and nothing has to be deleted."

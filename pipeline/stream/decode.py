@@ -42,14 +42,16 @@ class Decoder:
     before them are taken in; but in their order, for a series is met once.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType, max_bytes: int) -> None:
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, event: EventType, max_bytes: int, max_met: int = 200_000
+    ) -> None:
         self._con = con
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
         self._care = self._careful_for = 0
         con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
-        self._met = MetSeries(event)
+        self._met = MetSeries(event, max_met)
 
     def decode(self, topic: TopicRecords) -> Decoded:
         """Decode the records of one topic."""
@@ -59,6 +61,7 @@ class Decoder:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
             parsed = self._parse({n: t.num_rows for n, t in present.items()})
+            self._met.make_room()
             places = self._met.places(parsed["quoted"])
             if met := self._meet_series(parsed, places, topic, list(present)):
                 places = self._met.places(parsed["quoted"])

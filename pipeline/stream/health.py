@@ -1,4 +1,4 @@
-"""The alerts that go by the clock: Watchdog, PipelineStalled for each topic, and ClockSkew for each clock.
+"""The alerts that go by the clock: Watchdog, PipelineStalled and TelemetryCardinality for each topic, ClockSkew for each clock.
 
 A topic is well while the broker answers, the ledger is not busy with one thing for long, and either nothing waits or
 what waits is taken in.  When it has not been well for `stalled_after` seconds, PipelineStalled goes out; when the broker
@@ -15,12 +15,15 @@ from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
 from pipeline.rollup.delta import Place
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.pipeline import skewed, stalled, watchdog
+from pipeline.rules.pipeline import growing, skewed, stalled, watchdog
+from pipeline.stream.admission import Growth
 from pipeline.stream.clocks import CLOCKS_DIFFER, Skew, Stopwatch
 from pipeline.stream.watermark import ANSWER_HOLDS, Watermarks
 
 NO_ANSWER = "the broker does not answer"
 NO_PROGRESS = "records wait, but none is taken in"
+GROWN_FOR = 600.0
+"""Seconds for which TelemetryCardinality is kept after the last sample beyond a limit."""
 BUSY_FOR = 5.0
 """Seconds after which one piece of the ledger's work is no progress any more: silence is not looked for meanwhile."""
 
@@ -66,6 +69,10 @@ class Health:
         self._moved: dict[str, int] = dict.fromkeys(topics, -1)
         self._stalled = {dict(s.by)["topic"]: s for s in states.values() if s.alertname == "PipelineStalled"}
         self._skewed = {dict(s.by)["clock"]: s for s in states.values() if s.alertname == "ClockSkew"}
+        self._grown = {
+            dict(s.by)["topic"]: s for s in states.values() if s.alertname == "TelemetryCardinality"
+        }
+        self._grew: dict[str, tuple[int, float]] = {}
         self.hangs = ""
 
     def begin(self, alerts: PipelineAlerts, now: float) -> Found:
@@ -101,6 +108,27 @@ class Health:
             _note(self._stalled, topic, after, change, states, changes)
         stands = max(self._stood.values(), default=0.0) > self._stalled_after
         self.hangs = reason if stands and reason != NO_ANSWER else ""
+        return states, changes
+
+    def look_at_growth(
+        self, alerts: PipelineAlerts, growth: Mapping[str, Growth], steady: float, now: float
+    ) -> Found:
+        """What changed about TelemetryCardinality: a topic is within its limits when nothing was beyond for a while."""
+        states: dict[str, AlertState | None] = {}
+        changes: list[AlertChange] = []
+        for topic in sorted({*growth, *self._grown}):
+            found = growth.get(topic)
+            samples = found.samples if found else 0
+            seen, since = self._grew.get(topic, (-1, steady))
+            self._grew[topic] = (samples, steady if samples != seen else since)
+            beyond = samples if steady - self._grew[topic][1] < GROWN_FOR else 0
+            if found is None and topic in self._grown and not beyond and steady - since < GROWN_FOR:
+                continue  # it fired before a restart: it stays until it was quiet for a while
+            words = found.words if found else ""
+            after, change = growing(
+                self._grown.get(topic), alerts.telemetry_cardinality, topic, beyond, words, int(now)
+            )
+            _note(self._grown, topic, after, change, states, changes)
         return states, changes
 
     def _look_at_clocks(self, alerts: PipelineAlerts, skews: Sequence[Skew], now: int) -> Found:

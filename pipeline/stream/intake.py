@@ -26,6 +26,7 @@ from pipeline.errors import LedgerError
 from pipeline.ledger.evaluation import AT_ONCE, utc
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Delta
+from pipeline.stream.admission import Growth
 from pipeline.stream.batch import Batch
 from pipeline.stream.clocks import Clocks
 from pipeline.stream.deadletter import DeadLetters
@@ -170,6 +171,10 @@ class Intake:
         busy = self._clocks.steady() - since
         positions = self._watermarks.positions()
         return Work(positions, self.tally.steps, busy, what, self._dead_letters.held_up)
+
+    def growth(self) -> dict[str, Growth]:
+        """What of each topic was beyond its limits, since the start."""
+        return dict(self._processor.growth)
 
     async def stop(self, within: float = HEARS_WITHIN) -> None:
         """Wait for the batch under way; whatever waits behind it is not taken in any more.

@@ -1,6 +1,6 @@
 """From a batch of records to a delta: the named steps of `STEPS`, in order.
 
-    records → decode → receive → remove duplicates → write segment → roll up → quarantine → count fates → delta
+    records → decode → admit → receive → remove duplicates → write segment → roll up → quarantine → count fates → delta
 
 The caller runs these and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
 and on the identities of the batches before it.  Decoding depends on neither: it has a connection of its own, so
@@ -27,6 +27,7 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import Catalog, EventType
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
+from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
@@ -89,6 +90,7 @@ class Work:
     decoded: Decoded
     known_from: datetime
     before: dict[int, datetime]
+    beyond: Sequence[Beyond] = ()
     duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
     rows: int = 0
     segments: list[Future[Segment]] = field(default_factory=list)
@@ -102,15 +104,26 @@ class Processor:
     `decode` may run on another thread than `take`, one batch at a time and in their order.
     """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, catalog: Catalog, data: Path, max_bytes: int) -> None:
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        catalog: Catalog,
+        data: Path,
+        max_bytes: int,
+        max_series: int = 100_000,
+        max_entities: int = 2_000_000,
+    ) -> None:
         self._con = con
         self._catalog = catalog
         self._data, self._segments = data, data / "segments"
         self._segments.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
-        self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes) for e in catalog.types}
+        self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes, 2 * max_series) for e in catalog.types}
+        self._admission = {e.topic: Admission(con, e, max_series, max_entities) for e in catalog.types}
         for event in catalog.types:
             make_tables(con, event)
+        self.growth: dict[str, Growth] = {}
+        """What of each topic was last beyond its limit, for those who watch."""
         self.seen = {e.topic: Seen(con, e) for e in catalog.types}
         self._writer = ThreadPoolExecutor(1, "segments")
 
@@ -165,6 +178,13 @@ class Processor:
             fates=tuple(f for w in done for f in w.fates),
         )
 
+    def _admit(self, work: Work) -> None:
+        """Series and entities beyond those that a topic may have are set aside."""
+        topic = work.event.topic
+        work.decoded, work.beyond = self._admission[topic].admit(work.decoded, work.known_from)
+        for beyond in work.beyond:
+            self.growth[topic] = Growth(topic, beyond, self.growth.get(topic))
+
     def _receive(self, work: Work) -> None:
         receive(self._con, work.decoded)
 
@@ -206,8 +226,10 @@ class Processor:
 
     def _quarantine(self, work: Work) -> None:
         doubted = [r for r in work.decoded.refusals if r.outcome.fate == "quarantined"]
-        if doubted:
-            rows = pa.Table.from_pylist([_quarantine_row(work, r) for r in doubted], _QUARANTINE_SCHEMA)
+        found = [_quarantine_row(work, r) for r in doubted]
+        found += [_beyond_row(work, b.reason, kept) for b in work.beyond for kept in b.kept]
+        if found:
+            rows = pa.Table.from_pylist(found, _QUARANTINE_SCHEMA)
             times = pc.coalesce(rows["time"], rows["record_time"])
             work.segments.append(
                 self._writer.submit(write_segment, self._segments, QUARANTINE, QUARANTINE, rows, times)
@@ -223,6 +245,9 @@ class Processor:
             counts[part, minute, "aggregated", ""] += n
         for place, n in work.duplicates.items():
             counts[*place, "duplicate", "identity_seen"] += n
+        for beyond in work.beyond:
+            for place, n in beyond.counts.items():
+                counts[*place, "quarantined", beyond.reason] += n
         for refusal in work.decoded.refusals:
             outcome = refusal.outcome
             counts[*refusal.place, outcome.fate, outcome.reason] += 1
@@ -230,6 +255,7 @@ class Processor:
 
 
 STEPS = (
+    Processor._admit,
     Processor._receive,
     Processor._remove_duplicates,
     Processor._write_segment,
@@ -264,6 +290,14 @@ def _ahead(refusals: Sequence[Refusal]) -> Ahead | None:
     latest = max(found.values(), key=lambda refusal: refusal.record.timestamp)
     seconds = (stamp_of(latest.record.timestamp) - latest.record_time).total_seconds()
     return Ahead(len(found), seconds, latest.outcome.source or "")
+
+
+def _beyond_row(work: Work, reason: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample of a series or entity beyond the limit; its record is gone by then, and so is its offset."""
+    named = {name: kept[name] for name in ("time", "part", "source", "id", "idx", "record_time")}
+    sample = json.dumps(kept["sample"], ensure_ascii=True)[:_SAMPLE_LIMIT]
+    head = {"topic": work.event.topic, "record_offset": None, "reason": reason, "known_from": work.known_from}
+    return {**head, **named, "sample": sample}
 
 
 def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:

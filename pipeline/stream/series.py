@@ -18,7 +18,8 @@ class MetSeries:
     long its name is.
     """
 
-    def __init__(self, event: EventType) -> None:
+    def __init__(self, event: EventType, most: int = 200_000) -> None:
+        self._most = most
         names = [d.name for d in event.dimensions]
         self._met = pa.schema(
             [("quoted", pa.uint64()), ("series", pa.uint64()), *((name, pa.string()) for name in names)]
@@ -33,6 +34,12 @@ class MetSeries:
             name: pc.dictionary_encode(self._met[name].combine_chunks())
             for name in self._met.column_names[2:]
         }
+
+    def make_room(self) -> None:
+        """Before a batch: a stream of ever new series must not fill the memory, so beyond `most` all are met again."""
+        if self._met.num_rows > self._most:
+            self._met = self._met.slice(0, 0)
+            self.add(self._met)
 
     def places(self, quoted: pa.ChunkedArray) -> pa.Int32Array:
         """Where each is; null for what was not met."""
