@@ -452,7 +452,8 @@ def sql(
     Example: gigawatch sql "SELECT region, max(gpus) FROM gpu_1m GROUP BY ALL" --format csv
     """
     from pipeline import catalog
-    from pipeline.ledger.query import ask, open_views, render
+    from pipeline.errors import QueryError
+    from pipeline.ledger.query import ask, nothing_yet, open_views, render
 
     settings = load_settings(config, data=data)
     if query is None:
@@ -462,6 +463,8 @@ def sql(
             )
         query = sys.stdin.read()
     types = catalog.load(settings.schemas)
+    if (why := nothing_yet(settings.data, types)) is not None:
+        raise QueryError(why)
     with open_views(settings.data, types) as con:
         for piece in render(ask(con, query), form.value, sys.stdout.isatty()):
             sys.stdout.write(piece)

@@ -29,6 +29,7 @@ from pipeline.catalog import Catalog, load
 from pipeline.contract.money import money_text
 from pipeline.errors import QueryError
 from pipeline.ledger.all_views import names, views_sql
+from pipeline.ledger.views import published_tables
 
 Row = tuple[Any, ...]
 Format = Literal["table", "csv", "json"]
@@ -66,6 +67,20 @@ def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "
     con.execute("SET parquet_metadata_cache = true")
     con.execute(views_sql(data, catalog or load()))
     return con
+
+
+def nothing_yet(data: Path, catalog: Catalog) -> str | None:
+    """Why there is nothing to read, when a pipeline has begun in DATA and not published yet; None once it has.
+
+    Then no answer is right, and an empty one would look like one.
+    """
+    begun = (data / "ledger.duckdb").exists()
+    if not begun or any((data / table.root).is_dir() for table in published_tables(catalog)):
+        return None
+    return (
+        f"{data}: nothing is published yet, so there is nothing to ask; a running pipeline publishes every few seconds, and "
+        "one that was stopped before goes on where it was at its next start"
+    )
 
 
 def ask(con: DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Result:

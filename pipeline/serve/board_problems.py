@@ -83,6 +83,12 @@ def _reading(life: Life, now: float) -> Iterator[Problem]:
                 "Nothing new is published",
                 f"Alerts and standing are {duration(round(age))} old. What is below is as of then, not now.",
             )
+    elif written.least_watermark(life.status) is not None:
+        yield Problem(
+            "warn",
+            "Nothing is published yet",
+            "What is below is empty: the first publishing is still to come.",
+        )
     yield from _progress(life, now)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import resource
 import sys
 import threading
@@ -23,7 +24,7 @@ import duckdb
 from pipeline.catalog import Catalog
 from pipeline.errors import QueryError, SettingsError
 from pipeline.ledger.all_views import views_sql
-from pipeline.ledger.query import ask
+from pipeline.ledger.query import ask, nothing_yet, view_names
 from pipeline.ledger.views import literal, pattern, published_tables
 from pipeline.serve import door_check
 from pipeline.serve.door_names import DATABASE, names_sql
@@ -45,6 +46,7 @@ class Engine:
         if not data.is_dir():
             raise QueryError(f"{data}: no such data directory; give the --data of a pipeline")
         data, folder = data.resolve(), folder.resolve()
+        self._waits: tuple[Path, Catalog] | None = (data, catalog)
         file = folder / f"{DATABASE}.duckdb"
         with duckdb.connect(str(file)) as con:
             con.execute(views_sql(data, catalog))
@@ -58,7 +60,16 @@ class Engine:
     def question(self) -> Question:
         """A question of its own: several can run at once."""
         with self._lock:
-            return Question(self._con.cursor())
+            return Question(self._con.cursor(), self._nothing_yet)
+
+    def _nothing_yet(self, sql: str) -> str | None:
+        """Why a question that names one of our tables has no answer yet; once anything is published, none is looked at."""
+        why = nothing_yet(*self._waits) if self._waits is not None else None
+        if self._waits is None or why is None:
+            self._waits = None
+            return None
+        asked = set(re.findall(r"\w+", sql.lower()))
+        return why if asked & set(view_names(self._waits[1])) else None
 
     def close(self) -> None:
         """Close the database; a question that has not ended in time keeps it open until the process ends."""
@@ -69,8 +80,10 @@ class Engine:
 class Question:
     """One question on a cursor of its own.  All but `interrupt` is called from one thread at a time."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, nothing: Callable[[str], str | None] = lambda sql: None
+    ) -> None:
+        self._con, self._nothing = con, nothing
         self._rows: Iterator[Row] = iter(())
 
     def check(self, sql: str) -> int:
@@ -86,6 +99,8 @@ class Question:
             pass  # `ask` says the same, with names that come nearest
         except duckdb.Error as error:  # such as no memory: what is not checked does not run
             raise QueryError(str(error)) from error
+        if (why := self._nothing(sql)) is not None:
+            raise QueryError(why)
         result = ask(self._con, sql, parameters)
         self._rows = result.rows
         return [column(str(name), str(kind)) for name, kind, *_ in self._con.description or ()]

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline import catalog
 from pipeline.errors import GigawatchError, SettingsError
 from pipeline.ledger import status
+from pipeline.ledger.query import nothing_yet
 from pipeline.serve.terminal import clean, duration
 from pipeline.settings import Settings
 from pipeline.stream.topics import describe_topics
@@ -120,6 +122,8 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     if state["running"]:
         yield from (f"IT HANGS: {clean(words)}" for words in [found.get("hangs")] if words)
         yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
+    if not state["running"] and (why := nothing_yet(data, catalog.load())) is not None:
+        yield clean(why)
     yield from (f"HISTORY TAMPERED WITH: {clean(line)}" for line in found.get("tampered", ()))
     yield from _open_servers(found.get("servers", {}) if state["running"] else {})
     if found["contract_error"]:

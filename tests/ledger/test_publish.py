@@ -339,3 +339,18 @@ def test_columns_of_the_files_are_those_of_the_view(ledger: Any, catalog: Catalo
             f"DESCRIBE FROM read_parquet('{path}', hive_partitioning = false)"
         ).fetchall()
         assert tuple((name, kind) for name, kind, *_ in described) == table.columns
+
+
+def test_before_the_first_publishing_it_is_said_that_there_is_nothing_yet(
+    ledger: Any, rows: Any, catalog: Catalog, make_ledger: Any
+) -> None:
+    assert query.nothing_yet(ledger.data / "elsewhere", catalog) is None
+    ledger.add("gpu", [rows.gpu(T)])
+    assert "nothing is published yet" in (query.nothing_yet(ledger.data, catalog) or "")
+    ledger.close()
+    again = make_ledger(ledger.data, catalog)
+    assert "nothing is published yet" in (query.nothing_yet(again.data, catalog) or "")
+    again.publish()
+    assert query.nothing_yet(again.data, catalog) is None
+    assert answers(again.data, catalog, "SELECT samples FROM gpu_1m") == [(1,)]
+    again.close()
