@@ -80,11 +80,16 @@ def disk_errors(target: Path) -> Iterator[None]:
             raise _full(target, error) from error
         raise LedgerError(f"{target}: cannot be written ({error}); check the disk and its rights") from error
     except Exception as error:
-        if any(os.strerror(number) in str(error) for number in _FULL):  # DuckDB's own errors carry no number.
+        if is_full(error):
             raise _full(target, error) from error
         if isinstance(error, _BROKEN):
             raise damaged(target, error) from error
         raise
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error of DuckDB's own, which carries no number, says that the disk is full."""
+    return any(os.strerror(number) in str(error) for number in _FULL)
 
 
 def damaged(target: Path, error: Exception) -> LedgerError:

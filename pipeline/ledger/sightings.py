@@ -17,6 +17,9 @@ from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.windows import GRID_SECONDS
 
+HOMES = 64
+"""Series that an entity may stand in and be looked for: one that is in more has not moved, its labels grow without end,
+and every pair of its series would be kept."""
 BEFORE = timedelta(minutes=15)
 """So long before a delta begin the sightings that are taken out of the bit sets for what has become shared.
 
@@ -80,7 +83,7 @@ def _share(con: DuckDBPyConnection, event: EventType, new: str, known: str, insi
     view = event.view
     found = (
         f"SELECT hash(entity) FROM entities_{view} WHERE hash(entity) IN (SELECT hash(entity) FROM {new}) "
-        "GROUP BY 1 HAVING count(*) > 1"
+        f"GROUP BY 1 HAVING count(*) BETWEEN 2 AND {HOMES}"
     )
     con.execute(
         "CREATE OR REPLACE TEMP TABLE newly_shared AS SELECT hash(e.entity) AS entity, e.series, e.idx "

@@ -97,14 +97,16 @@ class Ledger:
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
         path = self.data / "ledger.duckdb"
-        try:
-            with files.disk_errors(path):
+        with files.disk_errors(path):
+            try:
                 con = duckdb.connect(str(path))
-        except duckdb.Error as error:
-            raise LedgerError(
-                f"{path}: cannot be opened ({str(error).splitlines()[0]}); check that no other program has it "
-                "open, or restore it from a backup"
-            ) from error
+            except duckdb.Error as error:
+                if files.is_full(error):
+                    raise
+                raise LedgerError(
+                    f"{path}: cannot be opened ({str(error).splitlines()[0]}); check that no other program has it "
+                    "open, or restore it from a backup"
+                ) from error
         con.execute(f"SET memory_limit = '{memory_limit}'")
         con.execute(f"SET threads = {threads}")
         con.execute("SET temp_directory = $1", [str(self.data / "spill")])
