@@ -166,8 +166,8 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     4: (
         "ALTER TABLE evaluated ADD COLUMN IF NOT EXISTS began TIMESTAMP",
         "UPDATE evaluated SET began = instant WHERE instant > TIMESTAMP '1970-01-01'",
-        "ALTER TABLE files ADD COLUMN bytes BIGINT",
-        "ALTER TABLE files ADD COLUMN checksum VARCHAR",
+        "ALTER TABLE files ADD COLUMN IF NOT EXISTS bytes BIGINT",
+        "ALTER TABLE files ADD COLUMN IF NOT EXISTS checksum VARCHAR",
         "INSERT INTO meta VALUES ('adopt_published', 'yes')",
     ),
 }
