@@ -62,8 +62,7 @@ YOUNG_OBJECTS = 1_000_000
 """Objects made before Python looks for cycles among them.  Every record is three, and they die with their batch: as
 many as two batches hold must not count, or all are walked through again and again, at Python's own number at half the
 price of reading (4.5 against 2.5 µs a record)."""
-CONTRACT_EVERY = 2.0
-STATUS_EVERY = 2.0
+CONTRACT_EVERY = STATUS_EVERY = 2.0
 LOOK_EVERY = 1.0
 END_WITHIN, STOP_WITHIN = 10.0, 60.0
 """Seconds that an orderly end may take: after a failure, and after a stop was asked for, when there is work to finish."""

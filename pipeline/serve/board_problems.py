@@ -114,6 +114,10 @@ def _progress(life: Life, now: float) -> Iterator[Problem]:
 def _notes(life: Life) -> Iterator[Problem]:
     if life.status is None:
         return
+    if hangs := life.status.get("hangs"):
+        yield Problem("bad", "The pipeline hangs", short(hangs, PROSE))
+    for words in life.status.get("clocks", ()):
+        yield Problem("bad", "A clock is wrong", short(words, PROSE))
     if life.status["contract_error"]:
         said = short(life.status["contract_error"], PROSE)
         yield Problem("warn", "A new contract is refused, the old one goes on", said)

@@ -85,8 +85,8 @@ class Clocks:
         recent = {t: a for t, (at, a) in self._ahead.items() if self.steady() - at <= AHEAD_HOLDS}
         found += [_of_records(topic, ahead) for topic, ahead in sorted(recent.items())]
         for topic, mark in sorted(watermarks.items()):
-            if mark - self.least() > CLOCKS_DIFFER and topic not in recent:
-                found.append(_of_watermark(topic, mark - self.least()))
+            if mark - self.bound() > CLOCKS_DIFFER and topic not in recent:
+                found.append(_of_watermark(topic, mark - self.bound()))
         return found
 
     def _off(self) -> float:
