@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.reading_sql import quoted, timestamp
-from pipeline.ledger.silence import GRID_US
+from pipeline.ledger.silence import EXPECTED, GRID_US
 from pipeline.ledger.views import literal, pattern
 from pipeline.rollup.aggregate import quanta_sql
 from pipeline.rules.readings import GRID
@@ -38,9 +38,10 @@ class RawRows:
         self.arriving: Mapping[str, datetime] = {}
 
     def fetch(self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]) -> None:
-        """Make `raw_{view}(series, entity, w, k, total, n)` of the samples that have `measure`, in `[start, end)`.
+        """Make `raw_{view}(series, entity, w, k, total, n)` of the samples in `[start, end)`.
 
-        `w` and `k` are the grid numbers of a sample's window and of its `known_from`, `total` is in quanta.
+        `w` and `k` are the grid numbers of a sample's window and of its `known_from`; `n` samples have `measure`, and
+        `total` is what they add up to, in quanta.
         """
         assert event.entity
         found = self._committed(event, measure, start, end, series)
@@ -55,6 +56,24 @@ class RawRows:
                 f"INSERT INTO {target} {_counted(event, measure, first, start, end, rows)}",
                 {"series": list(series)},
             )
+
+    def last_with(
+        self, event: EventType, measure: Measure, end: int, known: int, entities: Sequence[tuple[int, str]]
+    ) -> None:
+        """Make `last_with(series, entity, w, k)`: where `(series, entity)` had `measure` last in the day before `end`.
+
+        `k`: the grid number from which that counts, `known` or later.
+        """
+        start, series = end - EXPECTED, sorted({of for of, _ in entities})
+        found = self._committed(event, measure, start, end, series)
+        self._con.register("committed", found)
+        self._con.execute(
+            f"""CREATE OR REPLACE TEMP TABLE last_with AS SELECT series, entity, max(w) AS w, greatest(k, {known}) AS k
+            FROM committed SEMI JOIN (SELECT unnest($of::UBIGINT[]) AS series, unnest($who::VARCHAR[]) AS entity)
+            USING (series, entity) WHERE n > 0 GROUP BY ALL""",
+            {"of": [of for of, _ in entities], "who": [who for _, who in entities]},
+        )
+        self._con.unregister("committed")
 
     def _committed(
         self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]
@@ -117,6 +136,6 @@ def _counted(event: EventType, measure: Measure, known: str, start: int, end: in
     assert event.entity
     return (
         f"SELECT series, {quoted(event.entity.name)} AS entity, {_grid('time')} AS w, {known} AS k, "
-        f"sum({quanta_sql(measure)})::HUGEINT AS total, count(*) AS n {rows} AND {quoted(measure.name)} IS NOT NULL "
-        f'AND "time" >= {timestamp(start)} AND "time" < {timestamp(end)} GROUP BY ALL'
+        f"coalesce(sum({quanta_sql(measure)}), 0)::HUGEINT AS total, count({quoted(measure.name)}) AS n "
+        f'{rows} AND "time" >= {timestamp(start)} AND "time" < {timestamp(end)} GROUP BY ALL'
     )

@@ -29,7 +29,7 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import GRID_US, Gap, Silence
-from pipeline.ledger.weights import weigh
+from pipeline.ledger.weights import Weighed, weigh
 from pipeline.ledger.whereabouts import away_at, away_within, moved_from, moving, still_params
 from pipeline.rules.readings import (
     GRID,
@@ -182,13 +182,15 @@ def _delivered(
     span: Span,
     still: Sequence[Gap] | None,
     raw: RawRows,
+    weighed: list[Weighed],
 ) -> Iterable[tuple[Any, ...]]:
     """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent.
 
     `still`: the gaps of all series, when entities of this span may be away (see `whereabouts`); else None.
+    `weighed` is given what is found of series whose samples do not weigh alike.
     """
     for part in span.parts(con, event_type):
-        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still, raw)
+        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still, raw, weighed)
 
 
 def _delivered_within(
@@ -199,11 +201,13 @@ def _delivered_within(
     span: Span,
     still: Sequence[Gap] | None,
     raw: RawRows,
+    weighed: list[Weighed],
 ) -> list[tuple[Any, ...]]:
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
-    weighed = isinstance(spec, FleetPower) and weigh(con, spec, event_type, span, raw)
+    uneven = weigh(con, spec, event_type, span, raw) if isinstance(spec, FleetPower) else []
+    weighed += uneven
     rows = _live_rows(spec, event_type, span)
-    per_series = _per_series(spec, event_type, *rows, span, away=still is not None, weighed=weighed)
+    per_series = _per_series(spec, event_type, *rows, span, away=still is not None, weighed=bool(uneven))
     heard = away = ""
     if still is not None:
         params |= still_params(still)
@@ -341,15 +345,43 @@ def series_sums(
     counts = isinstance(spec, EntityCount | FleetPower)
     still = silence.gaps if counts and moving(con, event_type, span) else None
     gone = _gone(con, spec, event_type, silence, span, still)
-    found = []
-    for row in _delivered(con, spec, event_type, gaps, span, still, raw):
+    found: list[Reading] = []
+    weighed: list[Weighed] = []
+    for row in _delivered(con, spec, event_type, gaps, span, still, raw, weighed):
         key = (row[0], row[1:-5])
         found.append(
             _reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum, gone.pop(key, ()))
         )
     for key in sorted({*silences, *gone}):
         found.append(_reading(key, NOTHING, silences.get(key), silence, spec, quantum, gone.get(key, ())))
+    if any(w.seen > w.having for w in weighed):
+        groups = groups or groups_of(con, event_type, spec.match, spec.by)
+        found = _without(found, weighed, gaps, groups, quantum)
     return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
+
+
+def _without(
+    found: Sequence[Reading],
+    weighed: Sequence[Weighed],
+    gaps: Sequence[Gap],
+    groups: Mapping[int, By],
+    quantum: Decimal,
+) -> list[Reading]:
+    """The readings with what is known of entities that report without the measure."""
+    missing: dict[int, list[Gap]] = {}
+    for gap in gaps:
+        missing.setdefault(gap.series, []).append(gap)
+    sums: dict[tuple[int, By], tuple[int, int, int]] = {}
+    for w in weighed:
+        if w.series in groups and not any(g.first <= w.t <= g.last for g in missing.get(w.series, ())):
+            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.lacking, w.estimated)
+            a, b, c = sums.get(key, (0, 0, 0))
+            sums[key] = (a + own[0], b + own[1], c + own[2])
+    told = []
+    for row in found:
+        without, lacking, estimated = sums.get((row.t // GRID, row.by), (0, 0, 0))
+        told.append(row._replace(without=without, lacking=lacking, estimated=float(estimated * quantum)))
+    return told
 
 
 def _silences(

@@ -8,13 +8,14 @@ said is read from the raw rows: the mean is that of the entities' own means.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import Span, chosen_sql, quoted
-from pipeline.ledger.silence import GRID_US
+from pipeline.ledger.silence import EXPECTED, GRID_US
 from pipeline.rules.readings import GRID, FleetPower
 
 UNEVEN = 0.01
@@ -26,6 +27,20 @@ SLOTS_AT_ONCE = 20_000
 """Series x instants x intervals that one query spreads over, as `SPREAD` bounds the bit sets in memory."""
 
 
+class Weighed(NamedTuple):
+    """A series at a grid number whose samples do not weigh alike: of `seen` entities `having` have the measure.
+
+    `lacking` had it within a day; `estimated`: what those without it are taken to add, in quanta.
+    """
+
+    t: int
+    series: int
+    having: int
+    seen: int
+    lacking: int
+    estimated: int
+
+
 def weigh(
     con: DuckDBPyConnection,
     spec: FleetPower,
@@ -33,29 +48,46 @@ def weigh(
     span: Span,
     raw: RawRows,
     series: Sequence[int] | None = None,
-) -> bool:
+) -> list[Weighed]:
     """Make `weighed(t, series, num, den)`, of the series that match (or `series`), where samples do not weigh alike.
 
-    `num / den` is the mean of the entities' means, in quanta.  False when there is none.
+    `num / den` is the mean of the entities' means, in quanta.
     """
     uneven = _uneven(con, spec, event_type, span, series)
-    con.execute("CREATE OR REPLACE TEMP TABLE weighed(t BIGINT, series UBIGINT, num HUGEINT, den BIGINT)")
     if not uneven:
-        return False
-    own = sorted({of for _, of in uneven})
+        return []
+    own, measure = sorted({of for _, of in uneven}), _measure(event_type, spec.measure)
     low, high = min(t for t, _ in uneven), max(t for t, _ in uneven)
-    raw.fetch(event_type, _measure(event_type, spec.measure), low * GRID - span.longest, high * GRID, own)
+    start = low * GRID - span.longest
+    raw.fetch(event_type, measure, start, high * GRID, own)
     con.execute(
-        f"""INSERT INTO weighed
-        WITH uneven AS (SELECT unnest($t::BIGINT[]) AS t, unnest($series::UBIGINT[]) AS series),
-        each AS (
-            SELECT t, series, entity, sum(total) // sum(n) AS mean
-            FROM uneven JOIN raw_{event_type.view} r USING (series)
-            WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {span.own_sql()} GROUP BY ALL)
-        SELECT t, series, sum(mean)::HUGEINT, count(*) FROM each GROUP BY ALL""",
+        f"""CREATE OR REPLACE TEMP TABLE each AS
+        WITH uneven AS (SELECT unnest($t::BIGINT[]) AS t, unnest($series::UBIGINT[]) AS series)
+        SELECT t, series, entity, sum(total) // nullif(sum(n), 0) AS mean
+        FROM uneven JOIN raw_{event_type.view} r USING (series)
+        WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {span.own_sql()} GROUP BY ALL""",
         {"t": [t for t, _ in uneven], "series": [of for _, of in uneven]},
     )
-    return True
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE weighed AS SELECT t, series, sum(mean)::HUGEINT AS num, count(mean) AS den "
+        "FROM each GROUP BY ALL HAVING count(mean) > 0"
+    )
+    without = con.execute("SELECT DISTINCT series, entity FROM each WHERE mean IS NULL").fetchall()
+    lacking = "0"
+    if without:
+        raw.last_with(event_type, measure, start, low, without)
+        had = (
+            f"h.series = e.series AND h.entity = e.entity AND h.k <= e.t AND h.w >= e.t - {EXPECTED // GRID}"
+        )
+        lacking = (
+            f"count(*) FILTER (mean IS NULL AND (EXISTS (FROM last_with h WHERE {had}) OR EXISTS "
+            f"(FROM raw_{event_type.view} h WHERE h.n > 0 AND h.w < e.t AND {had})))"
+        )
+    rows = con.execute(
+        f"SELECT t, series, count(mean), count(*), {lacking}, "
+        "coalesce(sum(mean) * (count(*) - count(mean)) // nullif(count(mean), 0), 0)::HUGEINT FROM each e GROUP BY ALL"
+    ).fetchall()
+    return [Weighed(*row) for row in rows]
 
 
 def _measure(event_type: EventType, name: str) -> Measure:

@@ -29,7 +29,7 @@ WORTH_SAYING = 0.001
 
 
 #: Details that say by themselves why a number is not to be trusted.
-DOUBTS = ("silent", "lost", "never_seen", "basis", "mute", "left_out")
+DOUBTS = ("silent", "lost", "never_seen", "basis", "mute", "left_out", "gpus_without_power")
 
 
 class Trust(NamedTuple):
@@ -162,6 +162,11 @@ def _doubts(
     if details.get("lost"):
         yield f"{number(details['lost'])} {state.unit} have been silent for so long that they count as lost."
     yield from _mute(details)
+    if details.get("gpus_without_power"):
+        yield (
+            f"{details['gpus_without_power']} GPUs report without power_watts ({details['gpus_that_lost_it']} of them "
+            "had it within a day): they are taken at the mean of the others."
+        )
     if details.get("at_most") is not None:
         yield f"It is {number(details['at_most'])} {state.unit} at most: exact values were not kept."
     if details.get("never_seen"):

@@ -33,6 +33,9 @@ class _Sites:
     derived_sites: list[tuple[str, ...]] = field(default_factory=list)
     carried: list[float] = field(default_factory=list)
     mute: list[Mute] = field(default_factory=list)
+    estimated: list[float] = field(default_factory=list)
+    without: int = 0
+    lacking: int = 0
     samples: int = 0
     stale: int = 0
 
@@ -43,6 +46,10 @@ class _Sites:
     def add_fleet(self, row: Reading, factor: float) -> None:
         self.derived_sites.append(row.by)
         self._add(row, self.derived, factor)
+        self.without += row.without
+        self.lacking += row.lacking
+        if row.lacking:
+            self.estimated.append(row.estimated * factor)
 
     def _add(self, row: Reading, into: list[float], factor: float) -> None:
         into.append((row.value or 0.0) * factor)
@@ -104,6 +111,10 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
         observed = fsum(sites.metered + sites.derived) / WATTS_PER_MEGAWATT
         carried = fsum(sites.carried) / WATTS_PER_MEGAWATT
         state: State = above(observed, carried, terms.bound, sites.mute)
+        # GPUs that no longer say what they draw: only what the others say is known
+        known = observed - fsum(sites.estimated) / WATTS_PER_MEGAWATT
+        if sites.lacking and (state == "ok" or known <= terms.bound):
+            state = "unknown"
         basis = sites.basis
         if self.clause_of_contract.at == "facility" and sites.derived:
             basis += "; IT power only, the facility draws more"
@@ -114,6 +125,10 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
             "derived": tuple(sites.derived_sites),
             **told(sites.mute),
         }
+        if sites.without:
+            details |= {"gpus_without_power": sites.without, "gpus_that_lost_it": sites.lacking}
         if carried:
             details["silent"] = carried
-        return Verdict(terms, by, t, state, observed, sites.samples, not sites.stale, details)
+        return Verdict(
+            terms, by, t, state, observed, sites.samples, not (sites.stale or sites.without), details
+        )

@@ -117,11 +117,11 @@ class Told(RawRows):
                 "entity": named(e.series, e.entity),
                 "w": (T + e.window) // 10,
                 "k": (T + max(e.known, e.window + 10)) // 10,
-                "total": int(Decimal(str(dict(e.numbers)[measure.name])) / measure.quantum),
-                "n": 1,
+                "total": int(Decimal(str(dict(e.numbers).get(measure.name, 0))) / measure.quantum),
+                "n": int(measure.name in dict(e.numbers)),
             }
             for e in self.events
-            if e.view == event.view and e.series in series and measure.name in dict(e.numbers)
+            if e.view == event.view and e.series in series
             if start <= T + e.window < end
         ]
         return pa.Table.from_pylist(rows, schema=schema)
@@ -667,6 +667,29 @@ def test_of_waits_whose_values_were_not_kept_the_bounds_are_told() -> None:
     con.execute("UPDATE hist_queue_10s SET least = 600, greatest = 'inf'")
     (row,) = read(con, WAITS, T, T + 20, CATALOG).at(T + 20)
     assert (row.value, row.at_most) == (600.0, math.inf)
+
+
+def test_gpus_that_report_without_power_are_told_and_those_that_had_it_are_lacking() -> None:
+    def gpu(name: str, watts: float | None, start: int, end: int) -> list[Event]:
+        numbers = () if watts is None else (("power_watts", watts),)
+        return [Event("gpu", 1, float(t), t + 10, name, numbers, n=t) for t in range(start, end, 30)]
+
+    con = ledger(
+        gpu("g1", 100.0, 0, 900)
+        + gpu("g2", 700.0, 0, 300)
+        + gpu("g2", None, 300, 900)
+        + gpu("g3", None, 0, 900)
+    )
+    spec = FleetPower(GPU, "power_watts", (), (), 60)
+    whole = read(con, spec, T + 60, T + 900, CATALOG)
+
+    def told(t: int) -> tuple[float | None, int, int, float]:
+        (row,) = whole.at(T + t)
+        assert [row] == list(read(con, spec, T + t - 10, T + t, CATALOG).at(T + t))
+        return (row.value, row.without, row.lacking, row.estimated)
+
+    assert told(100) == (1200.0, 1, 0, 400.0)  # the one that never said it is taken at the mean of the others
+    assert told(600) == (300.0, 2, 1, 200.0)
 
 
 # --- sources that report more slowly ------------------------------------------------------------------------
