@@ -284,6 +284,7 @@ def _check_roles(path: Path, properties: Mapping[str, Any], retained: bool) -> N
         _Words("no property"),
         "one at least: what makes a series",
     )
+    _check_within(path, properties, by_role["dimension"])
     if retained:
         expected = "one property: the time that decides a charge's window"
         _expect(by_role["time"], path, "x-role time", _Words("no property"), expected)
@@ -310,6 +311,23 @@ def codes(path: Path, name: str) -> tuple[int, ...]:
         ) from error
     _expect(numbers, beside, "codes", _Words("none"), "one whole number at least")
     return numbers
+
+
+def _check_within(path: Path, properties: Mapping[str, Any], dimensions: Sequence[str]) -> None:
+    for name, spec in properties.items():
+        within, where = spec.get("x-within", []), f"property {name}: x-within"
+        _expect(
+            not within or spec["x-role"] == "entity",
+            path,
+            where,
+            within,
+            "x-role entity, whose name it limits",
+        )
+        _expect(_texts(within), path, where, within, "a list of dimensions")
+        for dimension in within:
+            _expect(
+                dimension in dimensions, path, where, dimension, f"one of the dimensions: {_list(dimensions)}"
+            )
 
 
 def _check_marks(path: Path, marks: Any, properties: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ the measures that it looks at, `above` or `in`, values or the name of a file of 
 `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
-`x-aliases` (names under which the value is looked for where its own has none, in this order).  A label of type object
+`x-aliases` (names under which the value is looked for where its own has none, in this order), `x-within` (of an entity:
+the dimensions within which its name is one entity, whatever the others say).  A label of type object
 may say with `properties` and `items` what is known of its inside: other spellings and money.
 """
 
@@ -127,6 +128,8 @@ class EventType:
     marks: tuple[Mark, ...]
     window_time: str | None
     """The column whose time decides the window; None for the event's own `time`."""
+    within: tuple[str, ...] = ()
+    """The dimensions within which an entity's name is one entity; none: everywhere."""
     nulls: tuple[str, ...] = ()
 
     @property
@@ -226,6 +229,7 @@ def _event_type(path: Path) -> EventType:
         measures=measures,
         marks=_marks(path, schema.get("x-marks", {})),
         window_time=roles["time"][0] if roles["time"] else None,
+        within=tuple(properties[roles["entity"][0]].get("x-within", ())) if roles["entity"] else (),
         nulls=tuple(schema.get("x-null", ())),
     )
 

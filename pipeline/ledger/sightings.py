@@ -32,7 +32,7 @@ KEPT = 86_400
 def sightings_tables(view: str) -> tuple[str, ...]:
     """Name and columns of an event type's tables; append only, no index.
 
-    `entity` is 64 bits of its name, `idx` its bit in the series; `moved_{view}` is of `whereabouts.py`.
+    `entity` is 64 bits of its name within `EventType.within`, `idx` its bit in the series; `moved_{view}` is of `whereabouts.py`.
     """
     return (
         f"shared_{view}(entity UBIGINT, series UBIGINT, idx INTEGER)",
@@ -81,14 +81,15 @@ def share_all(con: DuckDBPyConnection, event: EventType) -> None:
 
 def _share(con: DuckDBPyConnection, event: EventType, new: str, known: str, inside: str) -> None:
     view = event.view
-    found = (
-        f"SELECT hash(entity) FROM entities_{view} WHERE hash(entity) IN (SELECT hash(entity) FROM {new}) "
-        f"GROUP BY 1 HAVING count(*) BETWEEN 2 AND {HOMES}"
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE namesakes AS SELECT {_one(event)} AS entity, series, idx "
+        f"FROM entities_{view} JOIN series_{view} USING (series) "
+        f"WHERE hash(entity) IN (SELECT hash(entity) FROM {new})"
     )
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE newly_shared AS SELECT hash(e.entity) AS entity, e.series, e.idx "
-        f"FROM entities_{view} e ANTI JOIN shared_{view} s ON s.series = e.series AND s.idx = e.idx "
-        f"WHERE hash(e.entity) IN ({found})"
+        "CREATE OR REPLACE TEMP TABLE newly_shared AS SELECT n.entity, n.series, n.idx "
+        f"FROM namesakes n ANTI JOIN shared_{view} s ON s.series = n.series AND s.idx = n.idx "
+        f"WHERE n.entity IN (SELECT entity FROM namesakes GROUP BY entity HAVING count(*) BETWEEN 2 AND {HOMES})"
     )
     if not con.execute("SELECT 1 FROM newly_shared LIMIT 1").fetchall():
         return
@@ -103,6 +104,12 @@ def _share(con: DuckDBPyConnection, event: EventType, new: str, known: str, insi
         f"FROM bits_{view}_10s b JOIN newly_shared n ON b.series = n.series AND b.block = n.idx // {BLOCK_BITS} "
         f"WHERE get_bit(b.observed, n.idx % {BLOCK_BITS}) = 1 AND {inside} GROUP BY n.entity, n.series, known"
     )
+
+
+def _one(event: EventType) -> str:
+    """What makes an entity the same in another series: its name, within the dimensions that the schema says."""
+    within = "".join(f', "{name}"' for name in event.within)
+    return f"hash(entity{within})"
 
 
 def fold_sightings(con: DuckDBPyConnection, event: EventType, evaluated: int) -> None:

@@ -126,14 +126,15 @@ def _at_home(event_type: EventType, t: int, span: int, more: str = "") -> str:
     entity, series, stop = _entity(event_type), _series(event_type), _stop(event_type)
     tied = ", ".join(f"coalesce({name(d.name)}, '') DESC" for d in event_type.dimensions)
     window = "time_bucket(INTERVAL 10 SECOND, last)"
+    one = ", ".join([*(name(d) for d in event_type.within), entity])
     return (
         f"  SELECT * FROM (\n    SELECT * FROM (\n"
         f'      SELECT {series}, {entity}{more}, max("time") AS last,\n'
         f'        max(max("time")) OVER (PARTITION BY {series}) < {moment(t - stop)} AS silent\n'
         f"      FROM {event_type.view} WHERE {_within((), {}, t, max(span, stop))}\n"
         f"      GROUP BY {series}, {entity})\n    WHERE last >= {moment(t - span)}\n"
-        f"    QUALIFY {window} > max({window}) OVER (PARTITION BY {entity}) - INTERVAL {event_type.interval} SECOND)\n"
-        f"  QUALIFY row_number() OVER (PARTITION BY {entity} ORDER BY silent, {tied}) = 1 AND NOT silent"
+        f"    QUALIFY {window} > max({window}) OVER (PARTITION BY {one}) - INTERVAL {event_type.interval} SECOND)\n"
+        f"  QUALIFY row_number() OVER (PARTITION BY {one} ORDER BY silent, {tied}) = 1 AND NOT silent"
     )
 
 

@@ -26,3 +26,12 @@ def test_gpus_whose_region_is_renamed_are_not_lost_and_the_standing_says_where_t
         "SELECT facts FROM standing WHERE clause = 'byr' AND by_values LIKE '%eu-west\"%'"
     ).fetchall()
     assert '"moved": 8, "moved_to": "pb/eu-west-1/ams-02/ams-h1/H100 (8)"' in facts
+
+
+def test_gpus_of_two_suppliers_are_two_whatever_their_names(play: Callable[..., Any]) -> None:
+    played = play("two-suppliers")
+    assert played.alerts() == []
+    rows = played.standing()
+    assert rows["CapacityShortfall", "each", "aurora"] == ("ok", 2.0)
+    assert rows["CapacityShortfall", "each", "borealis"] == ("ok", 2.0)
+    assert rows["CapacityShortfall", "both"] == ("ok", 4.0)

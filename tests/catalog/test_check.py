@@ -129,6 +129,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (f"{P}/delays/items", ..., "property delays: items: found None; expected number or integer with minimum"),
     (f"{P}/delays/items/maximum", ..., "property delays: items: found {'minimum': 0, 'maximum': None}"),
     (f"{P}/delays/maxItems", 0, "property delays: maxItems: found 0; expected 1 or more"),
+    ("properties/loop/x-within", ["lop"], "property loop: x-within: found 'lop'; expected one of the dimensions: "),
+    ("properties/flow/x-within", ["site"], "property flow: x-within: found ['site']; expected x-role entity"),
     ("x-marks", [], "x-marks: found an array; expected an object of marks"),
     ("x-marks/open", {}, "x-marks open: of: found None; expected measures of this schema: delays, flow, valve"),
     ("x-marks/open/of", ["valves"], "x-marks open: of: found ['valves']; expected measures of this schema"),
