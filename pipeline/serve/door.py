@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import shutil
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +20,12 @@ from pathlib import Path
 import structlog
 
 from pipeline import catalog
-from pipeline.errors import SettingsError
+from pipeline.errors import GigawatchError, SettingsError
 from pipeline.serve.child import ready
 from pipeline.serve.door_asking import LOST, Desk, Limits
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
 from pipeline.serve.door_engine import Engine, limit_memory, size_of
+from pipeline.serve.door_engines import Engines
 from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
 from pipeline.serve.door_fence import fence
 from pipeline.serve.door_login import CAPABILITIES, Entrance
@@ -57,41 +60,47 @@ def run_door(options: DoorOptions, child: bool = False) -> None:
     size_of("--memory-limit", options.memory_limit)
     size_of("--temp-limit", options.temp_limit)
     with scratch("gigawatch-door-") as folder:
-        engine = _fenced_engine(options, folder)
+        engines = _fenced_engines(options, folder)
         try:
-            asyncio.run(_Door(options, entrance, engine, folder).serve(child))
+            asyncio.run((door := _Door(options, entrance, engines, folder)).serve(child))
         finally:
-            engine.close()
+            engines.close()
+        door.leave(folder)
 
 
-def _fenced_engine(options: DoorOptions, folder: Path) -> Engine:
+def _fenced_engines(options: DoorOptions, folder: Path) -> Engines:
     """The engine, made by a thread that may write below `folder` only; so are DuckDB's own threads."""
+    types = catalog.load(options.schemas)
 
-    def make() -> Engine:
+    def make(place: Path) -> Engine:
+        return Engine(
+            options.data, types, place, memory_limit=options.memory_limit, temp_limit=options.temp_limit,
+            threads=options.threads,
+        )  # fmt: skip
+
+    def first() -> Engines:
         if not fence(folder):
             log.warning(
                 "this system has no Landlock: the published files are kept by the check and DuckDB's settings"
             )
-        return Engine(
-            options.data, catalog.load(options.schemas), folder, memory_limit=options.memory_limit,
-            temp_limit=options.temp_limit, threads=options.threads,
-        )  # fmt: skip
+        return Engines(make, folder)
 
     with ThreadPoolExecutor(1) as one:
-        return one.submit(make).result()
+        return one.submit(first).result()
 
 
 class _Door:
-    def __init__(self, options: DoorOptions, entrance: Entrance, engine: Engine, folder: Path) -> None:
+    def __init__(self, options: DoorOptions, entrance: Entrance, engines: Engines, folder: Path) -> None:
         self._options, self._entrance = options, entrance
-        self._desk = Desk(engine, options.limits, lambda: fence(folder))
+        self._desk = Desk(engines, options.limits, lambda: fence(folder), self._give_up)
         self._translator = Translator()
         self._connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)
+        self._stop = asyncio.Event()
+        self._fault: str | None = None
 
     async def serve(self, child: bool) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
+        stop, loop = self._stop, asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         if child:
@@ -111,6 +120,22 @@ class _Door:
             await self._empty()
             await self._translator.close()
             self._desk.close()
+
+    def _give_up(self, why: str) -> None:
+        log.error("the door ends; whoever keeps it open begins it anew", why=why)
+        self._fault = why
+        self._stop.set()
+
+    def leave(self, folder: Path) -> None:
+        """After `serve`.  Raises GigawatchError when it has ended for a fault.
+
+        Python would wait for a thread whose question does not end.
+        """
+        if self._desk.stuck:
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(1 if self._fault else 0)
+        if self._fault:
+            raise GigawatchError(f"the SQL door has ended: {self._fault}")
 
     async def _empty(self) -> None:
         """Wait until the questions have ended, but not for ever."""

@@ -1,4 +1,4 @@
-"""How a question runs: so many at once, each with a deadline, each stopped when nobody wants its answer any more.
+"""How a question runs: in its turn, with a deadline, and stopped when nobody wants its answer any more.
 
 `interrupt` is said until the thread has ended: said once, between two steps, it would be lost.
 """
@@ -9,16 +9,28 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import duckdb
+import structlog
+
 from pipeline.errors import QueryError
-from pipeline.serve.door_engine import Engine, Question
+from pipeline.serve.door_engine import Question
+from pipeline.serve.door_engines import Engines
+from pipeline.serve.door_turns import Places, Turns, Who
+from pipeline.serve.door_users import PROBE
+
+log = structlog.get_logger("door")
 
 T = TypeVar("T")
 AGAIN = 0.05
 PATIENCE = 30.0
-"""So long a question may take to end when it is told to; then it is left alone, and keeps its place until it does."""
+"""So long a question may take to end when it is told to; then it is left alone, and its place is another's."""
+STUCK = 4
+"""So many that were left alone, and the door gives up: a process that is begun anew has none."""
+DEADLY = (duckdb.FatalException, duckdb.InternalException, duckdb.OutOfMemoryException)
+"""What is said of an engine that may have died or be full."""
 
 LOST, INTERRUPTED, TIMED_OUT = 0, 1317, 3024
 
@@ -31,20 +43,24 @@ class Stopped(Exception):
         self.code, self.text = code, text
 
 
+class Revived(QueryError):
+    """The engine had died of somebody else's question; there is a new one, which may be asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`timeout` in seconds, from the moment of asking to the last row; `running` questions at once."""
+    """`timeout` in seconds, from the moment of asking to the last row; `places` for questions that run at once."""
 
     timeout: float = 60.0
     rows: int = 100_000
-    running: int = 4
+    places: Places = field(default_factory=Places)
 
 
 class Asking:
     """A question that runs or waits for its turn, from the event loop's side."""
 
-    def __init__(self, question: Question, pool: ThreadPoolExecutor, deadline: float) -> None:
-        self.question, self.deadline = question, deadline
+    def __init__(self, who: Who, question: Question, pool: ThreadPoolExecutor, deadline: float) -> None:
+        self.who, self.question, self.deadline = who, question, deadline
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[Stopped] = self._loop.create_future()
@@ -55,14 +71,14 @@ class Asking:
         if not self._stop.done():
             self._stop.set_result(Stopped(code, text))
 
-    async def turn(self, places: asyncio.Semaphore) -> None:
+    async def turn(self, turns: Turns) -> None:
         """Wait for a place among those that run.  Raises Stopped."""
-        place = asyncio.ensure_future(places.acquire())
+        place = asyncio.ensure_future(turns.enter(self.who))
         try:
             await self._first(place)
         except BaseException:
             if not place.cancel():
-                places.release()
+                turns.leave(self.who)
             raise
 
     async def step(self, work: Callable[[], T]) -> T:
@@ -110,50 +126,80 @@ class Asking:
         if future.done() and not future.cancelled():
             future.exception()  # it was interrupted: that it says so is no news
 
+    @property
+    def stuck(self) -> bool:
+        """Whether its thread still works on it."""
+        return self._busy is not None and not self._busy.done()
+
     def over(self, then: Callable[[], None]) -> None:
         """Call `then` once no thread works on it any more: now, or when it gives up at last."""
-
-        def end(_: object = None) -> None:
-            self.question.close()
-            then()
-
         if self._busy is None or self._busy.done():
-            end()
+            then()
         else:
-            self._busy.add_done_callback(end)
+            self._busy.add_done_callback(lambda _: then())
 
 
 class Desk:
     """Takes questions from every connection."""
 
-    def __init__(self, engine: Engine, limits: Limits, fenced: Callable[[], object]) -> None:
-        """`fenced`: what each thread that questions run on does first."""
+    def __init__(
+        self, engines: Engines, limits: Limits, fenced: Callable[[], object], give_up: Callable[[str], None]
+    ) -> None:
+        """`fenced`: what each thread that questions run on does first; `give_up`: called when it can go on no more."""
         self.limits = limits
-        self._engine = engine
-        self._places = asyncio.Semaphore(limits.running)
-        self._pool = ThreadPoolExecutor(limits.running, "question", fenced)
+        self._engines, self._give_up = engines, give_up
+        self._turns = Turns(limits.places, PROBE)
+        self._stuck = 0
+        self._pool = ThreadPoolExecutor(limits.places.most + 1 + STUCK, "question", fenced)
 
-    def asking(self, timeout: float | None = None) -> Asking:
+    def asking(self, who: Who, timeout: float | None = None) -> Asking:
         """A question that has no place yet.  `timeout`: seconds, if less than the limit's."""
         seconds = min(timeout or self.limits.timeout, self.limits.timeout)
-        return Asking(self._engine.question(), self._pool, asyncio.get_running_loop().time() + seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return Asking(who, self._engines.question(), self._pool, deadline)
 
     @contextlib.asynccontextmanager
     async def place(self, asking: Asking) -> AsyncIterator[None]:
-        """A place among those that run, given back when the question's thread has ended."""
+        """A place among those that run, given back when the question's thread has ended.  Raises Stopped, Revived."""
         try:
-            await asking.turn(self._places)
+            await asking.turn(self._turns)
         except BaseException:
-            asking.over(lambda: None)
+            self._engines.over(asking.question)
             raise
         try:
             yield
+        except QueryError as error:
+            if isinstance(error.__cause__, DEADLY) and await self._look(asking.question, error.__cause__):
+                raise Revived(str(error)) from error.__cause__
+            raise
         finally:
-            asking.over(self._places.release)
+            self._turns.leave(asking.who)
+            if asking.stuck:
+                self._count_stuck()
+            asking.over(lambda: self._engines.over(asking.question))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there is a question that does not end."""
+        return self._stuck > 0
 
     def close(self) -> None:
         """No more questions."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _look(self, question: Question, error: duckdb.Error) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, self._engines.look, question, error)
+        except (QueryError, duckdb.Error, MemoryError, OSError) as fault:
+            self._give_up(f"the engine cannot be made anew ({fault})")
+            return False
+
+    def _count_stuck(self) -> None:
+        self._stuck += 1
+        log.error("a question does not end; it is left alone", left_alone=self._stuck)
+        if self._stuck >= STUCK:
+            self._give_up(f"{self._stuck} questions do not end")
 
 
 def too_many_rows(limit: int) -> QueryError:

@@ -16,25 +16,24 @@ import duckdb
 from duckdb import DuckDBPyConnection
 
 from pipeline.errors import QueryError
+from pipeline.serve.door_functions import (
+    CALLED,
+    CONSTANTS_IN_ORDER,
+    NUMBERS_IN_STEPS,
+    OPERATORS,
+    TABLES,
+    TEXT_PATHS,
+)
 
 MAX_LENGTH = 64 * 1024
 """Bytes of a question.  Binding 20,000 UNIONs took DuckDB two minutes, and nothing interrupts binding."""
 
 QUERY_NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 SHOWN = {"DESCRIBE", "SUMMARY"}
-TABLE_FUNCTIONS = {
-    "duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_types", "generate_series", "histogram",
-    "histogram_values", "json_each", "json_tree", "range", "repeat", "repeat_row", "summary", "unnest",
-}  # fmt: skip
-"""The others read files, settings or secrets, run SQL from a string (`query`), or take raw pointers
-(`arrow_scan`, `pandas_scan`)."""
+REFUSED_TYPES = {"variant"}
+"""Functions that take anything break on it, and DuckDB's database with them."""
 _FILE = re.compile(r"[/\\.*?\[:]")
 _OF_ENGINE = re.compile(r"(?i)duckdb_|pragma_|sqlite_|pg_")
-NOT_CALLED = {
-    "combine", "create_sort_key", "current_setting", "finalize", "getenv", "getvariable", "pg_sleep", "setseed",
-    "sleep_ms", "write_log",
-}  # fmt: skip
-"""Functions that tell of the process, change it, wait, or read states that a caller could forge."""
 
 
 def check(con: DuckDBPyConnection, sql: str) -> frozenset[str]:
@@ -51,9 +50,12 @@ def check(con: DuckDBPyConnection, sql: str) -> frozenset[str]:
         raise QueryError(
             f"found {', '.join(kinds) or 'nothing'}; expected one SELECT: the published history is read-only"
         )
-    schemas = set()
-    for node in _nodes(_parsed(con, sql)):
-        if fault := _fault(node):
+    schemas: set[str] = set()
+    in_from: set[int] = set()
+    for node in _nodes(_parsed(con, sql)):  # a node comes before what is in it
+        if node.get("type") == "TABLE_FUNCTION":
+            in_from.add(id(node.get("function")))
+        if id(node) not in in_from and (fault := _fault(node)):
             raise QueryError(f"{fault}; expected one SELECT that reads the views: SHOW TABLES lists them")
         schemas.add(str(node.get("schema_name") or "").lower())
     return frozenset(schemas)
@@ -102,9 +104,15 @@ def _fault(node: dict[str, Any]) -> str | None:
     if kind == "BASE_TABLE" and (fault := _table_fault(node)):
         return fault
     if kind == "TABLE_FUNCTION":
-        return _function_fault(node.get("function") or {}, of_tables=True)
-    if node.get("class") == "FUNCTION":
-        return _function_fault(node, of_tables=False)
+        return _function_fault(node.get("function") or {}, TABLES)
+    if "function_name" in node:  # of a call, an operator or a window
+        return _function_fault(node, OPERATORS if node.get("is_operator") else CALLED)
+    if node.get("syntax_type") == "SINGLE_ARROW" and not _is_text(
+        node.get("expr") or {}
+    ):  # no lambda any more
+        return "-> by something that is no text"
+    if str(node.get("type_name")).lower() in REFUSED_TYPES:
+        return f"the type {node['type_name']} is not served"
     return None
 
 
@@ -114,16 +122,49 @@ def _table_fault(node: dict[str, Any]) -> str | None:
     for name in {str(node.get("table_name") or ""), *map(str, path)}:
         if _FILE.search(name):
             return f"found {name!r} in FROM, which is no name of a view"
-        if _OF_ENGINE.match(name) and name.lower() not in TABLE_FUNCTIONS:
+        if _OF_ENGINE.match(name) and name.lower() not in TABLES:
             return f"{name} is not served"
     return None
 
 
-def _function_fault(function: dict[str, Any], of_tables: bool) -> str | None:
+def _function_fault(function: dict[str, Any], allowed: frozenset[str]) -> str | None:
+    """A function that is not listed, or one of `CONSTANTS_IN_ORDER` and `NUMBERS_IN_STEPS` with other arguments."""
     path = (function.get("qualified_name") or {}).get("path") or []
     names = {str(function.get("function_name") or "").lower(), *(str(part).lower() for part in path[-1:])}
-    for name in sorted(names):
-        refused = name in NOT_CALLED or name.startswith("__internal")
-        if refused or (of_tables and name not in TABLE_FUNCTIONS):
-            return f"the function {name or 'without a name'}() is not served"
+    refused = sorted(names - allowed)
+    if refused:
+        return f"the function {refused[0] or 'without a name'}() is not served"
+    arguments = _arguments(function)
+    method = len(path) > 1  # a.f(b) is f(a, b) where `a` is no schema
+    if len(path) > 2 or (method and str(path[0]).lower() == "system"):  # past our macros of the same name
+        return f"the function {'.'.join(map(str, path))}() is not served"
+    ordered = (function.get("order_bys") or {}).get("orders") or function.get("arg_orders")
+    if ordered and names & CONSTANTS_IN_ORDER and (method or not all(map(_is_number, arguments))):
+        return f"{min(names)}() with ORDER BY, of something that is no number"
+    if (
+        allowed is not TABLES
+        and names & NUMBERS_IN_STEPS
+        and not all(map(_is_number, arguments[2 - method :]))
+    ):
+        return f"{min(names)}() by steps that are no numbers (FROM {min(names)}(…) takes them)"
+    if names & TEXT_PATHS and not all(map(_is_text, arguments[1 - method :])):
+        return f"{min(names)}() by something that is no text, such as '$[0]'"
     return None
+
+
+def _arguments(function: dict[str, Any]) -> list[dict[str, Any]]:
+    return [argument.get("expression") or argument for argument in function.get("arguments") or []]
+
+
+def _is_text(node: dict[str, Any]) -> bool:
+    """Whether it is written as a text, or as a list of texts."""
+    if node.get("class") == "CONSTANT":
+        return (node.get("literal") or {}).get("kind") == "STRING"
+    return node.get("function_name") == "list_value" and all(map(_is_text, _arguments(node)))
+
+
+def _is_number(node: dict[str, Any]) -> bool:
+    """Whether it is written as a number, or as a list of numbers."""
+    if node.get("class") == "CONSTANT":
+        return (node.get("literal") or {}).get("kind") in {"INTEGER", "NUMERIC"}
+    return node.get("function_name") == "list_value" and all(map(_is_number, _arguments(node)))

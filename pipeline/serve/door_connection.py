@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 import structlog
 from mysql_mimic.packets import (
@@ -22,7 +22,16 @@ from mysql_mimic.types import Capabilities, Commands
 
 from pipeline.errors import QueryError
 from pipeline.ledger.views import quoted
-from pipeline.serve.door_asking import INTERRUPTED, LOST, Asking, Desk, Stopped, too_many_rows
+from pipeline.serve.door_asking import (
+    DEADLY,
+    INTERRUPTED,
+    LOST,
+    Asking,
+    Desk,
+    Revived,
+    Stopped,
+    too_many_rows,
+)
 from pipeline.serve.door_check import MAX_LENGTH
 from pipeline.serve.door_engine import NOT_MYSQLS
 from pipeline.serve.door_errors import (
@@ -44,12 +53,16 @@ from pipeline.serve.door_prepared import PreparedStatements
 from pipeline.serve.door_rows import Column, binary_row, text_row
 from pipeline.serve.door_session import OWN_WORDS, DoorSession, asks_of_session, first_word
 from pipeline.serve.door_translator import Translator
+from pipeline.serve.door_turns import Who
 from pipeline.serve.door_wire import CHUNK, HungUp, Malformed, TooLong, Wire
 
 log = structlog.get_logger("door")
 
+T = TypeVar("T")
 LOGIN_SECONDS = 10.0
 LOGIN_BYTES = 16 * 1024
+TRIES = 3
+"""So often a question is asked again when an engine has died of another one."""
 
 
 class Connection:
@@ -105,6 +118,10 @@ class Connection:
         """End the question that runs, if any."""
         if self._asking is not None:
             self._asking.stop(code, text)
+
+    @property
+    def _who(self) -> Who:
+        return Who(self.session.user, self._wire.peer)
 
     def hang_up(self) -> None:
         """End the question and the connection."""
@@ -230,8 +247,26 @@ class Connection:
         await self._done()
 
     async def _asked(self, sql: str, parameters: Sequence[Any], send: Send) -> None:
-        """Runs a question and sends what comes of it, while listening whether the client is still there."""
-        asking = self._asking = self._desk.asking(self.session.seconds())
+        """Runs a question and sends what comes of it; again where an engine had died before anything was sent."""
+
+        async def once() -> None:
+            await self._asked_once(sql, parameters, send)
+
+        await self._tried(once)
+
+    async def _tried(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        for _ in range(TRIES):
+            before = self._wire.sequence
+            try:
+                return await work()
+            except Revived:
+                if self._wire.sequence != before:
+                    raise
+        return await work()
+
+    async def _asked_once(self, sql: str, parameters: Sequence[Any], send: Send) -> None:
+        """Listens whether the client is still there meanwhile."""
+        asking = self._asking = self._desk.asking(self._who, self.session.seconds())
         gone = asyncio.ensure_future(self._wire.hung_up())
         gone.add_done_callback(
             lambda task: None if task.cancelled() else asking.stop(LOST, "the client has gone")
@@ -326,13 +361,16 @@ class Connection:
 
     async def _placeholders(self, sql: str) -> int:
         """How many parameters a statement has."""
-        if "?" not in sql:
-            return 0
-        asking = self._desk.asking()
+        return await self._tried(lambda: self._counted(sql)) if "?" in sql else 0
+
+    async def _counted(self, sql: str) -> int:
+        asking = self._desk.asking(self._who)
         async with self._desk.place(asking):
             try:
                 return await asking.step(lambda: asking.question.check(sql))
-            except Exception as error:
+            except QueryError as error:
+                if isinstance(error.__cause__, DEADLY):
+                    raise
                 meaning = await self._translator(sql, self.session.as_json())
                 if (text := meaning.get("ask")) is None:
                     raise Refused(SYNTAX, str(error)) from error

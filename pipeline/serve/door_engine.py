@@ -33,6 +33,8 @@ from pipeline.serve.door_rows import Column, Row, column
 BATCH = 1000
 BESIDE_DUCKDB = 768 * 2**20
 """Bytes of address space beyond what is in use at the start and DuckDB's own limit: threads, rows under way."""
+FULL = 0.25
+"""The part of its memory that an engine which nobody asks may keep."""
 NOT_MYSQLS = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 """What DuckDB says of a text that may be MySQL's."""
 
@@ -53,6 +55,7 @@ class Engine:
             con.execute(names_sql())
         file.chmod(0o400)
         temp = folder / "temp"
+        self._limit = size_of("--memory-limit", memory_limit)
         self._con = duckdb.connect(str(file), read_only=True)
         self._lock = threading.Lock()
         _lock_down(self._con, _directories(data, catalog), temp, memory_limit, temp_limit, threads)
@@ -60,7 +63,25 @@ class Engine:
     def question(self) -> Question:
         """A question of its own: several can run at once."""
         with self._lock:
-            return Question(self._con.cursor(), self._nothing_yet)
+            return Question(self, self._con.cursor(), self._nothing_yet)
+
+    def is_over(self) -> bool:
+        """Whether it answers nothing any more."""
+        try:
+            self._con.cursor().execute("SELECT 1").fetchone()
+        except duckdb.Error:
+            return True
+        return False
+
+    def is_full(self) -> bool:
+        """Whether more than `FULL` of its memory is in use, or a small question finds none."""
+        try:
+            con = self._con.cursor()
+            row = con.execute("SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()").fetchone()
+            con.execute("SELECT count(DISTINCT hash(i)) FROM range(100000) t(i)").fetchone()
+        except (duckdb.Error, MemoryError):
+            return True
+        return row is None or int(row[0]) > FULL * self._limit
 
     def _nothing_yet(self, sql: str) -> str | None:
         """Why a question that names one of our tables has no answer yet; once anything is published, none is looked at."""
@@ -81,14 +102,20 @@ class Question:
     """One question on a cursor of its own.  All but `interrupt` is called from one thread at a time."""
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, nothing: Callable[[str], str | None] = lambda sql: None
+        self,
+        engine: Engine,
+        con: duckdb.DuckDBPyConnection,
+        nothing: Callable[[str], str | None] = lambda sql: None,
     ) -> None:
-        self._con, self._nothing = con, nothing
+        self.engine, self._con, self._nothing = engine, con, nothing
         self._rows: Iterator[Row] = iter(())
 
     def check(self, sql: str) -> int:
-        """Passes one SELECT and gives the number of its parameters.  Raises QueryError, and duckdb.Error on syntax."""
-        door_check.check(self._con, sql)
+        """Passes one SELECT and gives the number of its parameters.  Raises QueryError; its cause is DuckDB's error."""
+        try:
+            door_check.check(self._con, sql)
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
         return len(self._con.extract_statements(sql)[0].named_parameters)
 
     def begin(self, sql: str, parameters: Sequence[Any] = ()) -> list[Column]:
@@ -101,13 +128,15 @@ class Question:
             raise QueryError(str(error)) from error
         if (why := self._nothing(sql)) is not None:
             raise QueryError(why)
-        result = ask(self._con, sql, parameters)
+        with _in_words():
+            result = ask(self._con, sql, parameters)
         self._rows = result.rows
         return [column(str(name), str(kind)) for name, kind, *_ in self._con.description or ()]
 
     def more(self) -> list[Row]:
         """The next rows, at most BATCH; none when there are no more.  Raises QueryError."""
-        return list(itertools.islice(self._rows, BATCH))
+        with _in_words():
+            return list(itertools.islice(self._rows, BATCH))
 
     def interrupt(self) -> None:
         """Ends what runs, from any thread.  Said between two steps it is not heard: say it until it has ended."""
@@ -117,6 +146,15 @@ class Question:
         """Give everything back."""
         self._rows = iter(())
         self._con.close()
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """Python has no such interval, or no such text: DuckDB's errors about odd bytes end in the midst of a letter."""
+    try:
+        yield
+    except (OverflowError, ValueError) as error:
+        raise QueryError(f"a value cannot be handed on ({error}); cast it to a text, or to BLOB") from error
 
 
 def limit_memory(memory_limit: str) -> None:

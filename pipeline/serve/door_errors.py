@@ -34,7 +34,7 @@ def refusal(error: Exception) -> Refused:
     if isinstance(error, Stopped):
         return Refused(error.code, error.text)
     if isinstance(error, QueryError):
-        return Refused(_code(error), str(error))
+        return Refused(_code(error), str(error).partition("\n\nStack Trace:")[0])
     if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
         return Refused(MEMORY, "the question needs more memory than it may have; ask for less")
     return Refused(UNKNOWN, f"the door stumbled ({type(error).__name__}); its log says more")

@@ -29,6 +29,15 @@ MACROS = (
     "lcase(x) AS lower(x)",
     "rand() AS random()",
     "json_unquote(x) AS x ->> '$'",
+    # Of a text they say that it is no JSON; of JSON that is none, such as a DECIMAL's `.1`, they end the database.
+    *(
+        f"{name}(j) AS system.main.{name}(j::VARCHAR), (j, p) AS system.main.{name}(j::VARCHAR, p::VARCHAR)"
+        for name in ("json_array_length", "json_keys", "json_type")
+    ),
+    *(
+        f"{name}(a, b) AS system.main.{name}(a::VARCHAR, b::VARCHAR)"
+        for name in ("json_contains", "json_merge_patch")
+    ),
     "substring_index(x, d, n) AS CASE WHEN n < 0 THEN array_to_string(string_split(x, d)[n:], d) "
     "ELSE array_to_string(string_split(x, d)[:n], d) END",
 )

@@ -109,6 +109,11 @@ class Wire:
         self._sequence = sequence
 
     @property
+    def sequence(self) -> int:
+        """Packets of this exchange so far, in and out."""
+        return self._sequence
+
+    @property
     def waiting(self) -> int:
         """Bytes that wait for a flush."""
         return len(self._out)

@@ -17,8 +17,9 @@ import pymysql
 import pytest
 
 from pipeline.catalog import load
-from pipeline.serve import door_asking, door_check, door_engine, door_fence
+from pipeline.serve import door_asking, door_check, door_engine, door_engines, door_fence, door_functions
 from pipeline.serve.child import Door
+from pipeline.serve.door_turns import Who
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Call = Callable[..., pymysql.Connection]
@@ -434,21 +435,28 @@ def test_behind_check_and_settings_the_kernel_keeps_the_files(
     (tmp_path.parent / f"{tmp_path.name}-outside").touch()
 
 
-async def desk_thread_writes(engine: door_engine.Engine, folder: Path, outside: Path) -> None:
-    desk = door_asking.Desk(engine, door_asking.Limits(), lambda: door_fence.fence(folder))
-    asking = desk.asking()
+async def desk_thread_writes(published: Path, folder: Path, outside: Path) -> None:
+    engines = door_engines.Engines(
+        lambda home: door_engine.Engine(
+            published, load(), home, memory_limit="100MB", temp_limit="1GB", threads=1
+        ),
+        folder,
+    )
+    desk = door_asking.Desk(engines, door_asking.Limits(), lambda: door_fence.fence(folder), lambda why: None)
+    asking = desk.asking(Who("me", "127.0.0.1"))
     async with desk.place(asking):
         with pytest.raises(PermissionError):
             await asking.step(lambda: outside.write_text("x"))
         await asking.step(lambda: (folder / "inside").write_text("x"))
     desk.close()
+    engines.close()
 
 
 def test_the_threads_that_questions_run_on_are_fenced_in(
-    landlock: None, engine: door_engine.Engine, tmp_path: Path
+    landlock: None, published: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    asyncio.run(desk_thread_writes(engine, tmp_path / "folder", tmp_path / "outside"))
+    asyncio.run(desk_thread_writes(published, tmp_path / "folder", tmp_path / "outside"))
     assert not (tmp_path / "outside").exists()
 
 
@@ -503,7 +511,7 @@ def test_a_function_of_tables_that_duckdb_adds_later_is_refused_until_somebody_h
         ).fetchall()
     }
     assert len(known) > 90
-    for name in sorted(known - door_check.TABLE_FUNCTIONS):
+    for name in sorted(known - door_functions.TABLES):
         with pytest.raises(Exception, match="is not served"):
             door_check.check(con, f'SELECT * FROM "{name}"(1)')
 

@@ -59,7 +59,7 @@ def test_the_limits_that_are_shown_are_those_of_the_code() -> None:
     assert rows == [
         (f"{limits.timeout:.0f} s", "--timeout"), (str(limits.rows), "--row-limit"),
         (options.memory_limit, "--memory-limit"), (options.temp_limit, "--temp-limit"), (str(MAX_LENGTH), ""),
-        (str(limits.running), ""), (str(options.connections), ""),
+        (str(limits.places.usual), ""), (str(options.connections), ""),
     ]  # fmt: skip
     given = {name: p.default for name, p in inspect.signature(cli.door).parameters.items()}
     assert (given["timeout"], given["row_limit"]) == (limits.timeout, limits.rows)
