@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(80 * 2**20, gt=0, description="Bytes of values that a batch holds at most")
     batch_linger: float = Field(0.25, ge=0, description="How long a batch waits for more records")
     max_message_bytes: int = Field(2**20, gt=0, description="A larger value is dead-lettered")
-    max_series: int = Field(100_000, gt=0, description="Series that a topic may have; more are quarantined")
+    max_series: int = Field(20_000, gt=0, description="Series that a topic may have; more are quarantined")
     max_entities: int = Field(2_000_000, gt=0, description="GPUs, or other entities, that a topic may have")
     memory_limit: str = Field("600MB", pattern=r"^[\d.]+ ?[KMGT]i?B$", description="DuckDB's memory_limit")
     threads: int = Field(

@@ -26,6 +26,13 @@ FILE = "status.json"
 RESOLVED_KEPT = 500
 """Resolved alerts that the document holds at most, the newest: it is written every two seconds.  The rest
 stays in the view `alerts`."""
+FIRING_KEPT = 2_000
+"""Alerts that fire which the document holds at most, the newest; and rows of standing, those of contracts first: a fleet
+whose labels grow without end has a silent series for each."""
+_STANDING = (
+    "SELECT * FROM (SELECT * FROM standing ORDER BY contract = 'gigawatch', contract, clause, alertname, by_values "
+    f"LIMIT {FIRING_KEPT}) ORDER BY contract, clause, alertname, by_values"
+)
 ALERT_KEYS = (
     *("alertname", "clause", "labels", "state", "active_at", "fired_at", "resolved_at"),
     *("observed", "bound", "unit"),
@@ -46,7 +53,7 @@ def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             t: _utc(w) for t, w in con.execute("SELECT topic, watermark FROM frontier ORDER BY 1").fetchall()
         },
         "alerts": _alerts(con),
-        "standing": _rows(con, "SELECT * FROM standing ORDER BY contract, clause, alertname, by_values"),
+        "standing": _rows(con, _STANDING),
         "undelivered": _undelivered(con),
         "segments": _one(con, "SELECT count(*) FROM segments"),
     }
@@ -112,6 +119,8 @@ def _alerts(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     rows = _rows(con, query)
     over = [row for row in rows if row["state"] == "resolved"]
     dropped = {id(row) for row in sorted(over, key=lambda row: str(row["resolved_at"]))[:-RESOLVED_KEPT]}
+    firing = [row for row in rows if row["state"] != "resolved"]  # oldest first
+    dropped |= {id(row) for row in firing[:-FIRING_KEPT]}
     found = []
     for row in rows:
         if id(row) in dropped:

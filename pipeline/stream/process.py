@@ -110,7 +110,7 @@ class Processor:
         catalog: Catalog,
         data: Path,
         max_bytes: int,
-        max_series: int = 100_000,
+        max_series: int = 20_000,
         max_entities: int = 2_000_000,
     ) -> None:
         self._con = con
