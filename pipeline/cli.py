@@ -488,6 +488,10 @@ def door(
     ] = 100_000,
     memory_limit: Annotated[str, typer.Option(help="DuckDB's memory_limit, for all questions.")] = "512MB",
     temp_limit: Annotated[str, typer.Option(help="Disk that questions may use beyond it.")] = "1GB",
+    idle_timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a session that asks nothing is closed.")
+    ] = 3600.0,
+    user_sessions: Annotated[int, typer.Option(min=1, help="Sessions that one user may have at once.")] = 100,
     schemas: Annotated[
         Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
     ] = None,
@@ -512,11 +516,13 @@ def door(
     os.environ["DUCKDB_JE_MALLOC_CONF"] = "retain:false"
     from pipeline.serve.door import DoorOptions, run_door
     from pipeline.serve.door_asking import Limits
+    from pipeline.serve.door_guests import Rooms
 
     settings = load_settings(config, data=data, schemas=schemas)
     options = DoorOptions(
         data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
-        users=users, memory_limit=memory_limit, temp_limit=temp_limit, limits=Limits(timeout=timeout, rows=row_limit),
+        users=users, memory_limit=memory_limit, temp_limit=temp_limit,
+        limits=Limits(timeout=timeout, rows=row_limit, idle=idle_timeout), rooms=Rooms(user=user_sessions),
     )  # fmt: skip
     run_door(options, child)
 

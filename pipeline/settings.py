@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
 
     door: str = Field("127.0.0.1:3306", pattern=ADDRESS, description="Where the SQL door opens; empty: none")
+    door_idle_timeout: float = Field(
+        3600.0, ge=1, description="A session at the SQL door that asks nothing for so long is closed"
+    )
+    door_user_sessions: int = Field(
+        100, ge=1, description="Sessions that one user has at the SQL door at most"
+    )
     board: str = Field("127.0.0.1:8420", pattern=ADDRESS, description="Where the board opens; empty: none")
     users: Path | None = Field(None, description="Who may come in at door and board")
     tls_cert: Path | None = Field(None, description="Certificate (PEM) of door and board")

@@ -58,10 +58,10 @@ class Gate:
         if self._keeper is None or request.path == OPEN_TO_ALL:
             return None
         address = request.remote or ""
-        if self._keeper.blocked(address):
+        given = credentials(request.headers.get("Authorization", ""))
+        if self._keeper.blocked(address, given[0] if given else ""):
             words = "too many logins from your address have failed; wait a minute\n"
             return web.Response(status=429, text=words, headers={"Retry-After": "60"})
-        given = credentials(request.headers.get("Authorization", ""))
         if given is None or not self._keeper.knows(*given, address):
             return web.Response(status=401, text="name and password, please\n", headers=CHALLENGE)
         return None

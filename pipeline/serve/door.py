@@ -7,7 +7,6 @@ A client's statement is read (`door_connection`), understood (`door_sql`), check
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import shutil
@@ -26,9 +25,9 @@ from pipeline.serve.door_asking import LOST, Desk, Limits
 from pipeline.serve.door_connection import LOGIN_BYTES, Connection
 from pipeline.serve.door_engine import Engine, limit_memory, size_of
 from pipeline.serve.door_engines import Engines
-from pipeline.serve.door_errors import CONNECTIONS, Refused, packet
 from pipeline.serve.door_fence import fence
-from pipeline.serve.door_login import CAPABILITIES, Entrance
+from pipeline.serve.door_guests import Guests, Rooms
+from pipeline.serve.door_login import Entrance
 from pipeline.serve.door_translator import Translator
 from pipeline.serve.door_users import Doorkeeper, read_users
 from pipeline.serve.door_wire import Wire
@@ -50,7 +49,7 @@ class DoorOptions(Listening):
     memory_limit: str = "512MB"
     temp_limit: str = "1GB"
     threads: int = 2
-    connections: int = 200
+    rooms: Rooms = field(default_factory=Rooms)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -94,7 +93,7 @@ class _Door:
         self._options, self._entrance = options, entrance
         self._desk = Desk(engines, options.limits, lambda: fence(folder), self._give_up)
         self._translator = Translator()
-        self._connections: dict[int, Connection] = {}
+        self._guests = Guests(options.rooms)
         self._numbers = itertools.count(1)
         self._stop = asyncio.Event()
         self._fault: str | None = None
@@ -115,7 +114,7 @@ class _Door:
             await stop.wait()
         finally:
             server.close()
-            for connection in list(self._connections.values()):
+            for connection in list(self._guests.here.values()):
                 connection.hang_up()
             await self._empty()
             await self._translator.close()
@@ -140,7 +139,7 @@ class _Door:
     async def _empty(self) -> None:
         """Wait until the questions have ended, but not for ever."""
         for _ in range(int(CLOSING / 0.05)):
-            if not self._connections:
+            if not self._guests.here:
                 return
             await asyncio.sleep(0.05)
 
@@ -156,16 +155,11 @@ class _Door:
 
     async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer, LOGIN_BYTES)
-        if len(self._connections) >= self._options.connections:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(
-                    wire.send(packet(Refused(CONNECTIONS, "Too many connections"), CAPABILITIES)), 1
-                )
-            wire.close()
-            return
-        number = next(self._numbers)
-        connection = Connection(wire, number, self._entrance, self._desk, self._translator, self._connections)
-        self._connections[number] = connection
+        number, guests = next(self._numbers), self._guests
+        connection = Connection(
+            wire, number, self._entrance, self._desk, self._translator, guests.here, guests.room_for
+        )
+        guests.arrive(number, connection)
         try:
             await connection.serve()
         except asyncio.CancelledError:
@@ -173,7 +167,7 @@ class _Door:
         except Exception:
             log.exception("a connection failed", peer=wire.peer)
         finally:
-            del self._connections[number]
+            del guests.here[number]
             wire.close()
 
 

@@ -49,10 +49,14 @@ class Revived(QueryError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`timeout` in seconds, from the moment of asking to the last row; `places` for questions that run at once."""
+    """`timeout` in seconds, from the moment of asking to the last row, and `idle` until a session that asks nothing is closed.
+
+    `places` for questions that run at once.
+    """
 
     timeout: float = 60.0
     rows: int = 100_000
+    idle: float = 3600.0
     places: Places = field(default_factory=Places)
 
 

@@ -37,6 +37,7 @@ from pipeline.serve.door_engine import NOT_MYSQLS
 from pipeline.serve.door_errors import (
     BLOCKED,
     DENIED,
+    IDLE,
     NO_FUNCTION,
     NO_THREAD,
     SYNTAX,
@@ -66,7 +67,10 @@ TRIES = 3
 
 
 class Connection:
-    """One client, from its greeting to its end.  `others`: everybody who is connected, by number."""
+    """One client, from its greeting to its end.
+
+    `others`: everybody who is connected, by number; `room_for`: raises Refused where there is none for a user.
+    """
 
     def __init__(
         self,
@@ -76,9 +80,10 @@ class Connection:
         desk: Desk,
         translator: Translator,
         others: Mapping[int, Connection],
+        room_for: Callable[[int, Who], None],
     ) -> None:
         self._wire, self._entrance, self._desk = wire, entrance, desk
-        self._translator, self._others = translator, others
+        self._translator, self._others, self._room_for = translator, others, room_for
         self._capabilities = Capabilities.CLIENT_PROTOCOL_41
         self._guest: Guest | None = None
         self._asking: Asking | None = None
@@ -93,7 +98,11 @@ class Connection:
                 self._wire.begin_command()
                 await asyncio.sleep(0)  # many commands may lie ready: others have their turn, too
                 try:
-                    data = await self._wire.read()
+                    data = await asyncio.wait_for(self._wire.read(), self._patience)
+                except TimeoutError:
+                    raise Refused(
+                        IDLE, f"nothing was asked for {self._patience:.0f} s; connect again"
+                    ) from None
                 except TooLong as error:
                     await self._say(Refused(TOO_LONG, str(error)))
                     continue
@@ -101,9 +110,7 @@ class Connection:
                     return
                 await self._command(data[0], data[1:])
         except Refused as refused:
-            if (
-                refused.code != BLOCKED
-            ):  # or whoever is not listened to would fill the disk with lines about it
+            if refused.code not in {BLOCKED, IDLE}:  # a line for each would fill the disk
                 log.info("refused", peer=self._wire.peer, why=refused.text)
             await self._say_last(refused)
         except (Malformed, TooLong) as error:
@@ -120,8 +127,25 @@ class Connection:
             self._asking.stop(code, text)
 
     @property
+    def who(self) -> Who | None:
+        """Who has come in; None for a stranger."""
+        return self._who if self._guest else None
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self._wire.peer
+
+    @property
     def _who(self) -> Who:
         return Who(self.session.user, self._wire.peer)
+
+    @property
+    def _patience(self) -> float:
+        return self.session.idle(self._desk.limits.idle)
+
+    def _room(self, user: str) -> None:
+        self._room_for(self.session.id, Who(user, self._wire.peer))
 
     def hang_up(self) -> None:
         """End the question and the connection."""
@@ -131,7 +155,7 @@ class Connection:
     # -------------------------------------------------------------------------------------------------- commands
 
     async def _enter(self) -> None:
-        self._welcome(await login(self._wire, self._entrance, self.session.id))
+        self._welcome(await login(self._wire, self._entrance, self.session.id, self._room))
         self._wire.limit, self._wire.patient = MAX_LENGTH + 1024, True
 
     def _welcome(self, guest: Guest) -> None:
@@ -184,7 +208,7 @@ class Connection:
 
     async def _change_user(self, data: bytes) -> None:
         assert self._guest is not None
-        changed = change_user(self._wire, self._entrance, self._guest, data)
+        changed = change_user(self._wire, self._entrance, self._guest, data, self._room)
         self._welcome(await asyncio.wait_for(changed, LOGIN_SECONDS))
 
     async def _kill_by_number(self, data: bytes) -> None:

@@ -6,6 +6,7 @@ Written anew over `mysql-mimic`'s packets, because its own login goes on serving
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mysql_mimic.charset import CharacterSet
@@ -59,8 +60,11 @@ class Entrance:
         return CAPABILITIES | (Capabilities.CLIENT_SSL if self.tls else Capabilities(0))
 
 
-async def login(wire: Wire, entrance: Entrance, connection_id: int) -> Guest:
-    """Raises Refused with what is to be said to the client, Malformed, HungUp."""
+async def login(wire: Wire, entrance: Entrance, connection_id: int, room_for: Callable[[str], None]) -> Guest:
+    """Raises Refused with what is to be said to the client, Malformed, HungUp.
+
+    `room_for`: raises Refused where a user has no room, once the password is right.
+    """
     challenge = nonce()
     await wire.send(
         make_handshake_v10(
@@ -80,6 +84,7 @@ async def login(wire: Wire, entrance: Entrance, connection_id: int) -> Guest:
     if hello.plugin not in {"", NATIVE}:
         challenge, answer = await _switched(wire, SHA2 if sha2 else NATIVE)
     _admit(wire, entrance, hello.user, answer, challenge, sha2)
+    room_for(hello.user)
     if sha2 and len(answer) > 1:  # a client without a password sends a zero, and waits for nothing
         wire.put(make_auth_more_data(FAST_SUCCESS))
     await wire.send(ok(hello.capabilities))
@@ -100,7 +105,9 @@ async def _greeted(wire: Wire, entrance: Entrance) -> Greeting:
         raise Malformed(f"a greeting that cannot be read ({error})") from error
 
 
-async def change_user(wire: Wire, entrance: Entrance, guest: Guest, data: bytes) -> Guest:
+async def change_user(
+    wire: Wire, entrance: Entrance, guest: Guest, data: bytes, room_for: Callable[[str], None]
+) -> Guest:
     """COM_CHANGE_USER: asks for the password of the other user.  Raises as `login`."""
     try:
         asked = change_of_user(data, guest.capabilities, guest.charset)
@@ -109,6 +116,7 @@ async def change_user(wire: Wire, entrance: Entrance, guest: Guest, data: bytes)
     _refuse_early(wire, entrance, asked.user)
     challenge, answer = await _switched(wire, NATIVE)
     _admit(wire, entrance, asked.user, answer, challenge, sha2=False)
+    room_for(asked.user)
     await wire.send(ok(guest.capabilities))
     return Guest(asked.user, asked.database, asked.charset, asked.capabilities)
 
@@ -125,8 +133,8 @@ async def _switched(wire: Wire, plugin: str) -> tuple[bytes, bytes]:
 
 
 def _refuse_early(wire: Wire, entrance: Entrance, name: str) -> None:
-    if entrance.keeper.blocked(wire.peer):
-        raise Refused(BLOCKED, "too many logins from your address have failed; wait a minute")
+    if entrance.keeper.blocked(wire.peer, name):
+        raise Refused(BLOCKED, f"too many logins of {name!r} from your address have failed; wait a minute")
     if entrance.insist and not wire.encrypted and name != PROBE:  # which sends no secret
         raise Refused(
             INSECURE,

@@ -36,12 +36,12 @@ _FIXED: Mapping[str, Any] = {
     "character_set_connection": "utf8mb4", "character_set_database": "utf8mb4", "character_set_results": "utf8mb4",
     "character_set_server": "utf8mb4", "collation_connection": "utf8mb4_bin", "collation_database": "utf8mb4_bin",
     "collation_server": "utf8mb4_bin", "default_storage_engine": "DuckDB", "have_ssl": "YES", "init_connect": "",
-    "interactive_timeout": 28800, "license": "Apache-2.0", "lower_case_table_names": 2, "max_execution_time": 0,
+    "interactive_timeout": None, "license": "Apache-2.0", "lower_case_table_names": 2, "max_execution_time": 0,
     "net_buffer_length": 16384, "net_read_timeout": 30, "net_write_timeout": 60, "performance_schema": False,
     "query_cache_size": 0, "query_cache_type": "OFF", "sql_auto_is_null": False, "sql_mode": SQL_MODE,
     "sql_select_limit": None, "system_time_zone": "UTC", "time_zone": "UTC", "transaction_isolation": "REPEATABLE-READ",
     "transaction_read_only": True, "tx_isolation": "REPEATABLE-READ", "tx_read_only": True, "version": VERSION,
-    "version_comment": "Gigawatch", "wait_timeout": 28800, "warning_count": 0, "error_count": 0,
+    "version_comment": "Gigawatch", "wait_timeout": None, "warning_count": 0, "error_count": 0,
 }  # fmt: skip
 
 
@@ -101,6 +101,11 @@ class DoorSession:
         """`max_execution_time`, which MySQL counts in milliseconds."""
         milliseconds = _whole(self.variables.get("max_execution_time"))
         return milliseconds / 1000 if milliseconds else None
+
+    def idle(self, limit: float) -> float:
+        """`wait_timeout`, seconds; by which a client asks to be closed sooner than the limit says."""
+        wanted = _whole(self.variables.get("wait_timeout"))
+        return min(limit, wanted) if wanted else limit
 
     def _letters(self, name: str) -> None:
         try:

@@ -18,13 +18,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import SettingsError
 from pipeline.settings import refuse_open_rights
 
+K = TypeVar("K")
+V = TypeVar("V")
 NONCE = 20
 FAILURES, WITHIN = 5, 60.0
-"""So many failed logins from one address within so many seconds, and it is not listened to until they are over."""
+"""So many failed logins of one user from one address within so many seconds, and they are not listened to until those
+are over."""
+MANY = 50
+"""So many of whichever users from one address, or of one user from whichever: but whoever has come in from there is
+listened to."""
 ADDRESSES = 10_000
 PROBE = "gigawatch run"
 """The name by which `run` asks its door whether it answers; it has a blank, which no name of a users file has."""
@@ -132,17 +139,20 @@ class Doorkeeper:
     ) -> None:
         self._users = users
         self._clock = clock
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, ...], list[float]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._word: bytes | None = None
 
     def hear(self, word: bytes) -> None:
         """What `run` will prove itself by."""
         self._word = word
 
-    def blocked(self, address: str) -> bool:
-        """Whether too many logins from there have failed of late."""
-        recent = [at for at in self._failures.get(_origin(address), []) if self._clock() - at < WITHIN]
-        return len(recent) >= FAILURES
+    def blocked(self, address: str, name: str) -> bool:
+        """Whether too many logins of that user from there have failed of late, or of many."""
+        pair = (_origin(address), name)
+        if name == PROBE or self._recent(pair, FAILURES):
+            return name != PROBE
+        return pair not in self._known and any(self._recent(key, MANY) for key in _wider(pair))
 
     def takes_sha2(self, name: str) -> bool:
         """Whether a user can log in by caching_sha2_password; also said of names that nobody has."""
@@ -158,9 +168,12 @@ class Doorkeeper:
         secret = self._users.get(name)
         stored = (secret.sha2 if sha2 else secret.native) if secret else None
         proven = proves(answer, challenge, stored or bytes(32 if sha2 else 20), sha2)
+        pair = (_origin(address), name)
         if stored is not None and proven:
+            _keep(self._known, pair, None)
             return True
-        self._failed(_origin(address))
+        for key, limit in ((pair, FAILURES), *((key, MANY) for key in _wider(pair))):
+            _keep(self._failures, key, [*self._failures.get(key, []), self._clock()][-limit:])
         return False
 
     def knows(self, name: str, password: str, address: str) -> bool:
@@ -168,13 +181,22 @@ class Doorkeeper:
         challenge = nonce()
         return self.admits(name, proof(password.encode(), challenge), challenge, address)
 
-    def _failed(self, origin: str) -> None:
-        times = self._failures.setdefault(origin, [])
-        times.append(self._clock())
-        del times[:-FAILURES]
-        self._failures.move_to_end(origin)
-        if len(self._failures) > ADDRESSES:
-            self._failures.popitem(last=False)
+    def _recent(self, key: tuple[str, ...], limit: int) -> bool:
+        """Whether so many have failed of late."""
+        return sum(self._clock() - at < WITHIN for at in self._failures.get(key, [])) >= limit
+
+
+def _wider(pair: tuple[str, str]) -> list[tuple[str, ...]]:
+    """What else a failure counts for: the address, and the user wherever it is."""
+    return [(pair[0],), ("", pair[1])]
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    """As the newest of at most `ADDRESSES`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > ADDRESSES:
+        kept.popitem(last=False)
 
 
 def _twice(password: bytes) -> bytes:

@@ -32,11 +32,14 @@ def servers(settings: Settings) -> list[Child]:
         *(["--tls-key", str(settings.tls_key)] if settings.tls_key else []),
     ]
     silences = {"alertmanager": settings.alertmanager} if settings.alertmanager else {}
+    limits = [
+        *("--idle-timeout", str(settings.door_idle_timeout)), *("--user-sessions", str(settings.door_user_sessions))
+    ]  # fmt: skip
     found: list[Child] = []
     if settings.board:
         found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas], silences))
     if settings.door:
-        found.append(Door(settings.data, None, [*_at(settings.door), *entrance, *schemas]))
+        found.append(Door(settings.data, None, [*_at(settings.door), *entrance, *schemas, *limits]))
     return found
 
 

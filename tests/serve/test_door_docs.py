@@ -59,13 +59,16 @@ def test_the_limits_that_are_shown_are_those_of_the_code() -> None:
     assert rows == [
         (f"{limits.timeout:.0f} s", "--timeout"), (str(limits.rows), "--row-limit"),
         (options.memory_limit, "--memory-limit"), (options.temp_limit, "--temp-limit"), (str(MAX_LENGTH), ""),
-        (str(limits.places.usual), ""), (str(options.connections), ""),
+        (str(limits.places.usual), ""), (str(limits.places.most), ""), (str(limits.places.address), ""),
+        (str(options.rooms.user), "--user-sessions"), (str(options.rooms.address), ""), (str(options.rooms.sessions), ""),
+        (f"{limits.idle:.0f} s", "--idle-timeout"),
     ]  # fmt: skip
     given = {name: p.default for name, p in inspect.signature(cli.door).parameters.items()}
     assert (given["timeout"], given["row_limit"]) == (limits.timeout, limits.rows)
     assert (given["memory_limit"], given["temp_limit"]) == (options.memory_limit, options.temp_limit)
+    assert (given["idle_timeout"], given["user_sessions"]) == (limits.idle, options.rooms.user)
     assert (given["port"], given["bind"]) == (options.port, options.bind)
-    assert (FAILURES, WITHIN) == (5, 60) and "Five failed logins within a minute" in TEXT
+    assert (FAILURES, WITHIN) == (5, 60) and "Five failed logins of a user" in TEXT
 
 
 def test_what_is_said_to_differ_does(ask: Callable[..., list[Any]]) -> None:

@@ -25,6 +25,7 @@ from pipeline.serve.child import Door
 from pipeline.serve.door import DoorOptions, run_door
 from pipeline.serve.door_users import (
     FAILURES,
+    MANY,
     WITHIN,
     Doorkeeper,
     Secret,
@@ -92,10 +93,12 @@ def test_who_guesses_passwords_is_not_listened_to_for_a_while(
     for _ in range(FAILURES):
         with pytest.raises(pymysql.MySQLError, match="Access denied"):
             call(door, user="alice", password="guess")
-    with pytest.raises(pymysql.MySQLError, match="too many logins from your address") as raised:
+    with pytest.raises(pymysql.MySQLError, match="too many logins of 'alice' from your address") as raised:
         call(door, user="alice", password=passwords["alice"])
     assert raised.value.args[0] == 1129
     with inside.cursor() as cursor:
+        assert cursor.execute("SELECT 1") == 1
+    with call(door, user="bob", password=passwords["bob"]) as another, another.cursor() as cursor:
         assert cursor.execute("SELECT 1") == 1
 
 
@@ -103,13 +106,32 @@ def test_a_block_ends_by_itself_and_is_for_one_address() -> None:
     now = [0.0]
     keeper = Doorkeeper({"alice": Secret(bytes(20), None)}, clock=lambda: now[0])
     for _ in range(FAILURES):
-        assert not keeper.blocked("2001:db8::1")
+        assert not keeper.blocked("2001:db8::1", "alice")
         assert not keeper.admits("alice", b"", b"x" * 20, "2001:db8::1")
-    assert keeper.blocked("2001:db8::2"), "one machine has 2^64 addresses"
-    assert not keeper.blocked("2001:db8:0:1::1")
-    assert not keeper.blocked("192.0.2.1")
+    assert keeper.blocked("2001:db8::2", "alice"), "one machine has 2^64 addresses"
+    assert not keeper.blocked("2001:db8::2", "bob"), "others may sit behind the same proxy"
+    assert not keeper.blocked("2001:db8:0:1::1", "alice")
+    assert not keeper.blocked("192.0.2.1", "alice")
     now[0] = WITHIN
-    assert not keeper.blocked("2001:db8::1")
+    assert not keeper.blocked("2001:db8::1", "alice")
+
+
+def test_many_guesses_block_an_address_or_a_user_but_nobody_who_has_come_in_from_there() -> None:
+    right = {
+        name: Secret(hashlib.sha1(hashlib.sha1(b"right").digest()).digest(), None)
+        for name in ("alice", "bob")
+    }
+    keeper = Doorkeeper(right, clock=lambda: 0.0)
+    assert keeper.knows("alice", "right", "192.0.2.1")
+    for n in range(MANY):
+        assert not keeper.knows(f"guess{n}", "x", "192.0.2.1")
+    assert keeper.blocked("192.0.2.1", "bob")
+    assert not keeper.blocked("192.0.2.1", "alice")
+    assert not keeper.blocked("192.0.2.2", "bob")
+    for n in range(MANY):
+        assert not keeper.knows("bob", "x", f"198.51.100.{n}")
+    assert keeper.blocked("203.0.113.1", "bob")
+    assert not keeper.blocked("203.0.113.1", "alice")
 
 
 def test_changing_the_user_needs_the_other_ones_password(
