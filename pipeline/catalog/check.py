@@ -109,6 +109,19 @@ def check(path: Path, schema: Any) -> None:
     for name in required:
         _expect(name in properties, path, "required", name, f"one of the properties: {_list(properties)}")
     _check_marks(path, schema.get("x-marks", {}), properties)
+    _check_frozen(path, schema.get("x-frozen"), properties)
+
+
+def _check_frozen(path: Path, rule: Any, properties: Mapping[str, Any]) -> None:
+    if rule is None:
+        return
+    _expect(isinstance(rule, dict), path, "x-frozen", _kind(rule), "an object with counter and intervals")
+    counter, intervals = rule.get("counter"), rule.get("intervals")
+    numbers = [
+        n for n, spec in properties.items() if _is_measure(spec) and spec["type"] in ("number", "integer")
+    ]
+    _expect(counter in numbers, path, "x-frozen: counter", counter, f"one of the numbers: {_list(numbers)}")
+    _expect(_whole(intervals, 2), path, "x-frozen: intervals", intervals, "a whole number, 2 or more")
 
 
 def check_together(directory: Path, types: Sequence[Named]) -> None:

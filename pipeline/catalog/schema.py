@@ -5,6 +5,7 @@ Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
 is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list of tests, each with `of`,
 the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`),
+`x-frozen` (`counter` and `intervals`: an entity whose counter and numbers stand still for so long is no heartbeat),
 `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
@@ -110,6 +111,14 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """An entity is frozen when `counter` and all its other numbers stand still for `every` seconds while others move."""
+
+    counter: str
+    every: int
+
+
+@dataclass(frozen=True, slots=True)
 class EventType:
     """One kind of event.  `interval` and `lateness` in seconds; columns in schema order; `nulls` stand for null."""
 
@@ -131,6 +140,7 @@ class EventType:
     within: tuple[str, ...] = ()
     """The dimensions within which an entity's name is one entity; none: everywhere."""
     nulls: tuple[str, ...] = ()
+    frozen: Frozen | None = None
 
     @property
     def numbers(self) -> tuple[Measure, ...]:
@@ -231,7 +241,12 @@ def _event_type(path: Path) -> EventType:
         window_time=roles["time"][0] if roles["time"] else None,
         within=tuple(properties[roles["entity"][0]].get("x-within", ())) if roles["entity"] else (),
         nulls=tuple(schema.get("x-null", ())),
+        frozen=_frozen(schema.get("x-frozen"), schema["x-interval"]),
     )
+
+
+def _frozen(rule: Mapping[str, Any] | None, interval: int) -> Frozen | None:
+    return Frozen(rule["counter"], rule["intervals"] * interval) if rule else None
 
 
 def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:

@@ -7,6 +7,7 @@ from datetime import datetime
 import duckdb
 
 from pipeline.catalog import EventType
+from pipeline.ledger.pulses import note_pulses
 from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET
@@ -32,6 +33,7 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
         con.execute(f"CREATE OR REPLACE TEMP TABLE delta_bits_{view} AS {bits_sql(event, f'indexed_{view}')}")
         _append(con, f"bits_{view}", known, starts, "series, block", merge_bits_sql(event))
         note_sightings(con, event, known_from)
+        note_pulses(con, event, known_from)
         if new:
             share(con, event, f"new_entities_{view}", known_from, min(starts))
 

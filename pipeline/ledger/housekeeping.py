@@ -12,6 +12,7 @@ import structlog
 
 from pipeline.ledger import compact, health, publish, readings, retention, seal, verify
 from pipeline.ledger.health import Pulse
+from pipeline.ledger.pulses import fold_pulses
 from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
 
@@ -100,6 +101,7 @@ class Housekeeper:
                 readings.fold_seen(self._con, event, evaluated)
                 if event.entity:
                     fold_sightings(self._con, event, evaluated)
+                    fold_pulses(self._con, event, evaluated)
 
     def _finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         ledger = self._ledger

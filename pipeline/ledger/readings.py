@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger.instants import Heard
+from pipeline.ledger.pulses import Pulses
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import By, Mutes, Span, groups_of, timestamp
 from pipeline.ledger.series_readings import series_sums
@@ -58,12 +59,14 @@ class Reader:
         self.con, self.catalog, self.raw = con, catalog, raw
         self.heard = Heard(con, catalog)
         self._spend = SpendReader(con)
+        self._pulses = Pulses(con)
         self._silence: dict[tuple[str, int, int], Silence] = {}
 
     def forget(self) -> None:
         """Drops everything remembered."""
         self.heard.forget()
         self._spend.forget()
+        self._pulses.forget()
         self._silence.clear()
         self.raw.arriving = {}
 
@@ -88,7 +91,8 @@ class Reader:
             if isinstance(spec, WaitQuantile):
                 found += quantiles(self.con, spec, event_type, silent, span)
             else:
-                found += series_sums(self.con, spec, event_type, silent, span, self.raw)
+                frozen = self._pulses.within(event_type, low * GRID, high * GRID)
+                found += series_sums(self.con, spec, event_type, silent, span, self.raw, frozen)
         return Readings(found)
 
     def _silent(self, event_type: EventType, t0: int, t1: int) -> Silence:

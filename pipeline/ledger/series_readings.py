@@ -7,6 +7,7 @@ the measure's quantum, so that the order in which threads add does not show.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
+from pipeline.ledger.pulses import FROZEN, Still, frozen_params
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import (
     GAPS,
@@ -124,11 +126,13 @@ def _per_series(
     span: Span,
     away: bool = False,
     weighed: bool = False,
+    frozen: bool = False,
 ) -> str:
     """SELECT t, series, value (HUGEINT, quanta), samples, settled, counts; the sources have `t`, `series`, columns.
 
     `counts`: entities in each of the ways of COUNTS, for an EntityCount.  `away`: those of `away_bits` count elsewhere,
     and a series all of whose entities do has no row.  `weighed`: some means stand in `weighed` (see `weights`).
+    `frozen`: those of `frozen_bits` do not count.
     """
     merged = ", ".join(f"{how}({quoted(c)}) AS {quoted(c)}" for how, c in _partial_columns(spec))
     value, samples, there = _value(spec, event_type, weighed)
@@ -139,9 +143,11 @@ def _per_series(
         sums = ", ".join(f"sum({count})::HUGEINT AS {name}" for name, count in found[1].items())
         merged = f"SELECT t, series, block, {ored} FROM ({bits}) GROUP BY t, series, block"
         if away:
-            here = ", ".join(f"CASE WHEN away IS NULL THEN {c} ELSE {c} & ~away END AS {c}" for c in found[0])
-            merged = f"SELECT t, series, {here} FROM ({merged}) LEFT JOIN away_bits USING (t, series, block)"
-            there += f" AND {'observed' if 'observed' in found[1] else 'entities'} > 0"
+            merged = f"SELECT *, bit_count(observed) AS present FROM ({_masked(found[0], merged, 'away')})"
+            sums += ", sum(present) AS present"
+            there += " AND present > 0"
+        if frozen:
+            merged = _masked(found[0], merged, "frozen")
         source += f"""
         JOIN (SELECT t, series, {sums} FROM ({merged}) GROUP BY t, series) USING (t, series)"""
     if weighed:
@@ -151,6 +157,12 @@ def _per_series(
         f"SELECT t, series, ({value})::HUGEINT AS value, {samples} AS samples, "
         f"{_settled(spec, event_type, span)} AS settled, {', '.join(counts)} FROM {source} WHERE {there}"
     )
+
+
+def _masked(columns: Iterable[str], rows: str, mask: str) -> str:
+    """`rows` without the bits of `{mask}_bits`."""
+    left = ", ".join(f"CASE WHEN {mask} IS NULL THEN {c} ELSE {c} & ~{mask} END AS {c}" for c in columns)
+    return f"SELECT * EXCLUDE ({mask}) REPLACE ({left}) FROM ({rows}) LEFT JOIN {mask}_bits USING (t, series, block)"
 
 
 def _live_rows(spec: SeriesSpec, event_type: EventType, span: Span) -> tuple[str, str]:
@@ -183,6 +195,7 @@ def _delivered(
     still: Sequence[Gap] | None,
     raw: RawRows,
     weighed: list[Weighed],
+    frozen: list[Still],
 ) -> Iterable[tuple[Any, ...]]:
     """Rows (t, group…, value in quanta, samples, series, settled, counts) of the series that are not silent.
 
@@ -190,7 +203,9 @@ def _delivered(
     `weighed` is given what is found of series whose samples do not weigh alike.
     """
     for part in span.parts(con, event_type):
-        yield from _delivered_within(con, spec, event_type, part.near(gaps), part, still, raw, weighed)
+        yield from _delivered_within(
+            con, spec, event_type, part.near(gaps), part, still, raw, weighed, frozen
+        )
 
 
 def _delivered_within(
@@ -202,23 +217,29 @@ def _delivered_within(
     still: Sequence[Gap] | None,
     raw: RawRows,
     weighed: list[Weighed],
+    frozen: list[Still],
 ) -> list[tuple[Any, ...]]:
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
     uneven = weigh(con, spec, event_type, span, raw) if isinstance(spec, FleetPower) else []
     weighed += uneven
     rows = _live_rows(spec, event_type, span)
-    per_series = _per_series(spec, event_type, *rows, span, away=still is not None, weighed=bool(uneven))
-    heard = away = ""
+    per_series = _per_series(
+        spec, event_type, *rows, span, away=still is not None, weighed=bool(uneven), frozen=bool(frozen)
+    )
+    heard = masks = ""
     if still is not None:
         params |= still_params(still)
-        away = f", {away_within(event_type, span)}"
+        masks += f", {away_within(event_type, span)}"
+    if frozen:
+        params |= frozen_params(frozen)
+        masks += f", {FROZEN}"
     if gaps:
         params |= gap_params(gaps)
         heard = f"WHERE NOT EXISTS ({IN_GAP})"
     columns = group_columns(spec.by)
     counts = ", ".join(f"sum({name})::BIGINT" for name in COUNTS)
     return con.execute(
-        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}{away}
+        f"""WITH chosen AS MATERIALIZED ({chosen}){GAPS if gaps else ""}{masks}
         SELECT t{columns}, sum(value)::HUGEINT, sum(samples)::BIGINT, count(*), bool_or(settled), [{counts}]
         FROM ({per_series}) s JOIN chosen USING (series) {heard} GROUP BY t{columns}""",
         params,
@@ -333,12 +354,13 @@ def series_sums(
     silence: Silence,
     span: Span,
     raw: RawRows,
+    frozen: list[Still],
 ) -> list[Reading]:
     quantum = _quantum(spec, event_type)
     measure = next(iter(said(spec)), "")
     missing = silence.silent(measure, spec.span) if measure else silence.expected
     mute = silence.mute(measure, spec.span) if measure else ()
-    groups = groups_of(con, event_type, spec.match, spec.by) if silence.gaps or mute else {}
+    groups = groups_of(con, event_type, spec.match, spec.by) if silence.gaps or mute or frozen else {}
     silences = _silences(con, spec, event_type, silence, span, groups, missing, mute, raw)
     mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)
     gaps = [g for g in (*silence.gaps, *mute) if g.series in groups]
@@ -347,7 +369,9 @@ def series_sums(
     gone = _gone(con, spec, event_type, silence, span, still)
     found: list[Reading] = []
     weighed: list[Weighed] = []
-    for row in _delivered(con, spec, event_type, gaps, span, still, raw, weighed):
+    stopped = _stopped(frozen, groups) if isinstance(spec, EntityCount) else {}
+    frozen = frozen if counts else []
+    for row in _delivered(con, spec, event_type, gaps, span, still, raw, weighed, frozen):
         key = (row[0], row[1:-5])
         found.append(
             _reading(key, row[-5:], silences.pop(key, None), silence, spec, quantum, gone.pop(key, ()))
@@ -357,7 +381,20 @@ def series_sums(
     if any(w.seen > w.having for w in weighed):
         groups = groups or groups_of(con, event_type, spec.match, spec.by)
         found = _without(found, weighed, gaps, groups, quantum)
-    return [row._replace(mute=mutes.get((row.t // GRID, row.by), ())) for row in found] if mutes else found
+    if not mutes and not stopped:
+        return found
+    keys = [(row.t // GRID, row.by) for row in found]
+    return [
+        row._replace(mute=mutes.get(key, ()), frozen=stopped.get(key, 0))
+        for row, key in zip(found, keys, strict=True)
+    ]
+
+
+def _stopped(frozen: Iterable[Still], groups: Mapping[int, By]) -> Mapping[tuple[int, By], int]:
+    """(grid number, group) → how many are frozen."""
+    return Counter(
+        (grid, groups[f.series]) for f in frozen if f.series in groups for grid in range(f.first, f.last + 1)
+    )
 
 
 def _without(

@@ -13,6 +13,7 @@ import duckdb
 
 from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.errors import LedgerError
+from pipeline.ledger.pulses import pulses_table
 from pipeline.ledger.sightings import share_all, sightings_tables
 from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, Columns
@@ -109,6 +110,7 @@ def _rollups(event: EventType) -> Iterator[str]:
         # names at random compress badly, and at once when a batch brings a row group of them: 40 ms instead of 10
         yield f"entities_{view}(series UBIGINT, entity VARCHAR USING COMPRESSION uncompressed, idx INTEGER)"
         yield from sightings_tables(view)
+        yield pulses_table(view)
     for width in WIDTHS:
         key = "series UBIGINT, window_start TIMESTAMP" + (
             ", known_from TIMESTAMP" if width is WIDTHS[0] else ""

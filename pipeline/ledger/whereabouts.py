@@ -119,7 +119,7 @@ def moved_from(
     for move in moves:
         group = groups.get(move.series)
         if group is not None and group != groups.get(move.home):
-            for grid in range(move.first, move.last + 1):
+            for grid in range(max(move.first, span.low + 1), min(move.last, span.high) + 1):
                 found.setdefault((grid, group), Counter())[move.home] += move.n
     if not found:
         return {}

@@ -138,6 +138,8 @@ def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]
         yield f"{state.window} starts at {utc(details['window_starts'])}."
     if "course" in details:
         yield _course(details, state.unit)
+    if details.get("frozen"):
+        yield f"Frozen: {number(details['frozen'])} {state.unit} that report, but whose counters stand still."
     if details.get("moved"):
         yield f"{number(details['moved'])} {state.unit} have moved: they now report from {details['moved_to']}."
     if details.get("blinds"):

@@ -50,6 +50,8 @@ class _Capacity(ClauseRule[CapacityClause]):
             details = {**(details or {}), "silent": row.silent, "lost": row.lost}
         if row.mute:
             details = {**(details or {}), **told(row.mute)}
+        if row.frozen:
+            details = {**(details or {}), "frozen": row.frozen}
         if row.moved:
             details = {
                 **(details or {}),

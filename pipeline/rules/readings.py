@@ -192,6 +192,7 @@ class Reading(NamedTuple):
     at the others' mean, which makes `estimated` of it.
     `due`: seconds after its last sample at which the next of a silent series was due.
     `moved`: entities that were last seen here within a day and now live on in another group: (where, how many).
+    `frozen`: entities that report, but whose counter and numbers stand still: they do not count.
     """
 
     t: int
@@ -215,6 +216,7 @@ class Reading(NamedTuple):
     lacking: int = 0
     estimated: float = 0.0
     moved: tuple[tuple[str, int], ...] = ()
+    frozen: int = 0
 
     @property
     def left(self) -> bool:

@@ -128,14 +128,50 @@ def _at_home(event_type: EventType, t: int, span: int, more: str = "") -> str:
     window = "time_bucket(INTERVAL 10 SECOND, last)"
     one = ", ".join([*(name(d) for d in event_type.within), entity])
     return (
-        f"  SELECT * FROM (\n    SELECT * FROM (\n"
+        f"  SELECT * FROM ({'SELECT * FROM (' if event_type.frozen else ''}\n    SELECT * FROM (\n"
         f'      SELECT {series}, {entity}{more}, max("time") AS last,\n'
         f'        max(max("time")) OVER (PARTITION BY {series}) < {moment(t - stop)} AS silent\n'
         f"      FROM {event_type.view} WHERE {_within((), {}, t, max(span, stop))}\n"
         f"      GROUP BY {series}, {entity})\n    WHERE last >= {moment(t - span)}\n"
         f"    QUALIFY {window} > max({window}) OVER (PARTITION BY {one}) - INTERVAL {event_type.interval} SECOND)\n"
         f"  QUALIFY row_number() OVER (PARTITION BY {one} ORDER BY silent, {tied}) = 1 AND NOT silent"
+        + _not_frozen(event_type, t)
     )
+
+
+def _not_frozen(event_type: EventType, t: int) -> str:
+    """What leaves out the entities whose counter and numbers stood still while others' moved, where there is one.
+
+    They are compared in one interval of every five (or as the schema says), the last that was over by `t`.
+    """
+    rule, entity = event_type.frozen, _entity(event_type)
+    if rule is None:
+        return ""
+    slot = (t - event_type.interval) // rule.every
+    until, names = (
+        slot * rule.every + event_type.interval,
+        [*(name(d.name) for d in event_type.dimensions), entity],
+    )
+    pulse = f"row({', '.join(name(m.name) for m in event_type.numbers)})"
+    inside = _all(
+        [
+            f'"time" >= {moment((slot - 3) * rule.every)}',
+            f'"time" < {moment(until)}',
+            f'epoch_us("time") % {rule.every * 1_000_000} < {event_type.interval * 1_000_000}',
+            f"known_from <= {moment(until)}",
+            f"{name(rule.counter)} > 0",
+        ]
+    )
+    before, listed = f"FILTER (slot < {slot})", ", ".join(names)
+    still = f"arg_max(one, slot) AND arg_max(one, slot) {before} AND arg_max(pulse, slot) = arg_max(pulse, slot) {before}"
+    frozen = (
+        f"SELECT * FROM (SELECT {listed}, {still} AS frozen FROM (\n"
+        f'    SELECT {listed}, epoch("time")::BIGINT // {rule.every} AS slot, count(DISTINCT {pulse}) = 1 AS one, '
+        f"min({pulse}) AS pulse\n    FROM {event_type.view} WHERE {inside} GROUP BY ALL)\n"
+        f"  GROUP BY {listed} HAVING max(slot) = {slot} AND count(*) > 1) QUALIFY frozen AND NOT bool_and(frozen) OVER ()"
+    )
+    same = _all([f"home.{n} IS NOT DISTINCT FROM frozen.{n}" for n in names])
+    return f") AS home\nANTI JOIN (\n  {frozen}) AS frozen ON {same}"
 
 
 def _stop(event_type: EventType) -> int:

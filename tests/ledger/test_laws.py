@@ -122,6 +122,14 @@ def gpus(rng: random.Random) -> Iterator[Event]:
                     sample["utilization_ratio"] = rng.choice([0.0, 0.1, 0.3, 1e-6, 1])
                 if rng.random() < 0.5:
                     sample["health"] = rng.choice(["ok", "ok", "ok", "degraded", "failed"])
+                sample["energy_joules_total"] = 1000.0 * n + 1
+                if gpu == 3:  # frozen
+                    sample |= {
+                        "power_watts": 1.0,
+                        "xid": 0,
+                        "utilization_ratio": 0.1,
+                        "energy_joules_total": 9.0,
+                    }
                 source = f"/{cluster}/n{gpu // 2}"
                 yield Event(GPU, at, source, f"{gpu}-{n}", sample, rng.random() * LATENESS * 0.99, source)
     yield from roamers(rng)
