@@ -31,7 +31,7 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import GRID_US, Gap, Silence
-from pipeline.ledger.weights import Weighed, weigh
+from pipeline.ledger.weights import Ask, Weighed, weigh, weigh_asked, without
 from pipeline.ledger.whereabouts import away_at, away_within, moved_from, moving, still_params
 from pipeline.rules.readings import (
     GRID,
@@ -43,9 +43,6 @@ from pipeline.rules.readings import (
     SeriesSpec,
     said,
 )
-
-Ask = tuple[int, int, int]
-"""What is carried: until which grid number it was heard, of which series, at which grid number it is asked for."""
 
 #: Carried counts are looked up around at most this many moments one by one; beyond, in one wide scan.
 SCATTERED = 32
@@ -284,7 +281,7 @@ def _asked(
     params = dict(zip(("ask_until", "ask_series", "ask_t"), map(list, zip(*asks, strict=True)), strict=True))
     asked = """asked AS MATERIALIZED (SELECT unnest($ask_until::BIGINT[]) AS until,
         unnest($ask_series::UBIGINT[]) AS series, unnest($ask_t::BIGINT[]) AS t)"""
-    weighed = isinstance(spec, FleetPower) and _weigh_asked(con, spec, event_type, asks, span, raw)
+    weighed = isinstance(spec, FleetPower) and weigh_asked(con, spec, event_type, asks, span, raw)
     rows = _asked_rows(spec, event_type, span)
     per_series = _per_series(spec, event_type, *rows, span, away=away, weighed=weighed)
     found = con.execute(
@@ -292,27 +289,6 @@ def _asked(
         params | (still_params(silence.gaps) if away else {}),
     ).fetchall()
     return {(series, t): int(value) for t, series, value in found}
-
-
-def _weigh_asked(
-    con: DuckDBPyConnection,
-    spec: FleetPower,
-    event_type: EventType,
-    asks: Sequence[Ask],
-    span: Span,
-    raw: RawRows,
-) -> bool:
-    """`weigh` for what is carried: by when it was heard, under the grid number that it is asked for at."""
-    series = sorted({series for _, series, _ in asks})
-    if not weigh(con, spec, event_type, span, raw, series):
-        return False
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE weighed AS SELECT q.t, w.series, num, den FROM weighed w JOIN (SELECT "
-        "unnest($until::BIGINT[]) AS until, unnest($series::UBIGINT[]) AS series, unnest($t::BIGINT[]) AS t) q "
-        "ON w.t = q.until AND w.series = q.series",
-        dict(zip(("until", "series", "t"), map(list, zip(*asks, strict=True)), strict=True)),
-    )
-    return True
 
 
 def _near(asks: Sequence[Ask], reach: int) -> list[list[Ask]]:
@@ -380,7 +356,7 @@ def series_sums(
         found.append(_reading(key, NOTHING, silences.get(key), silence, spec, quantum, gone.get(key, ())))
     if any(w.seen > w.having for w in weighed):
         groups = groups or groups_of(con, event_type, spec.match, spec.by)
-        found = _without(found, weighed, gaps, groups, quantum)
+        found = without(found, weighed, gaps, groups, quantum)
     if not mutes and not stopped:
         return found
     keys = [(row.t // GRID, row.by) for row in found]
@@ -395,30 +371,6 @@ def _stopped(frozen: Iterable[Still], groups: Mapping[int, By]) -> Mapping[tuple
     return Counter(
         (grid, groups[f.series]) for f in frozen if f.series in groups for grid in range(f.first, f.last + 1)
     )
-
-
-def _without(
-    found: Sequence[Reading],
-    weighed: Sequence[Weighed],
-    gaps: Sequence[Gap],
-    groups: Mapping[int, By],
-    quantum: Decimal,
-) -> list[Reading]:
-    """The readings with what is known of entities that report without the measure."""
-    missing: dict[int, list[Gap]] = {}
-    for gap in gaps:
-        missing.setdefault(gap.series, []).append(gap)
-    sums: dict[tuple[int, By], tuple[int, int, int]] = {}
-    for w in weighed:
-        if w.series in groups and not any(g.first <= w.t <= g.last for g in missing.get(w.series, ())):
-            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.lacking, w.estimated)
-            a, b, c = sums.get(key, (0, 0, 0))
-            sums[key] = (a + own[0], b + own[1], c + own[2])
-    told = []
-    for row in found:
-        without, lacking, estimated = sums.get((row.t // GRID, row.by), (0, 0, 0))
-        told.append(row._replace(without=without, lacking=lacking, estimated=float(estimated * quantum)))
-    return told
 
 
 def _silences(

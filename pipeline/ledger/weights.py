@@ -7,17 +7,20 @@ said is read from the raw rows: the mean is that of the entities' own means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.raw_rows import RawRows
-from pipeline.ledger.reading_sql import Span, chosen_sql, quoted
-from pipeline.ledger.silence import EXPECTED, GRID_US
-from pipeline.rules.readings import GRID, FleetPower
+from pipeline.ledger.reading_sql import By, Span, chosen_sql, quoted
+from pipeline.ledger.silence import EXPECTED, GRID_US, Gap
+from pipeline.rules.readings import GRID, FleetPower, Reading
 
+Ask = tuple[int, int, int]
+"""What is carried: until which grid number it was heard, of which series, at which grid number it is asked for."""
 UNEVEN = 0.01
 """Share of a series' samples that may be missing or too many: the hottest and coolest GPU would have to differ by far
 more than they draw for that to move a mean by more than a hundredth."""
@@ -144,3 +147,48 @@ def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str
         GROUP BY t, series HAVING sum(n) > 0 AND (
             sum(more + CASE WHEN oldest THEN 0 ELSE fewer END) > {UNEVEN} * sum(samples)
             OR sum(fewer) > {BEGINNING} * sum(samples))"""
+
+
+def weigh_asked(
+    con: DuckDBPyConnection,
+    spec: FleetPower,
+    event_type: EventType,
+    asks: Sequence[Ask],
+    span: Span,
+    raw: RawRows,
+) -> bool:
+    """`weigh` for what is carried: by when it was heard, under the grid number that it is asked for at."""
+    series = sorted({series for _, series, _ in asks})
+    if not weigh(con, spec, event_type, span, raw, series):
+        return False
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE weighed AS SELECT q.t, w.series, num, den FROM weighed w JOIN (SELECT "
+        "unnest($until::BIGINT[]) AS until, unnest($series::UBIGINT[]) AS series, unnest($t::BIGINT[]) AS t) q "
+        "ON w.t = q.until AND w.series = q.series",
+        dict(zip(("until", "series", "t"), map(list, zip(*asks, strict=True)), strict=True)),
+    )
+    return True
+
+
+def without(
+    found: Sequence[Reading],
+    weighed: Sequence[Weighed],
+    gaps: Sequence[Gap],
+    groups: Mapping[int, By],
+    quantum: Decimal,
+) -> list[Reading]:
+    """The readings with what is known of entities that report without the measure."""
+    missing: dict[int, list[Gap]] = {}
+    for gap in gaps:
+        missing.setdefault(gap.series, []).append(gap)
+    sums: dict[tuple[int, By], tuple[int, int, int]] = {}
+    for w in weighed:
+        if w.series in groups and not any(g.first <= w.t <= g.last for g in missing.get(w.series, ())):
+            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.lacking, w.estimated)
+            a, b, c = sums.get(key, (0, 0, 0))
+            sums[key] = (a + own[0], b + own[1], c + own[2])
+    told = []
+    for row in found:
+        having_none, lacking, estimated = sums.get((row.t // GRID, row.by), (0, 0, 0))
+        told.append(row._replace(without=having_none, lacking=lacking, estimated=float(estimated * quantum)))
+    return told
