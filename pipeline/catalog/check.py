@@ -31,7 +31,7 @@ OWN_COLUMNS = frozenset(
 OWN_VIEWS = frozenset(
     """
     alerts alerts_now alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine
-    queue_wait readings spend standing windows
+    queue_wait readings set_aside spend standing windows
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )
 AGGREGATES = frozenset(("count", "last", "max", "mean", "min", "p50", "p95", "p99", "sum", "time"))
@@ -249,6 +249,8 @@ def _check_measure(path: Path, where: str, spec: Mapping[str, Any], retained: bo
     quantum = _decimal(spec.get("x-quantum", "1"))
     good = quantum is not None and quantum > 0
     _expect(good, path, f"{where}: x-quantum", spec.get("x-quantum"), 'a step above 0 like "1e-3"')
+    _expect("x-absent" not in spec or kind in ("number", "integer", "array"), path, f"{where}: x-absent",
+            spec.get("x-absent"), "none: only numbers have values that stand for nothing measured")  # fmt: skip
     if money:
         _expect(
             retained,
@@ -270,7 +272,8 @@ def _check_measure(path: Path, where: str, spec: Mapping[str, Any], retained: bo
         _expect(not retained, path, where, _Words("an array"), "a number: a retained type has no histograms")
         numeric = isinstance(items, dict) and items.get("type") in ("number", "integer")
         _expect(numeric, path, f"{where}: items", items, "number or integer with minimum and maximum")
-        _check_range(path, f"{where}: items", items or {}, Decimal("1e-6"))
+        named = {"x-absent": spec["x-absent"]} if "x-absent" in spec else {}
+        _check_range(path, f"{where}: items", {**(items or {}), **named}, Decimal("1e-6"))
         most = spec.get("maxItems", 1)
         _expect(_whole(most, 1), path, f"{where}: maxItems", most, "1 or more")
 
@@ -283,6 +286,14 @@ def _check_range(path: Path, where: str, spec: Mapping[str, Any], quantum: Decim
     _expect(low <= high, path, where, found, "a minimum that is not above the maximum")
     small = max(abs(low), abs(high)) / quantum < MAX_QUANTA
     _expect(small, path, where, found, f"a range within {MAX_QUANTA:.1e} steps of x-quantum {quantum}")
+    absent = spec.get("x-absent", [])
+    outside = isinstance(absent, list) and all(_is_outside(value, low, high) for value in absent)
+    _expect(outside, path, f"{where}: x-absent", absent, "a list of numbers outside minimum and maximum")
+
+
+def _is_outside(value: Any, low: Decimal, high: Decimal) -> bool:
+    number = None if isinstance(value, str) else _decimal(value)
+    return number is not None and not low <= number <= high
 
 
 def _check_roles(path: Path, properties: Mapping[str, Any], retained: bool) -> None:

@@ -9,6 +9,7 @@ the measures that it looks at, `above` or `in`, values or the name of a file of 
 `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
+`x-absent` (numbers that stand for "not measured"; -1 unless told otherwise, where none is below 0),
 `x-aliases` (names under which the value is looked for where its own has none, in this order), `x-within` (of an entity:
 the dimensions within which its name is one entity, whatever the others say).  A label of type object
 may say with `properties` and `items` what is known of its inside: other spellings and money.
@@ -85,6 +86,8 @@ class Measure:
     max_items: int | None = None
     optional: bool = True
     aliases: tuple[str, ...] = ()
+    absent: tuple[float, ...] = ()
+    """Numbers that say that nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,7 @@ def _measure(name: str, spec: Mapping[str, Any], optional: bool) -> Measure:
         max_items=spec.get("maxItems"),
         optional=optional,
         aliases=tuple(spec.get("x-aliases", ())),
+        absent=_absent(kind, spec, values),
     )
 
 
@@ -301,6 +305,12 @@ def _inside(name: str, spec: Mapping[str, Any]) -> Inside:
         tuple(_inside(inner, each) for inner, each in spec.get("properties", {}).items()),
         _inside("", spec["items"]) if "items" in spec else None,
     )
+
+
+def _absent(kind: Kind, spec: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[float, ...]:
+    if kind not in ("number", "histogram"):
+        return ()
+    return tuple(spec.get("x-absent", (-1,) if values["minimum"] >= 0 else ()))
 
 
 def _kind(spec: Mapping[str, Any]) -> Kind:

@@ -56,10 +56,13 @@ ALERT: Mapping[str, str] = {
 """Of every change of an alert, in both of their tables."""
 OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "quarantine": (
-        "Events that were understood but are not credible: in no roll-up",
+        "Events that were understood but are not credible, in no roll-up; and measures that were set aside, whose samples "
+        "count without them",
         {
+            "reason": "Why it is not aggregated, or why the field is set aside",
+            "field": "The measure or label that is set aside; NULL: the whole sample is quarantined",
             "record_offset": "Kafka offset of its record",
-            "sample": "The sample as it came, at most 65,536 characters",
+            "sample": "The sample as it came, or of a field that is set aside it alone; at most 65,536 characters",
             "record_time": "When Kafka got its record, UTC",
             DATE: "Day of the record_time, UTC: by a condition on it the files of other days are not opened",
         },
@@ -129,6 +132,16 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "minute": "Minute in which Kafka got the records, UTC",
             "fate": "in, aggregated, duplicate, quarantined or dead_lettered",
             "n": "Events",
+        },
+    ),
+    "set_aside": (
+        "How many samples were taken in without a measure or label that was not what the schema says; of each partition, "
+        "minute, field and reason the first are in quarantine",
+        {
+            "minute": "Minute in which Kafka got the records, UTC",
+            "field": "The measure or label that was set aside",
+            "reason": "Why",
+            "n": "Samples that are aggregated without it",
         },
     ),
 }

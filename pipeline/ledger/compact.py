@@ -41,6 +41,7 @@ from pipeline.ledger.views import (
     HOUR,
     QUARANTINE,
     READINGS_TABLE,
+    SET_ASIDE_TABLE,
     WIDTHS,
     PublishedTable,
     literal,
@@ -194,7 +195,7 @@ def settle_rollups(
     tables = [table for table in rolled if table.slice != table.directory]
     chosen = [
         (table, directory)
-        for table in (*tables, FATES_TABLE, READINGS_TABLE, HEALTH_TABLE)
+        for table in (*tables, FATES_TABLE, SET_ASIDE_TABLE, READINGS_TABLE, HEALTH_TABLE)
         for directory, start in directories(data, table)
         if settled(start + (table.directory or DAY), newest) and not (directory / WHOLE).exists()
     ]
@@ -287,17 +288,22 @@ def merge_fates(con: DuckDBPyConnection, fence: Fence = no_fence) -> int:
 
     Without it a day of two deltas a second is millions of rows, which every status and every reading adds up.
     """
-    closed = "minute < (SELECT max(minute) - INTERVAL 2 MINUTE FROM fates)"
+    return _merge_counts(con, FATES_TABLE, fence) + _merge_counts(con, SET_ASIDE_TABLE, fence)
+
+
+def _merge_counts(con: DuckDBPyConnection, counted: PublishedTable, fence: Fence) -> int:
+    table, key = counted.view, ", ".join(quoted(name) for name, _ in counted.columns[:-1])
+    closed = f"minute < (SELECT max(minute) - INTERVAL 2 MINUTE FROM {table})"
     with transaction(con, fence):
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE scattered AS SELECT minute FROM fates WHERE {closed} GROUP BY minute "
-            "HAVING count(*) > count(DISTINCT (topic, part, fate, reason))"
+            f"CREATE OR REPLACE TEMP TABLE scattered AS SELECT minute FROM {table} WHERE {closed} GROUP BY minute "
+            f"HAVING count(*) > count(DISTINCT ({key}))"
         )
         con.execute(
-            "CREATE OR REPLACE TEMP TABLE merged_fates AS SELECT topic, part, minute, fate, reason, sum(n)::BIGINT AS n "
-            "FROM fates SEMI JOIN scattered USING (minute) GROUP BY ALL"
+            f"CREATE OR REPLACE TEMP TABLE merged_counts AS SELECT {key}, sum(n)::BIGINT AS n "
+            f"FROM {table} SEMI JOIN scattered USING (minute) GROUP BY ALL"
         )
-        con.execute("DELETE FROM fates WHERE minute IN (FROM scattered)")
-        con.execute("INSERT INTO fates FROM merged_fates")
+        con.execute(f"DELETE FROM {table} WHERE minute IN (FROM scattered)")
+        con.execute(f"INSERT INTO {table} FROM merged_counts")
         row = con.execute("SELECT count(*) FROM scattered").fetchone()
     return int(row[0]) if row else 0

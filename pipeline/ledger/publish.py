@@ -58,7 +58,7 @@ def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
     """An INSERT that marks what `rows` touch; to be run in the transaction that appends them.
 
     `view` is an event type's (then `rows` has the delta's window starts of any width up to a minute),
-    `fates` (column `minute`), `alerts`, `readings`, `health` (column `time`), or a table of one file, such as
+    `fates` or `set_aside` (column `minute`), `alerts`, `readings`, `health` (column `time`), or a table of one file, such as
     `standing` (any timestamp column).
     """
     minute = f"time_bucket(INTERVAL 1 MINUTE, {quoted(column)})"
@@ -185,7 +185,7 @@ def _plain_file(
 def _plain_select(name: str, table: PublishedTable, where: str) -> str:
     """All columns, sorted by all: equal rows are the only ties.  Counts (`n`) of one key are summed."""
     names = [quoted(column) for column, _ in table.columns]
-    if name == "fates":
+    if name in ("fates", "set_aside"):
         names[-1] = "sum(n)::BIGINT AS n"
         where += " GROUP BY ALL"
     return f"SELECT {', '.join(names)} FROM {name} {where} ORDER BY ALL"

@@ -26,6 +26,7 @@ from pipeline.ledger.views import (
     MOMENT,
     QUARANTINE_TABLE,
     READINGS_TABLE,
+    SET_ASIDE_TABLE,
     WIDTHS,
     PublishedTable,
     raw_table,
@@ -88,7 +89,7 @@ def kept_tables(catalog: Catalog, keep: Keep) -> Iterator[tuple[PublishedTable, 
 def _plain(keep: Keep) -> tuple[tuple[PublishedTable, int], ...]:
     """The dated tables that are the same in ledger and files, each with the seconds that it is kept."""
     return (
-        (FATES_TABLE, keep.fates), (HEALTH_TABLE, keep.health), (READINGS_TABLE, keep.readings),
+        (FATES_TABLE, keep.fates), (SET_ASIDE_TABLE, keep.fates), (HEALTH_TABLE, keep.health), (READINGS_TABLE, keep.readings),
         (ALERTS_TABLE, keep.alerts),
     )  # fmt: skip
 

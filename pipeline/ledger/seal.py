@@ -174,7 +174,7 @@ def write_sorted(
 def sort_key(topic: str, table: PublishedTable) -> str:
     """Text columns that come before the measures, then time and identity: a total order of the rows."""
     if topic == QUARANTINE:
-        return "record_time, topic, part, record_offset, idx"
+        return "record_time, topic, part, record_offset, idx, field"
     names = [name for name, kind in table.columns]
     leading = []
     for name, kind in table.columns[1:]:

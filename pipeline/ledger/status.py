@@ -44,6 +44,7 @@ NO_DELAY: Mapping[str, float | None] = {"p50": None, "p99": None}
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Everything that the ledger itself can say; `con` is a cursor of its own."""
     by_topic = _by_topic(con)
+    _add_set_aside(con, by_topic)
     events = {key: sum(counts[key] for counts in by_topic.values()) for key in ("in", *FATES)}
     return {
         "events": events,
@@ -68,7 +69,13 @@ def _by_topic(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
         ).fetchall()
     ]
     for topic in topics:
-        found[topic] = {"in": 0, **dict.fromkeys(FATES, 0), "reasons": {}}
+        found[topic] = {
+            "in": 0,
+            **dict.fromkeys(FATES, 0),
+            "reasons": {},
+            "set_aside": 0,
+            "aside_reasons": {},
+        }
     query = "SELECT topic, fate, reason, sum(n)::BIGINT FROM fates GROUP BY ALL ORDER BY ALL"
     for topic, fate, reason, n in con.execute(query).fetchall():
         counts = found[topic]
@@ -76,6 +83,15 @@ def _by_topic(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
         if reason:
             counts["reasons"][reason] = counts["reasons"].get(reason, 0) + n
     return found
+
+
+def _add_set_aside(con: duckdb.DuckDBPyConnection, by_topic: Mapping[str, dict[str, Any]]) -> None:
+    """How many samples of each topic were taken in without a measure, and why: no event is among the fates for it."""
+    query = "SELECT topic, reason, sum(n)::BIGINT FROM set_aside GROUP BY ALL ORDER BY ALL"
+    for topic, reason, n in con.execute(query).fetchall():
+        counts = by_topic[topic]
+        counts["set_aside"] += n
+        counts["aside_reasons"][reason] = n
 
 
 def _offsets(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, int]]:
@@ -265,6 +281,9 @@ def report(
     return {
         "events": dict(status["events"]),
         "by_topic": by_topic,
+        "set_aside": {
+            topic: dict(counts.get("aside_reasons", {})) for topic, counts in status["by_topic"].items()
+        },
         "offsets": status["offsets"],
         "rate_events_per_s": status["rate_events_per_s"],
         "freshness_s": status["freshness_s"],

@@ -242,6 +242,12 @@ class Ledger:
                     readings.note_seen(con, event, known_from[event.topic])
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
+            insert(
+                con,
+                "set_aside",
+                ((a.topic, a.part, a.minute, a.field, a.reason, a.n) for a in delta.set_aside),
+            )
+            mark_dirty(con, "set_aside", (a.minute for a in delta.set_aside))
             self._reader.raw.arriving = {v: known_from[self.catalog.by_view(v).topic] for v in delta.views}
             judged = self._pass(delta.views, watermarks, now, most)
             written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())

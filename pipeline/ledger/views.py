@@ -27,6 +27,7 @@ QUARANTINE_COLUMNS: Columns = (
     ("part", "INTEGER"),
     ("record_offset", "BIGINT"),
     ("reason", "VARCHAR"),
+    ("field", "VARCHAR"),
     ("source", "VARCHAR"),
     ("id", "VARCHAR"),
     ("idx", "INTEGER"),
@@ -132,6 +133,14 @@ FATES_COLUMNS: Columns = (
     ("part", "INTEGER"),
     ("minute", "TIMESTAMP"),
     ("fate", "VARCHAR"),
+    ("reason", "VARCHAR"),
+    ("n", "BIGINT"),
+)
+SET_ASIDE_COLUMNS: Columns = (
+    ("topic", "VARCHAR"),
+    ("part", "INTEGER"),
+    ("minute", "TIMESTAMP"),
+    ("field", "VARCHAR"),
     ("reason", "VARCHAR"),
     ("n", "BIGINT"),
 )
@@ -245,6 +254,7 @@ ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
 ALERTS_NOW_TABLE = PublishedTable("alerts_now", "alerts_now", ALERTS_COLUMNS, None, None)
 STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
+SET_ASIDE_TABLE = PublishedTable("set_aside", "set_aside", SET_ASIDE_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
 CLAUSES_TABLE = PublishedTable("clauses", "clauses", CLAUSES_COLUMNS, None, None)
 WINDOWS_TABLE = PublishedTable("windows", "windows", WINDOWS_COLUMNS, None, None)
@@ -252,12 +262,12 @@ ALIASES_TABLE = PublishedTable("aliases", "aliases", ALIASES_COLUMNS, None, None
 HEALTH_TABLE = PublishedTable("health", "health", HEALTH_COLUMNS, DAY, HOUR)
 PLAIN_TABLES = (
     ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, ALIASES_TABLE,
-    HEALTH_TABLE,
+    HEALTH_TABLE, SET_ASIDE_TABLE,
 )  # fmt: skip
 """The tables that are the same in the ledger and in the files; those without dates are one file each."""
 OWN_TABLES = (*PLAIN_TABLES, ALERTS_NOW_TABLE)
 """All that are of no event type; the newest alerts are chosen from the ledger's when they are published."""
-MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time"}
+MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time", "set_aside": "minute"}
 """The column by which the rows of a dated one of them are put into files."""
 
 

@@ -41,6 +41,21 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
+class AsideCount:
+    """How many samples of a partition were taken in without `field`, by reason; `minute` as of a `Fate`.
+
+    These are measures, not events: none of them is among the fates.
+    """
+
+    topic: str
+    part: int
+    minute: datetime
+    field: str
+    reason: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """At most one contiguous offset range `[lo, hi)` per partition, and what it adds up to.
 
@@ -56,6 +71,7 @@ class Delta:
     views: tuple[str, ...] = ()
     written: Callable[[], Sequence[Segment]] = tuple
     fates: tuple[Fate, ...] = ()
+    set_aside: tuple[AsideCount, ...] = ()
 
     @property
     def events(self) -> int:

@@ -151,13 +151,20 @@ def _events(totals: Mapping[tuple[str, str, str], int]) -> Iterator[Metric]:
         "gigawatch_events", "What became of each event, and why where it is not aggregated.",
         labels=["topic", "fate", "reason"],
     )  # fmt: skip
+    aside = CounterMetricFamily(
+        "gigawatch_measures_set_aside", "Events that are aggregated without a measure that was set aside, and why.",
+        labels=["topic", "reason"],
+    )  # fmt: skip
     for (topic, fate, reason), n in sorted(totals.items()):
         if fate == "in":
             taken.add_metric([short(topic)], n)
+        elif fate == "set_aside":
+            aside.add_metric([short(topic), short(reason)], n)
         else:
             fates.add_metric([short(topic), short(fate), short(reason)], n)
     yield taken
     yield fates
+    yield aside
 
 
 def _standing(published: Published) -> Iterator[Metric]:

@@ -186,11 +186,12 @@ def _topics(status: Mapping[str, Any]) -> Iterator[Topic]:
     by_topic, lag = status.get("by_topic", {}), status.get("lag", {})
     for name in sorted({*by_topic, *lag}):
         counts = by_topic.get(name, {})
-        worst = sorted(counts.get("reasons", {}).items(), key=lambda each: -each[1])[:5]
+        aside = {f"{reason} (set aside)": n for reason, n in counts.get("aside_reasons", {}).items()}
+        worst = sorted((counts.get("reasons", {}) | aside).items(), key=lambda each: -each[1])[:5]
         yield Topic(
             name=short(name),
             counts=tuple(f"{counts.get(fate, 0):,}" for fate in ("in", *FATES)),
-            reasons=", ".join(f"{short(reason, 40)} {n:,}" for reason, n in worst),
+            reasons=", ".join(f"{short(reason, 60)} {n:,}" for reason, n in worst),
             lag=f"{sum(lag.get(name, {}).values()):,}",
             evaluated_to=_second(status.get("watermarks", {}).get(name)),
         )

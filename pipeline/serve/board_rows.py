@@ -51,7 +51,9 @@ ORDER BY starts, contract, "window" LIMIT 20"""
 PROMISES = (
     """SELECT DISTINCT contract, version, supplier, customer, currency, term_end FROM clauses ORDER BY ALL"""
 )
-FATES = "SELECT topic, fate, coalesce(reason, '') AS reason, sum(n)::BIGINT AS n FROM fates GROUP BY ALL ORDER BY ALL"
+FATES = """SELECT topic, fate, coalesce(reason, '') AS reason, sum(n)::BIGINT AS n FROM fates GROUP BY ALL
+UNION ALL SELECT topic, 'set_aside' AS fate, reason, sum(n)::BIGINT AS n FROM set_aside GROUP BY ALL ORDER BY ALL"""
+"""What became of events, and how many of those that are aggregated lack a measure, under a word that is no fate."""
 PULSE = "SELECT max(published_at) AS published_at FROM data_age"
 
 

@@ -214,6 +214,22 @@ def reasons_table(status: Status) -> Table | None:
     return table
 
 
+def aside_table(status: Status) -> Table | None:
+    """Which measures of aggregated events were set aside, most frequent first; None when none was."""
+    found = [
+        (n, topic, reason)
+        for topic, counts in status["by_topic"].items()
+        for reason, n in counts.get("aside_reasons", {}).items()
+    ]
+    if not found:
+        return None
+    title = "Measures set aside, and why: their events count without them"
+    table = plain_table("events", "topic", "reason", title=title, right=("events",))
+    for n, topic, reason in sorted(found, reverse=True)[:20]:
+        add(table, f"{n:,}", clean(topic), clean(reason))
+    return table
+
+
 def alerts_table(alerts: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Alerts as rows: what, on what, since when, how bad."""
     table = plain_table("severity", "alert", "on", "observed", "bound", "fired at (UTC)", title=title)
@@ -270,6 +286,8 @@ def status_page(status: Status, head: Sequence[Text]) -> RenderableType:
     parts += [Text(delays_text(status)), Text(""), topics_table(status)]
     if (reasons := reasons_table(status)) is not None:
         parts += [Text(""), reasons]
+    if (aside := aside_table(status)) is not None:
+        parts += [Text(""), aside]
     if lines := standing(status):
         parts += [Text(""), standing_table(lines)]
     parts += [Text(""), alerts_table(firing(status), "Firing")]

@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from pipeline.catalog import Catalog
 from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.stream.deadletter import PREFIX
-from pipeline.stream.inspect import inspect
+from pipeline.stream.inspect import Outcome, inspect
 from pipeline.stream.topics import HEADER_LIMIT, Settings, TopicState, describe_topics
 
 OWN = (
@@ -175,13 +175,21 @@ def _counted_twice(good: int) -> str:
 
 
 def verdicts(letter: Letter, catalog: Catalog, max_message_bytes: int) -> Counter[tuple[str, str]]:
-    """How this version of the pipeline would read the record now: samples by (fate, reason)."""
+    """How this version of the pipeline would read the record now: samples by (fate, reason).
+
+    The reason of one that would be taken in says what of it would be set aside.
+    """
     if letter.topic not in catalog.topics:
         return Counter({("dead_lettered", "unknown_topic"): 1})
     value = letter.value if letter.size is not None else None
     at = datetime.fromtimestamp(max(letter.time_ms, 0) / 1000, UTC).replace(tzinfo=None)
     outcomes = inspect(catalog.by_topic(letter.topic), value, letter.headers, at, max_message_bytes)
-    return Counter((outcome.fate, outcome.reason) for outcome in outcomes)
+    return Counter((outcome.fate, outcome.reason or _aside(outcome)) for outcome in outcomes)
+
+
+def _aside(outcome: Outcome) -> str:
+    reasons = ", ".join(one.reason for one in outcome.aside)
+    return f"set aside: {reasons}" if reasons else ""
 
 
 def taken_in(letter: Letter, catalog: Catalog, max_message_bytes: int) -> int:

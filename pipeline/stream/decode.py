@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
+from pipeline.stream.aside import ASIDE, aside_of, aside_sql, mend_sql, with_offsets
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
@@ -49,6 +50,7 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
+        self._mend, self._aside = mend_sql(event), aside_sql(event)
         self._care = self._careful_for = 0
         con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
         self._met = MetSeries(event, max_met)
@@ -60,7 +62,7 @@ class Decoder:
         with contextlib.ExitStack() as stack:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
-            parsed = self._parse({n: t.num_rows for n, t in present.items()})
+            parsed, aside = self._mended(self._parse({n: t.num_rows for n, t in present.items()}))
             self._met.make_room()
             places = self._met.places(parsed["quoted"])
             if met := self._meet_series(parsed, places, topic, list(present)):
@@ -71,7 +73,11 @@ class Decoder:
         with registered(self._con, "parsed", parsed):
             arrived = Counter(self._arrived("true"))
             doubtful = self._doubtful(len(topic.all))
-            refusals, rows = self._open_one_by_one(topic, doubtful, arrived) if doubtful else ([], [])
+            refusals, rows, late = (
+                self._open_one_by_one(topic, doubtful, arrived) if doubtful else ([], [], [])
+            )
+            if doubtful and aside.num_rows:
+                aside = self._certain_of(aside)
         samples = parsed.drop_columns(["ok", "certain", "quoted"])
         for name, column in self._met.dimensions(places).items():
             samples = samples.append_column(name, column)
@@ -81,18 +87,41 @@ class Decoder:
             slow = self._with_series(_arrow(rows, self._event.columns()))
             met.append(slow)
             samples = pa.concat_tables([samples, slow.select(samples.column_names).cast(samples.schema)])
-        return Decoded(self._event, samples, met, refusals, arrived)
+        aside = pa.concat_tables([with_offsets(aside, topic.all), pa.Table.from_pylist(late, ASIDE)])
+        return Decoded(self._event, samples, met, refusals, aside, arrived)
+
+    def _mended(self, parsed: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """The rows with NULL for each measure that is set aside, and what was set aside, without its offsets."""
+        fine = parsed["doubt"].is_null()
+        doubted = parsed.filter(pc.invert(fine)) if parsed["doubt"].null_count < parsed.num_rows else None
+        columns = [name for name in parsed.column_names if name != "doubt"]
+        if doubted is None:
+            return parsed.select(columns), _NONE_ASIDE
+        with registered(self._con, "doubted", doubted):
+            mended = self._con.sql(self._mend).to_arrow_table()
+        with registered(self._con, "mended", mended):
+            aside = self._con.sql(self._aside).to_arrow_table()
+        kept = parsed.filter(fine).select(columns)
+        return pa.concat_tables([kept, mended.select(columns).cast(kept.schema)]), aside
+
+    def _certain_of(self, aside: pa.Table) -> pa.Table:
+        """Of what was set aside, that of the samples that the slow path does not open."""
+        with registered(self._con, "aside", aside):
+            return self._con.sql(
+                "FROM aside SEMI JOIN (SELECT row, idx FROM parsed WHERE certain) USING (row, idx)"
+            ).to_arrow_table()
 
     def _open_one_by_one(
         self, topic: TopicRecords, doubtful: Mapping[int, set[int]], arrived: Counter[tuple[int, datetime]]
-    ) -> tuple[list[Refusal], list[dict[str, Any]]]:
-        """What the fast path doubts: what is refused, and the rows of what is not.
+    ) -> tuple[list[Refusal], list[dict[str, Any]], list[dict[str, Any]]]:
+        """What the fast path doubts: what is refused, the rows of what is not, and what these lack.
 
         `doubtful`: position → the samples that it does not doubt; `arrived` is corrected by what is found.
         """
         arrived.subtract(self._arrived("row IN (SELECT unnest($rows))", {"rows": list(doubtful)}))
         refusals: list[Refusal] = []
         rows: list[dict[str, Any]] = []
+        aside: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
             record, stamp = topic.all[position], topic.stamp(position)
             outcomes = list(self._inspect(topic, position))
@@ -102,9 +131,10 @@ class Decoder:
                     continue
                 if outcome.fate == "aggregated":
                     rows.append(self._row(position, record, stamp, outcome))
+                    aside += aside_of(position, record, stamp, outcome)
                 else:
                     refusals.append(Refusal(position, record, outcome, stamp))
-        return refusals, rows
+        return refusals, rows, aside
 
     def _with_series(self, rows: pa.Table) -> pa.Table:
         with registered(self._con, "slow", rows):
@@ -261,6 +291,7 @@ def _over(records: str, select: str) -> str:
     return select.replace("{records}", records)
 
 
+_NONE_ASIDE = ASIDE.remove(ASIDE.get_field_index("record_offset")).empty_table()
 _ARROW: dict[str, Callable[[], pa.DataType]] = {
     "VARCHAR": pa.string,
     "DOUBLE": pa.float64,

@@ -2,7 +2,8 @@
 
 One lax `json_transform` per message yields every declared property as its own JSON text, so that a missing
 value (NULL), a mistyped one (`"0.5"`, `true`) and a good one differ without a second parse.  A row that is
-good beyond doubt gets `ok`; anything else is left to `inspect.inspect`, the slow path that names the fate.
+good beyond doubt gets `ok`, but for measures that may be set aside: where one is not good, `doubt` has the texts of
+all (`aside.py`).  Anything else is left to `inspect.inspect`, the slow path that names the fate.
 The law that both agree is a test.
 """
 
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.stream.amounts import LONG_NUMBER, amount_sql
+from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
 from pipeline.stream.inside import names_of, settled_sql
-from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_INTERVAL
+from pipeline.stream.inspect import ATTRIBUTES, INTERVAL
 from pipeline.stream.times import time_sql
 
 MAX_CLOCK_AHEAD_SECONDS = 60
@@ -28,7 +30,7 @@ class DecodeSql:
 
     Of a value that is no JSON they raise duckdb.InvalidInputException.
 
-    Each yields `row, idx, ok, part, record_time, source, id, time, interval`, then the columns of the event type.
+    Each yields `row, idx, ok, doubt, part, record_time, source, id, time, interval`, then the columns of the event type.
     `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
     `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
     """
@@ -106,7 +108,7 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
     texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
     return (
         f"(SELECT row, part, record_time, {data}, source, id, time, "
-        f"{_interval(envelope[INTERVAL])} AS interval, {' AND '.join(checks)} AS sound "
+        f"{interval_sql(envelope[INTERVAL])} AS interval, {envelope[INTERVAL]} AS said, {' AND '.join(checks)} AS sound "
         f"FROM (SELECT *, {texts}, {time_sql(_unquote(envelope['time']))} AS time FROM {records}))"
     )
 
@@ -131,8 +133,8 @@ def _select(event: EventType, opened: str) -> str:
     if settled != "s":
         opened = f"(SELECT * REPLACE ({settled} AS s) FROM {opened})"
     parsed: list[str] = []
-    checks = ["sound"]
-    columns = []
+    checks, fine = ["sound"], ["(said IS NULL OR interval IS NOT NULL)"]
+    columns, mended = [], mendable(event)
     for field in event.fields[len(event.dimensions) :]:
         text = f"s.{field.name}"
         checks.append(_field_check(field, text))
@@ -146,12 +148,14 @@ def _select(event: EventType, opened: str) -> str:
     for measure in event.measures:
         text = f"s.{measure.name}"
         parsed.append(f"{_parse(measure, text)} AS t_{measure.name}")
-        checks.append(_measure_check(measure, text))
+        (fine if measure in mended else checks).append(_measure_check(measure, text))
         columns.append(f"t_{measure.name} AS {measure.name}")
     if event.retained:
         columns.append("NULL::VARCHAR AS x_columns")
     return (
-        f"SELECT row, idx::INTEGER AS idx, coalesce({' AND '.join(checks)}, false) AS ok, part, record_time, "
+        f"SELECT row, idx::INTEGER AS idx, coalesce({' AND '.join(checks)}, false) AS ok, "
+        f"CASE WHEN {' AND '.join(fine)} THEN NULL ELSE [{', '.join(doubted_sql(event))}] END AS doubt, "
+        "part, record_time, "
         f"source, id, time, interval, {_quoted(event)} AS quoted, "
         f"{', '.join(columns)} FROM (SELECT *, {', '.join(parsed)} FROM {opened})"
     )
@@ -236,7 +240,7 @@ def _measure_check(measure: Measure, text: str) -> str:
     if measure.kind in ("money", "text"):
         good = f"{value} IS NOT NULL"
     elif measure.kind == "histogram":
-        low, high = _bounds(measure)
+        low, high = bounds_sql(measure)
         good = (
             f"{value} IS NOT NULL AND (len({value}) = 0 OR (list_min({value}) >= {low} AND list_max({value}) <= {high})) "
             f"AND len({value}) <= {measure.max_items or 100000}"
@@ -244,7 +248,7 @@ def _measure_check(measure: Measure, text: str) -> str:
         if measure.integer:
             good += f" AND {_whole(text)}"
     else:
-        low, high = _bounds(measure)
+        low, high = bounds_sql(measure)
         good = f"{value} BETWEEN {low} AND {high}"
         if measure.integer:  # a cast would round 3.7 and 37e-1 to 4
             good += f" AND {value}::VARCHAR = {text}::VARCHAR"
@@ -254,15 +258,3 @@ def _measure_check(measure: Measure, text: str) -> str:
 def _whole(text: str) -> str:
     """True for what is surely an integer: a cast would round 3.7 and 37e-1 to 4."""
     return f"NOT (contains({text}, '.') OR contains({text}, 'e') OR contains({text}, 'E'))"
-
-
-def _bounds(measure: Measure) -> tuple[str, str]:
-    cast = "::BIGINT" if measure.integer and measure.kind == "number" else "::DOUBLE"
-    return f"{measure.minimum}{cast}", f"{measure.maximum}{cast}"
-
-
-def _interval(text: str) -> str:
-    """The seconds that a source declares, a JSON number or string, as INTEGER; NULL where it says nothing sensible."""
-    seconds = f"try_cast(trim({text}::VARCHAR, '\"') AS INTEGER)"
-    whole = f"regexp_full_match({text}, '[0-9]{{1,5}}|\"[0-9]{{1,5}}\"')"
-    return f"CASE WHEN {whole} AND {seconds} BETWEEN 1 AND {MAX_INTERVAL} THEN {seconds} END"

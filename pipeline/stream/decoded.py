@@ -53,6 +53,8 @@ class Decoded:
     samples: pa.Table
     met: Sequence[pa.Table]
     refusals: Sequence[Refusal]
+    aside: pa.Table
+    """The measures that `samples` lack, as `aside.ASIDE` has them."""
     arrived: Counter[tuple[int, datetime]]
     """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
 

@@ -2,10 +2,6 @@
 
 The vectorised decoder hands over only what it is not sure of.  This module is the specification that the
 decoder must agree with: what it accepts here is aggregated, with the same values.
-
-JSON is read as the vectorised decoder reads it, which is a little wider than RFC 8259: a comma before a closing
-bracket is overlooked, `nan` and `inf` may be written in any case (C prints them so), of a repeated key the first
-counts, and undeclared properties may hold anything, however large or deep.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from typing import Any, Literal
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.stream.amounts import amount_of
 from pipeline.stream.inside import found, tidied
+from pipeline.stream.lenient_json import TOO_DEEP, read_json
 from pipeline.stream.times import read_time
 
 Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
@@ -36,18 +33,17 @@ MAX_INTERVAL = 86_400
 _STRUCTURED = b"application/cloudevents"
 
 MAX_CLOCK_AHEAD = timedelta(seconds=60)
-_WHOLE_SECONDS = re.compile(r"[0-9]{1,5}", re.ASCII)
+_WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
-_MAX_INTEGER_DIGITS = 400
-"""A longer integer is beyond every DOUBLE, and Python takes quadratic time to read it."""
-_MAX_DEPTH = 200
-_TOO_DEEP = "gigawatch: nested too deep"
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_BEGINS = re.compile(r'[ \t\r\n]*[{\["\-0-9tfniNI]')
-"""How any value begins, also one that only the vectorised decoder reads."""
-_LENIENCE = re.compile(
-    r'("(?:[^"\\]|\\.)*")|,(?=[ \t\r\n]*[\]}])|(-?)\b(?:(nan)|inf(?:inity)?)\b', re.DOTALL | re.IGNORECASE
-)
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A measure or label that its sample counts without; `value` is the JSON value as found."""
+
+    field: str
+    reason: str
+    value: Any
 
 
 class Refused(Exception):
@@ -61,7 +57,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The fate of sample `idx` of a message; `row` holds the column values when it is aggregated.
+    """The fate of sample `idx` of a message; `row` holds the column values when it is aggregated, `aside` what it lacks.
 
     `sample` is the JSON value as found (None for a message that could not be opened), and `time`, `source`
     and `id` are set as far as they could be read.
@@ -75,6 +71,7 @@ class Outcome:
     time: datetime | None = None
     source: str | None = None
     id: str | None = None
+    aside: tuple[SetAside, ...] = ()
 
 
 def inspect(
@@ -93,7 +90,7 @@ def inspect(
     try:
         attributes, data = _open(value, headers, max_bytes)
         source, ident, moment = _envelope(event, attributes)
-        interval = _interval(attributes.get(INTERVAL))
+        interval, doubted = _interval(attributes.get(INTERVAL))
     except Refused as refused:
         yield Outcome(0, refused.fate, refused.reason)
         return
@@ -106,8 +103,9 @@ def inspect(
                 raise Refused("quarantined", "record_time_in_future")
             if moment > record_time + MAX_CLOCK_AHEAD:
                 raise Refused("quarantined", "time_in_future")
-            row = {**_row(event, sample), INTERVAL: interval}
-            yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident)
+            row, aside = _row(event, sample)
+            row[INTERVAL] = interval
+            yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident, (*aside, *doubted))
         except Refused as refused:
             yield Outcome(idx, refused.fate, refused.reason, {}, sample, moment, source, ident)
 
@@ -161,75 +159,11 @@ def _utf8(content: bytes) -> str:
 
 
 def _json(value: bytes) -> Any:
-    text = _shallow(_utf8(value))
+    text = _utf8(value)
     try:
-        return _READER.decode(text)
-    except ValueError:
-        pass
-    if not _BEGINS.match(text):  # to look for what may be overlooked costs more than all else
-        raise Refused("dead_lettered", "not_json")
-    try:
-        return _READER.decode(_LENIENCE.sub(_strictly, text))
+        return read_json(text)
     except ValueError as error:
         raise Refused("dead_lettered", "not_json") from error
-
-
-def _strictly(found: re.Match[str]) -> str:
-    """What Python's reader understands in the place of what only the vectorised decoder does."""
-    string, sign, nan = found.groups()
-    if string is not None:
-        return string
-    if found[0] == ",":
-        return ""
-    return "NaN" if nan else f"{sign}Infinity"
-
-
-def _shallow(text: str) -> str:
-    """The text with everything below `_MAX_DEPTH` levels replaced by a mark: deeper, Python's reader gives up."""
-    if text.count("[") + text.count("{") <= _MAX_DEPTH:
-        return text
-    kept, depth, done = [], 0, 0
-    for token in _TOKEN.finditer(text):
-        if token[0] in "[{":
-            depth += 1
-            if depth == _MAX_DEPTH + 1:
-                kept.append(text[done : token.start()])
-        elif token[0] in "]}":
-            depth -= 1
-            if depth == _MAX_DEPTH:
-                kept.append(f'"{_TOO_DEEP}"')
-                done = token.end()
-    return "".join(kept) + text[done:] if depth <= _MAX_DEPTH else ""  # never closed: no JSON
-
-
-class _Float(float):
-    """A JSON number that remembers its digits, so that money never passes through binary."""
-
-    text: str
-
-
-def _number(text: str) -> _Float:
-    number = _Float(text)
-    number.text = text
-    return number
-
-
-def _integer(text: str) -> int | float:
-    return int(text) if len(text) <= _MAX_INTEGER_DIGITS else _number(text)
-
-
-def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a repeated key the first counts, as in the vectorised decoder."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        found.update(reversed(pairs))
-    return found
-
-
-_READER = json.JSONDecoder(
-    parse_int=_integer, parse_float=_number, parse_constant=float, object_pairs_hook=_first
-)
-"""Made once: `json.loads` with hooks makes one for every text, at a quarter of the price of reading it."""
 
 
 def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str, datetime]:
@@ -251,12 +185,16 @@ def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str
     return attributes["source"], attributes["id"], _time("time", attributes["time"])
 
 
-def _interval(value: Any) -> int | None:
-    """The seconds that a source declares, as a JSON number or string; None where it says none, or nothing sensible."""
+def _interval(value: Any) -> tuple[int | None, tuple[SetAside, ...]]:
+    """The seconds that a source declares, as a JSON number or string; set aside when they are nothing sensible."""
+    if value is None:
+        return None, ()
     text = value if isinstance(value, str) else getattr(value, "text", str(value))
-    if not _WHOLE_SECONDS.fullmatch(text):
-        return None
-    return int(text) if 1 <= int(text) <= MAX_INTERVAL else None
+    if not _WHOLE.fullmatch(text):
+        return None, (SetAside(INTERVAL, f"{INTERVAL}_mistyped", value),)
+    if len(text) > 5 or not 1 <= int(text) <= MAX_INTERVAL:
+        return None, (SetAside(INTERVAL, f"{INTERVAL}_out_of_range", value),)
+    return int(text), ()
 
 
 def _time(name: str, text: Any, zone: str | None = None) -> datetime:
@@ -270,24 +208,49 @@ def _time(name: str, text: Any, zone: str | None = None) -> datetime:
     return found
 
 
-def _row(event: EventType, sample: Any) -> dict[str, Any]:
-    """The typed columns of one sample.  A fault of form dead-letters before a doubt of credence quarantines."""
+def _row(event: EventType, sample: Any) -> tuple[dict[str, Any], list[SetAside]]:
+    """The typed columns of one sample, and what of it is set aside: measures and labels that may be absent.
+
+    Anything else that is wrong refuses the sample; a fault of form dead-letters before a doubt of credence quarantines.
+    """
     if not isinstance(sample, dict):
         raise Refused("dead_lettered", "sample_not_an_object")
-    row: dict[str, Any] = {
-        f.name: _field(f, found(f, sample, event.nulls), event.nulls) for f in event.fields
-    }
-    doubts: list[str] = []
-    for measure in event.measures:
-        row[measure.name], doubt = _measure(measure, found(measure, sample, event.nulls))
-        if doubt:
-            doubts.append(doubt)
+    row: dict[str, Any] = {}
+    aside: list[SetAside] = []
+    doubts: list[Refused] = []
+    columns: tuple[Field | Measure, ...] = (*event.fields, *event.measures)
+    for column in columns:
+        value = found(column, sample, event.nulls)
+        try:
+            row[column.name] = _value(event, column, value, aside)
+        except Refused as refused:
+            if _may_lack(event, column):
+                row[column.name] = None
+                aside.append(SetAside(column.name, refused.reason, value))
+            elif refused.fate == "dead_lettered":
+                raise
+            else:
+                doubts.append(refused)
     if doubts:
-        raise Refused("quarantined", doubts[0])
+        raise doubts[0]
     custom = {key: value for key, value in sample.items() if key.startswith("x_")}
     if event.retained:
         row["x_columns"] = json.dumps(custom, sort_keys=True) if custom else None
-    return row
+    return row, aside
+
+
+def _may_lack(event: EventType, column: Field | Measure) -> bool:
+    """Whether a sample can count without it: not when it names the series, the window, or what money counts for."""
+    if isinstance(column, Measure) or column == event.entity:
+        return column.optional
+    read = column.inside is not None and column.inside.properties
+    return column in event.labels and column.optional and column.name != event.window_time and not read
+
+
+def _value(event: EventType, column: Field | Measure, value: Any, aside: list[SetAside]) -> Any:
+    if isinstance(column, Measure):
+        return _measure(column, value, aside)
+    return _field(column, value, event.nulls)
 
 
 def _field(column: Field, value: Any, nulls: Sequence[str]) -> Any:
@@ -300,7 +263,7 @@ def _field(column: Field, value: Any, nulls: Sequence[str]) -> Any:
         if value is None:
             raise Refused("dead_lettered", f"{column.name}_mistyped")
         text = json.dumps(_tidied(column, value, nulls), separators=(",", ":"), ensure_ascii=False)
-        if _TOO_DEEP in text:
+        if TOO_DEEP in text:
             raise Refused("dead_lettered", f"{column.name}_nested_too_deep")
         if _has_surrogate(text):
             raise Refused("dead_lettered", f"{column.name}_not_unicode")
@@ -340,31 +303,61 @@ def _has_surrogate(text: str) -> bool:
     return False
 
 
-def _measure(measure: Measure, value: Any) -> tuple[Any, str | None]:
-    """The typed value, and the reason to doubt it, if any.  An absent measure is None."""
+def _measure(measure: Measure, value: Any, aside: list[SetAside]) -> Any:
+    """The typed value; None when it is absent, or a number that says so.  Values of a list that are left out go to `aside`."""
     if value is None:
-        if measure.optional:
-            return None, None
-        raise Refused("dead_lettered", f"{measure.name}_missing")
+        return _absent(measure)
     if measure.kind == "money":
-        return _amount(measure.name, value), None
+        return _amount(measure.name, value)
     if measure.kind == "text":
         if not isinstance(value, str):
             raise Refused("dead_lettered", f"{measure.name}_mistyped")
-        return value, None if value in measure.enum else f"{measure.name}_not_in_enum"
+        if value not in measure.enum:
+            raise Refused("quarantined", f"{measure.name}_not_in_enum")
+        return value
     if measure.kind == "histogram":
-        return _list(measure, value)
-    number = _plain_number(measure, value)
-    return number, _doubt(measure, number)
+        return _list(measure, value, aside)
+    number = _number_of(measure, value)
+    return _absent(measure) if number is None else number
 
 
-def _list(measure: Measure, value: Any) -> tuple[list[float], str | None]:
-    if not isinstance(value, list):
+def _absent(measure: Measure) -> None:
+    if not measure.optional:
+        raise Refused("dead_lettered", f"{measure.name}_missing")
+
+
+def _list(measure: Measure, values: Any, aside: list[SetAside]) -> list[float]:
+    """The values of a list that are what they should be; the others are set aside, their neighbours count."""
+    if not isinstance(values, list):
         raise Refused("dead_lettered", f"{measure.name}_mistyped")
-    numbers = [float(_plain_number(measure, v)) for v in value]
-    if measure.max_items is not None and len(numbers) > measure.max_items:
-        return numbers, f"{measure.name}_too_many"
-    return numbers, next((d for d in (_doubt(measure, n) for n in numbers) if d), None)
+    if measure.max_items is not None and len(values) > measure.max_items:
+        raise Refused("quarantined", f"{measure.name}_too_many")
+    numbers: list[float] = []
+    bad: list[Any] = []
+    first: Refused | None = None
+    for value in values:
+        try:
+            number = None if value is None else _number_of(measure, value)
+        except Refused as refused:
+            first = first or refused
+            bad.append(value)
+        else:
+            numbers += [] if number is None else [float(number)]
+    if first:
+        if not measure.optional:
+            raise first
+        aside.append(SetAside(measure.name, first.reason, bad))
+    return numbers
+
+
+def _number_of(measure: Measure, value: Any) -> float | int | None:
+    """The number, None when it stands for nothing measured.  Raises Refused for any other value out of range."""
+    number = _plain_number(measure, value)
+    if number in measure.absent:
+        return None
+    if doubt := _doubt(measure, number):
+        raise Refused("quarantined", doubt)
+    return number
 
 
 def _plain_number(measure: Measure, value: Any) -> float | int:

@@ -1,6 +1,7 @@
 """From a batch of records to a delta: the named steps of `STEPS`, in order.
 
-    records → decode → admit → receive → remove duplicates → write segment → roll up → quarantine → count fates → delta
+    records → decode → admit → receive → remove duplicates → write segment → roll up → set aside → quarantine
+        → count fates → delta
 
 The caller runs these and `Ledger.apply` on one thread: what a batch is worth depends on the ledger's frontier
 and on the identities of the batches before it.  Decoding depends on neither: it has a connection of its own, so
@@ -26,7 +27,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
-from pipeline.rollup.delta import ARRIVED, Delta, Fate, Place, Segment
+from pipeline.rollup.delta import ARRIVED, AsideCount, Delta, Fate, Place, Segment
 from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
@@ -43,6 +44,7 @@ _QUARANTINE_SCHEMA = pa.schema(
         ("part", pa.int32()),
         ("record_offset", pa.int64()),
         ("reason", pa.string()),
+        ("field", pa.string()),
         ("source", pa.string()),
         ("id", pa.string()),
         ("idx", pa.int32()),
@@ -53,6 +55,9 @@ _QUARANTINE_SCHEMA = pa.schema(
 )
 _SAMPLE_LIMIT = 65_536
 """Characters of a quarantined sample that are kept."""
+ASIDE_KEPT = 100
+"""Rows of the quarantine for each partition, minute, field and reason of measures that are set aside: a fleet may send
+"N/A" in every sample for ever.  The rest is counted alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Work:
     rows: int = 0
     segments: list[Future[Segment]] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
+    aside: list[AsideCount] = field(default_factory=list)
+    quarantine: list[pa.Table] = field(default_factory=list)
     progress: dict[int, datetime] = field(default_factory=dict)
 
 
@@ -176,6 +183,7 @@ class Processor:
             views=tuple(w.event.view for w in done if w.rows),
             written=lambda: [segment.result() for segment in segments],
             fates=tuple(f for w in done for f in w.fates),
+            set_aside=tuple(a for w in done for a in w.aside),
         )
 
     def _admit(self, work: Work) -> None:
@@ -224,12 +232,44 @@ class Processor:
         if histogram:
             con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
 
+    def _set_aside(self, work: Work) -> None:
+        """Count what the samples lack that are aggregated, and keep the first of each kind, whatever the batches are."""
+        if not work.decoded.aside.num_rows:
+            return
+        con, topic = self._con, work.event.topic
+        before = (
+            "SELECT part, minute, field, reason, sum(n) AS before FROM set_aside "
+            "WHERE topic = $topic AND minute >= $since GROUP BY ALL"
+        )
+        with registered(con, "aside", work.decoded.aside):
+            con.execute(
+                "CREATE OR REPLACE TEMP TABLE delta_aside AS SELECT *, date_trunc('minute', record_time) AS minute "
+                f"FROM aside SEMI JOIN delta_samples_{work.event.view} USING (row, idx)"
+            )
+        counts = con.execute(
+            "SELECT part, minute, field, reason, count(*) FROM delta_aside GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        if not counts:
+            return
+        work.aside = [AsideCount(topic, *count) for count in counts]
+        since = min(count.minute for count in work.aside)
+        rows = con.sql(
+            f"""SELECT time, $topic AS topic, part, record_offset, reason, field, source, id, idx,
+                left('{{"' || field || '": ' || text || '}}', {_SAMPLE_LIMIT}) AS sample, record_time,
+                $known_from::TIMESTAMP AS known_from
+            FROM delta_aside LEFT JOIN ({before}) USING (part, minute, field, reason)
+            QUALIFY coalesce(before, 0) + row_number() OVER (
+                PARTITION BY part, minute, field, reason ORDER BY row, idx) <= {ASIDE_KEPT}""",
+            params={"topic": topic, "since": since, "known_from": work.known_from},
+        ).to_arrow_table()
+        work.quarantine.append(rows.cast(_QUARANTINE_SCHEMA))
+
     def _quarantine(self, work: Work) -> None:
         doubted = [r for r in work.decoded.refusals if r.outcome.fate == "quarantined"]
         found = [_quarantine_row(work, r) for r in doubted]
         found += [_beyond_row(work, b.reason, kept) for b in work.beyond for kept in b.kept]
-        if found:
-            rows = pa.Table.from_pylist(found, _QUARANTINE_SCHEMA)
+        rows = pa.concat_tables([*work.quarantine, pa.Table.from_pylist(found, _QUARANTINE_SCHEMA)])
+        if rows.num_rows:
             times = pc.coalesce(rows["time"], rows["record_time"])
             work.segments.append(
                 self._writer.submit(write_segment, self._segments, QUARANTINE, QUARANTINE, rows, times)
@@ -260,6 +300,7 @@ STEPS = (
     Processor._remove_duplicates,
     Processor._write_segment,
     Processor._roll_up,
+    Processor._set_aside,
     Processor._quarantine,
     Processor._count_fates,
 )
@@ -274,6 +315,7 @@ def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
         "part": record.partition,
         "record_offset": record.offset,
         "reason": outcome.reason,
+        "field": None,
         "source": outcome.source,
         "id": outcome.id,
         "idx": outcome.idx,

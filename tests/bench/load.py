@@ -91,12 +91,12 @@ def spoil(block: Block, every: int) -> Block:
 
 
 _WAYS: Sequence[tuple[bytes, bytes]] = (
-    (b'"utilization_ratio":', b'"utilization_ratio":4294967295,"x":'),  # quarantined
+    (b'"utilization_ratio":', b'"utilization_ratio":4294967295,"x":'),  # set aside
     (b'{"specversion"', b'specversion"'),  # not JSON
     (b'"gpu":"GPU-', b'"gpx":"GPU-'),  # a required field missing
-    (b'"power_watts":', b'"power_watts":true,"x":'),  # mistyped
+    (b'"power_watts":', b'"power_watts":true,"x":'),  # set aside
     (b'"source":"/', b'"origin":"/'),  # not a CloudEvent
-    (b'"temperature_celsius":', b'"temperature_celsius":"0.5","x":'),  # text for a number
+    (b'"temperature_celsius":', b'"temperature_celsius":"0.5","x":'),  # set aside
     (b"gpu.utilization.v1", b"gpu.utilization.v9"),  # an unknown type
 )
 

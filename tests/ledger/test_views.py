@@ -67,6 +67,7 @@ def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
         "alerts_now",
         "standing",
         "fates",
+        "set_aside",
         "readings",
         "clauses",
         "windows",

@@ -25,8 +25,8 @@ STEPS_A_BATCH = 12
 
 
 def play_into(data: Path, folder: Path) -> Play:
-    """Forty minutes of the peak season with a tenth of its fleet, ended by now; a dead letter and a quarantined
-    sample among them.  Everything but Kafka and the clock is the pipeline's own."""
+    """Forty minutes of the peak season with a tenth of its fleet, ended by now; a dead letter, a quarantined sample
+    and a measure that is set aside among them.  Everything but Kafka and the clock is the pipeline's own."""
     made = runpy.run_path(str(ROOT / "tests" / "stream" / "conftest.py"))
     catalog, scenario, now = load(), load_scenario("peak-season"), time.time()
     play = plan(scenario, now, rate=SCALE * scenario.fleet.gpus * 20 / 30, speed=20)
@@ -59,6 +59,7 @@ def _wrong(made: dict[str, Any], pipeline: Any, at: float) -> None:
     event = made["event"]
     pipeline.take(
         made["record"](b"{", topic="telemetry.gpu", appended=at),
+        event(at=at + 3600, id="early", appended=at),
         event(at=at - 1, id="hot", power_watts=-5.0),
         event(at=at - 1, id="twice"),
         event(at=at - 1, id="twice"),

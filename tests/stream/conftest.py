@@ -202,6 +202,16 @@ class Pipeline:
         rows = self.sql("SELECT fate, reason, sum(n)::BIGINT FROM fates WHERE fate <> 'in' GROUP BY ALL")
         return {(fate, reason): n for fate, reason, n in rows}
 
+    def aside(self) -> dict[tuple[str, str], int]:
+        """(field, reason) → samples that were taken in without it."""
+        rows = self.sql("SELECT field, reason, sum(n)::BIGINT FROM set_aside GROUP BY ALL")
+        return {(field, reason): n for field, reason, n in rows}
+
+    def quarantine(self, columns: str) -> list[tuple[Any, ...]]:
+        """These columns of what waits to be sealed into the quarantine, in the order of the log."""
+        files = f"read_parquet('{self.data}/segments/quarantine-*.parquet')"
+        return self.sql(f"SELECT {columns} FROM {files} ORDER BY topic, part, record_offset, idx, field")
+
     def close(self) -> None:
         self.ledger.close()
 

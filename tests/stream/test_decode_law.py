@@ -295,21 +295,25 @@ def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, par
         f"JOIN known_series_{event.view} USING (series) ORDER BY row, idx"
     ).fetchall()
     refusals = sorted((r.position, r.outcome.idx, r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
-    return [repr(row) for row in rows], refusals
+    aside = decoded.aside.select(["row", "idx", "record_offset", "time", "source", "id", "field", "reason"])
+    return [repr(row) for row in rows], refusals, sorted(map(repr, aside.to_pylist()))
 
 
 def slow(event: EventType, records: list[Any], limit: int) -> Any:
     """The same by `inspect` alone."""
-    rows, refusals = [], []
+    rows, refusals, aside = [], [], []
     for position, one in enumerate(records):
         for o in inspect(event, one.value, one.headers, stamp_of(one.timestamp), limit):
             if o.fate == "aggregated":
                 own = [o.row.get(name) for name, _ in event.columns()]
                 head = (position, o.idx, one.partition, stamp_of(one.timestamp), o.source, o.id, o.time)
                 rows.append(repr((*head, o.row["interval"], *own)))
+                of = {"row": position, "idx": o.idx, "record_offset": one.offset, "time": o.time}
+                of |= {"source": o.source, "id": o.id}
+                aside += [repr({**of, "field": a.field, "reason": a.reason}) for a in o.aside]
             else:
                 refusals.append((position, o.idx, o.fate, o.reason))
-    return rows, refusals
+    return rows, refusals, sorted(aside)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def message(make: Any, kind: str, cluster: str, id: str, at: float) -> Any:
     options = {"id": id, "at": at, "appended": max(at, make.T0 + 60), "cluster": cluster}
     if kind == "array":
         good = {**make.SAMPLES["telemetry.gpu"], "cluster": cluster}
-        bad = {**good, "power_watts": -1}
+        bad = {**good, "region": 7}
         return make.event(**options, data=[{**good, "gpu": "a"}, bad, {**good, "gpu": "b"}])
     if kind == "escaped":
         return make.event(**options, note="a\nb")

@@ -24,6 +24,15 @@ Case = tuple[bytes | None, list[tuple[str, bytes]], dict[tuple[str, str], int]]
 """Value, headers, and the fates that must come of it: (fate, reason) → events."""
 DEAD, DOUBTED = "dead_lettered", "quarantined"
 
+ASIDE = {
+    "p": ("power_watts", "hot"),
+    "r": ("utilization_ratio", 4294967295),
+    "n": ("utilization_ratio", float("nan")),
+    "s": ("utilization_ratio", "0.5"),
+    "b": ("utilization_ratio", True),
+}
+"""Event → a measure that is set aside while the event lives."""
+
 
 def _cases(event: Callable[..., bytes], at: float) -> Iterator[Case]:
     def case(
@@ -37,11 +46,8 @@ def _cases(event: Callable[..., bytes], at: float) -> Iterator[Case]:
     yield case(good, DEAD, "not_a_cloudevent", [])
     yield case(event("t", at, type="gpu.utilization.v9"), DEAD, "unknown_type")
     yield case(event("m", at, {"gpu": None}), DEAD, "gpu_missing")
-    yield case(event("p", at, {"power_watts": "hot"}), DEAD, "power_watts_mistyped")
-    yield case(event("r", at, {"utilization_ratio": 4294967295}), DOUBTED, "utilization_ratio_out_of_range")
-    yield case(event("n", at, {"utilization_ratio": float("nan")}), DOUBTED, "utilization_ratio_nan")
-    yield case(event("s", at, {"utilization_ratio": "0.5"}), DEAD, "utilization_ratio_mistyped")
-    yield case(event("b", at, {"utilization_ratio": True}), DEAD, "utilization_ratio_mistyped")
+    for id, (field, value) in ASIDE.items():
+        yield case(event(id, at, {field: value}), "aggregated", "")
     yield case(event("z", at, time="2026-09-21T13:33:20"), DEAD, "time_without_zone")
     yield case(event("f", time.time() + 3600), DOUBTED, "time_in_future")
     yield case(event("g-0-0", at), "duplicate", "identity_seen")
@@ -63,13 +69,13 @@ def _cases(event: Callable[..., bytes], at: float) -> Iterator[Case]:
     ):
         yield event(f"label {text}", at, {"cluster": text, "node": text}), STRUCTURED, {("aggregated", ""): 1}
     samples = [json.loads(event(f"a{i}", at, {"gpu": f"GPU-a{i}"}))["data"] for i in range(73)]
-    samples[40]["xid"] = "none"
+    samples[40]["region"] = 7
     yield (
         json.dumps(json.loads(good) | {"id": "array", "data": samples}).encode(),
         STRUCTURED,
         {
             ("aggregated", ""): 72,
-            (DEAD, "xid_mistyped"): 1,
+            (DEAD, "region_mistyped"): 1,
         },
     )
     binary = binary_headers("binary", "/gigawatch/test/n0001", "gpu.utilization.v1", rfc3339(int(at * 1000)))
@@ -101,9 +107,13 @@ def test_every_bad_record_ends_counted_and_kept_among_good_neighbours(
     assert counted.pop(("in", "")) == fates.total()
     assert counted == dict(fates)
     assert worker.one("SELECT count(*) FROM gpu") == fates["aggregated", ""]
-    assert worker.one("SELECT count(*) FROM quarantine") == sum(
+    assert worker.one("SELECT count(*) FROM quarantine WHERE field IS NULL") == sum(
         n for (f, _), n in fates.items() if f == DOUBTED
     )
+    aside = sorted((id, field) for id, (field, _) in ASIDE.items())
+    assert worker.ask("SELECT id, field FROM quarantine WHERE field IS NOT NULL ORDER BY id") == aside
+    assert worker.one("SELECT sum(n)::BIGINT FROM set_aside") == len(ASIDE)
+    assert worker.status()["by_topic"][GPU]["set_aside"] == len(ASIDE)
     assert worker.one("SELECT count(*) FROM gpu WHERE cluster = '''; DROP TABLE offsets; --'") == 1
     _letters_hold_the_originals(kafka.bootstrap, records, cases)
 

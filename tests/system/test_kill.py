@@ -96,13 +96,11 @@ class Truth:
 
 
 def _spoilt(block: Block, truth: Truth) -> Iterable[Block]:
-    """A few of the block's records again: as they were, cut off, and with a ratio nobody believes."""
+    """A few of the block's records again: as they were, cut off, and with a time nobody believes."""
     chosen = range(0, len(block.values), BAD_OF)
     values = [block.values[i] for i in chosen]
     cut = [value[: len(value) // 2] for value in values]
-    absurd = [
-        value.replace(b'"utilization_ratio":', b'"utilization_ratio":4294967295,"was":') for value in values
-    ]
+    absurd = [value.replace(b'"time":"20', b'"time":"21') for value in values]
     for fate, bad in (("duplicate", values), ("dead_lettered", cut), ("quarantined", absurd)):
         truth.fates[block.topic, fate] += len(bad)
         yield Block(
