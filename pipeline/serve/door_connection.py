@@ -32,7 +32,7 @@ from pipeline.serve.door_asking import (
     Stopped,
     too_many_rows,
 )
-from pipeline.serve.door_check import MAX_LENGTH
+from pipeline.serve.door_check import MAX_LENGTH, Unlisted
 from pipeline.serve.door_engine import NOT_MYSQLS
 from pipeline.serve.door_errors import (
     BLOCKED,
@@ -308,7 +308,7 @@ class Connection:
         try:
             return await asking.step(lambda: asking.question.begin(sql, parameters))
         except QueryError as first:
-            if not isinstance(first.__cause__, NOT_MYSQLS):
+            if not isinstance(first, Unlisted) and not isinstance(first.__cause__, NOT_MYSQLS):
                 raise
             meaning = await self._translator(sql, self.session.as_json())
             if (text := meaning.get("ask")) is None or text == sql:

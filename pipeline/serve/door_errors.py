@@ -7,6 +7,7 @@ from mysql_mimic.types import Capabilities, uint_2
 
 from pipeline.errors import QueryError
 from pipeline.serve.door_asking import Stopped
+from pipeline.serve.door_check import Unlisted
 
 CONNECTIONS, ACCESS_DENIED, SYNTAX, UNKNOWN, BLOCKED = 1040, 1045, 1064, 1105, 1129
 USER_CONNECTIONS, IDLE = 1203, 4031
@@ -51,6 +52,8 @@ def packet(refused: Refused, capabilities: Capabilities) -> bytes:
 
 def _code(error: QueryError) -> int:
     cause = error.__cause__
+    if isinstance(error, Unlisted):
+        return NO_FUNCTION
     if isinstance(cause, duckdb.ParserException):
         return SYNTAX
     if isinstance(cause, duckdb.CatalogException):

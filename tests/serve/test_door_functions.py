@@ -89,7 +89,7 @@ def test_a_function_that_is_not_listed_is_refused_in_every_form(known: dict[str,
 def test_what_ends_a_database_or_never_ends_is_refused(ask: Callable[..., list[Any]], sql: str) -> None:
     with pytest.raises(pymysql.MySQLError, match=r"is not served|no number|no text") as raised:
         ask(sql)
-    assert raised.value.args[0] == 1290
+    assert raised.value.args[0] in {1290, 1305}
     assert ask("SELECT 1") == [(1,)]
 
 
