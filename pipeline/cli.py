@@ -41,7 +41,6 @@ app = typer.Typer(
     help="Holds AI-compute suppliers to their contracts: Kafka telemetry in, contract alerts out.",
     epilog="Every setting may also stand in a GIGAWATCH_… variable or in a TOML file (--config).",
     pretty_exceptions_enable=False,  # it prints local variables, and settings hold passwords
-    add_completion=False,
     **NO_ARGUMENTS,  # type: ignore[arg-type]
 )
 topics_app = typer.Typer(help="The Kafka topics that the pipeline reads and writes.", **NO_ARGUMENTS)  # type: ignore[arg-type]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import os
+import re
 import ssl
 import stat
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +30,13 @@ PASSED_THROUGH = ("security_protocol", "sasl_mechanism", "sasl_plain_username")
 MAY_HOLD_SECRETS = ("alertmanager", "webhook")
 """URLs: of the first the user and password, of the second all behind the host."""
 
+PREFIX = "GIGAWATCH_"
+"""What the names of variables begin with."""
+NO_SETTINGS = ("GIGAWATCH_LOG_LEVEL", "GIGAWATCH_CONTRACTS", "GIGAWATCH_KEYS")
+"""An option before the command, and what docker-compose.yml asks for."""
+OF_KUBERNETES = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)")
+"""What it tells every pod of a service that is called `gigawatch` or `gigawatch-…`."""
+
 ADDRESS = r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:]+):\d{1,5}$"
 """HOST:PORT, an IPv6 host in brackets; or nothing."""
 
@@ -33,7 +44,7 @@ ADDRESS = r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:]+):\d{1,5}$"
 class Settings(BaseSettings):
     """Frozen once made.  Times in seconds, sizes in bytes unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="GIGAWATCH_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port[,host:port…]")
     contract: Path | None = Field(None, description="A contract file, or a directory of them")
@@ -159,9 +170,13 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
         )
     if file is not None:
         try:
-            tomllib.loads(file.read_text("utf-8"))
+            named = tomllib.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"{file}: not a readable TOML file ({error})") from error
+        _refuse_unknown(str(file), named, Settings.model_fields)
+    _refuse_unknown(
+        "environment", filter(_is_ours, os.environ), [f"{PREFIX}{n.upper()}" for n in Settings.model_fields]
+    )
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)
@@ -172,6 +187,22 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
         return found
     except ValidationError as error:
         raise SettingsError("settings: " + "; ".join(map(_told, error.errors()))) from error
+
+
+def _is_ours(variable: str) -> bool:
+    name = variable.upper()
+    return name.startswith(PREFIX) and name not in NO_SETTINGS and not OF_KUBERNETES.fullmatch(name)
+
+
+def _refuse_unknown(where: str, named: Iterable[str], known: Iterable[str]) -> None:
+    """A misspelled setting that is passed over is one that somebody believes in."""
+    names = {name.casefold(): name for name in known}
+    told = []
+    for name in sorted(each for each in named if each.casefold() not in names):
+        near = difflib.get_close_matches(name.casefold(), names, 1)
+        told.append(f"{name}: no such setting" + (f"; did you mean {names[near[0]]}?" if near else ""))
+    if told:
+        raise SettingsError(f"{where}: {'; '.join(told)}; docs/settings.md has them all")
 
 
 def _keep_secrets(settings: Settings) -> None:

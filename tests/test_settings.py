@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import SettingsError
 from pipeline.serve.listening import tls_context
-from pipeline.settings import read_secret
+from pipeline.settings import load_settings, read_secret
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o620, 0o602])
@@ -32,3 +32,31 @@ def test_a_secret_that_others_may_at_most_read_is_taken(tmp_path: Path, mode: in
 def test_a_secret_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="the secret cannot be read"):
         read_secret(tmp_path / "none")
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "g.toml"
+    file.write_text('seal_evry = 60\nnonsense = "secret"\n')
+    with pytest.raises(SettingsError) as error:
+        load_settings(file)
+    assert str(error.value) == (
+        f"{file}: nonsense: no such setting; seal_evry: no such setting; did you mean seal_every?; "
+        "docs/settings.md has them all"
+    )
+    monkeypatch.setenv("GIGAWATCH_SASL_PASSWORD", "let-me-in")
+    with pytest.raises(
+        SettingsError, match="GIGAWATCH_SASL_PASSWORD: no such setting; did you mean GIGAWATCH_SASL_"
+    ):
+        load_settings()
+
+
+def test_what_is_no_setting_of_ours_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "GIGAWATCH_LOG_LEVEL", "GIGAWATCH_SERVICE_HOST", "GIGAWATCH_SERVICE_PORT_BOARD", "GIGAWATCH_PORT",
+        "GIGAWATCH_PORT_8420_TCP_ADDR", "GIGAWATCH_DOOR_SERVICE_PORT", "GIGAWATCHED", "gigawatch_keys",
+    ):  # fmt: skip
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("gigawatch_seal_every", "7")
+    assert load_settings().seal_every == 7

@@ -43,11 +43,16 @@ class BoardOptions(Listening):
 
 
 def run_board(options: BoardOptions, child: bool = False) -> None:
-    """Serves until SIGINT or SIGTERM, and as a `child` until its standard input ends.  Raises SettingsError."""
+    """Serves until SIGINT or SIGTERM, and as a `child` until its standard input ends.
+
+    Raises SettingsError, also for a directory on which no pipeline has ever run: a page about nothing looks like peace.
+    """
     beyond = opens_beyond("board", options.bind, options.users, options.tls_cert, options.tls_key)
     keeper = Doorkeeper(read_users(options.users)) if options.users else None
     gate = Gate(keeper, None if beyond else LOCAL_NAMES | {options.bind})
     alertmanager = Alertmanager(options.alertmanager) if options.alertmanager else None
+    if not child:  # beside a `run` it may come before the first status
+        outside.status_written(options.data)
     watch = Watch(options.data, catalog.load(options.schemas), Pages(), alertmanager)
     asyncio.run(_serve(options, gate, watch, child))
 
@@ -83,7 +88,7 @@ async def _listen(entrance: Entrance, options: BoardOptions) -> tuple[str, int]:
     except OSError as error:
         raise SettingsError(
             f"--port {options.port}: the board cannot be opened at {options.bind} ({error.strerror}); "
-            "another one may be open there: name a free port"
+            "another one may be open there: name a free port, with --board HOST:PORT where it opens beside `run`"
         ) from error
 
 

@@ -97,8 +97,11 @@ def port(what: str, host: str, number: int, running: bool) -> Iterator[Finding]:
             if running:
                 yield ok("ports", f"{where}: in use, while the pipeline runs")
             else:
+                option = "--board" if "board" in what else "--door"
                 yield warn(
-                    "ports", f"{where}: {error.strerror}", "end what listens there, or give it another port"
+                    "ports",
+                    f"{where}: {error.strerror}",
+                    f"end what listens there, or give it another port: {option} HOST:PORT",
                 )
         else:
             yield ok("ports", f"{where}: free")

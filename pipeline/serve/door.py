@@ -150,7 +150,7 @@ class _Door:
         except OSError as error:
             raise SettingsError(
                 f"--port {options.port}: the door cannot be opened at {options.bind} ({error.strerror}); "
-                "another one may be open there: name a free port"
+                "another one may be open there: name a free port, with --door HOST:PORT where it opens beside `run`"
             ) from error
 
     async def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

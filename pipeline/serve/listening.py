@@ -46,7 +46,8 @@ def opens_beyond(name: str, bind: str, users: Path | None, cert: Path | None, ke
     if missing:
         raise SettingsError(
             f"--bind {bind}: open beyond this machine, without {' and '.join(missing)}; expected a users "
-            "file and TLS (--users FILE --tls-cert FILE --tls-key FILE), or --bind 127.0.0.1"
+            "file and TLS (--users FILE --tls-cert FILE --tls-key FILE; of `run` the settings users, tls_cert and tls_key), or "
+            "--bind 127.0.0.1"
         )
     return True
 

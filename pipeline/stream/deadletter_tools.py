@@ -29,7 +29,7 @@ OWN = (
 """Our headers, each at most once, in front of the record's own."""
 WHOLE = {
     *("null_value", "too_large", "confluent_wire_format", "compressed_value", "not_utf8", "not_json"),
-    *("not_a_cloudevent", "unknown_type", "data_missing", "data_empty_array"),
+    *("not_a_cloudevent", "content_type_missing", "unknown_type", "data_missing", "data_empty_array"),
 }
 """Reasons that are about the message and not about one sample of it, beside those of its attributes."""
 ATTRIBUTES = ("specversion", "type", "source", "id", "time")

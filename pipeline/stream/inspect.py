@@ -126,8 +126,9 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
     named = {name.lower(): content for name, content in headers if name != name.lower()}
     named |= {name: content for name, content in headers if name == name.lower()}
     if "ce_specversion" not in named and "ce_type" not in named:
-        _json(value)
-        raise Refused("dead_lettered", "not_a_cloudevent")
+        found = _json(value)
+        said = isinstance(found, dict) and "specversion" in found
+        raise Refused("dead_lettered", "content_type_missing" if said else "not_a_cloudevent")
     attributes = {
         name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
     }

@@ -10,6 +10,7 @@ _OF_MESSAGES = {
     "not_utf8": "UTF-8",
     "not_json": "one JSON value",
     "not_a_cloudevent": 'the attribute specversion "1.0", in the value or as the header ce_specversion',
+    "content_type_missing": "the header content-type: application/cloudevents+json; the value is a CloudEvent",
     "unknown_type": "the type that this topic carries, of a version that `schemas/` has",
     "data_missing": "data: one sample, or an array of samples",
     "data_empty_array": "at least one sample",

@@ -313,7 +313,8 @@ def test_beyond_the_loopback_users_and_tls_are_demanded(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert refused.stderr.strip() == (
         "gigawatch: --bind 0.0.0.0: open beyond this machine, without --users and --tls-cert; expected a users file and "
-        "TLS (--users FILE --tls-cert FILE --tls-key FILE), or --bind 127.0.0.1"
+        "TLS (--users FILE --tls-cert FILE --tls-key FILE; of `run` the settings users, tls_cert and tls_key), or "
+        "--bind 127.0.0.1"
     )
     half = command("board", "--data", str(tmp_path), "--tls-cert", "c.pem", "--port", "0")
     assert half.returncode == 2 and "board: found one of --tls-cert and --tls-key" in half.stderr
@@ -350,9 +351,17 @@ def test_with_users_and_tls_only_the_right_password_comes_in(
         )
 
 
-def test_a_port_that_is_taken_is_said(shared_board: Any, tmp_path: Path) -> None:
+def test_a_board_over_nothing_is_refused(tmp_path: Path) -> None:
+    for data in (tmp_path, tmp_path / "not-there"):
+        refused = command("board", "--data", str(data), "--port", "0")
+        assert refused.returncode == 2
+        assert f"{data}: no status there, expected the data directory of a pipeline" in refused.stderr
+
+
+def test_a_port_that_is_taken_is_said(shared_board: Any, stage: Any) -> None:
+    stage.publish()
     port = shared_board.address.rpartition(":")[2]
-    second = command("board", "--data", str(tmp_path), "--port", port)
+    second = command("board", "--data", str(stage.data), "--port", port)
     assert second.returncode == 2
     assert f"--port {port}: the board cannot be opened at 127.0.0.1" in second.stderr
 

@@ -31,6 +31,9 @@ MESSAGES = {
     "compressed_value": lambda m: raw(m, gzip.compress(b"0" * 50_000_000)),
     "not_utf8": lambda m: raw(m, m.event(node="caf\u00e9").value.replace(b"caf\\u00e9", b"caf\xe9")),
     "not_a_cloudevent": lambda m: raw(m, json.dumps(m.GPU).encode()),
+    "content_type_missing": lambda m: raw(
+        m, m.event().value, headers=(("content-type", b"application/json"),)
+    ),
     "unknown_type": lambda m: m.event(envelope={"type": "gpu.utilization.v2"}),
     "data_missing": lambda m: raw(m, structured(m, data=...)),
     "data_empty_array": lambda m: m.event(data=[]),

@@ -43,7 +43,7 @@ def _cases(event: Callable[..., bytes], at: float) -> Iterator[Case]:
     good = event("template", at)
     yield case(b"gpu=1,power=700", DEAD, "not_json")
     yield case(b'{"hello": "world"}', DEAD, "not_a_cloudevent")
-    yield case(good, DEAD, "not_a_cloudevent", [])
+    yield case(good, DEAD, "content_type_missing", [])
     yield case(event("t", at, type="gpu.utilization.v9"), DEAD, "unknown_type")
     yield case(event("m", at, {"gpu": None}), DEAD, "gpu_missing")
     for id, (field, value) in ASIDE.items():
