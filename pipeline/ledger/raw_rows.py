@@ -14,13 +14,16 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.reading_sql import quoted, timestamp
-from pipeline.ledger.silence import EXPECTED, GRID_US
+from pipeline.ledger.silence import GRID_US
 from pipeline.ledger.views import literal, pattern
 from pipeline.rollup.aggregate import quanta_sql
 from pipeline.rules.readings import GRID
 
 log = structlog.get_logger()
 
+LOST = 900
+"""So many seconds before a span an entity must have had a measure to be missed without it.  It bounds what is read at
+each instant while any entity lacks it: a day of a large fleet's raw rows would be minutes."""
 TRIES = 20
 PAUSE = 0.05
 """Seconds between two looks at files that sealing or merging has just moved; both take a few milliseconds."""
@@ -60,11 +63,11 @@ class RawRows:
     def last_with(
         self, event: EventType, measure: Measure, end: int, known: int, entities: Sequence[tuple[int, str]]
     ) -> None:
-        """Make `last_with(series, entity, w, k)`: where `(series, entity)` had `measure` last in the day before `end`.
+        """Make `last_with(series, entity, w, k)`: where `(series, entity)` had `measure` last in `LOST` seconds before `end`.
 
         `k`: the grid number from which that counts, `known` or later.
         """
-        start, series = end - EXPECTED, sorted({of for of, _ in entities})
+        start, series = end - LOST, sorted({of for of, _ in entities})
         found = self._committed(event, measure, start, end, series)
         self._con.register("committed", found)
         self._con.execute(

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.raw_rows import RawRows
+from pipeline.ledger.raw_rows import LOST, RawRows
 from pipeline.ledger.reading_sql import By, Span, chosen_sql, quoted
-from pipeline.ledger.silence import EXPECTED, GRID_US, Gap
+from pipeline.ledger.silence import GRID_US, Gap
 from pipeline.rules.readings import GRID, FleetPower, Reading
 
 Ask = tuple[int, int, int]
@@ -33,7 +33,7 @@ SLOTS_AT_ONCE = 20_000
 class Weighed(NamedTuple):
     """A series at a grid number whose samples do not weigh alike: of `seen` entities `having` have the measure.
 
-    `lacking` had it within a day; `estimated`: what those without it are taken to add, in quanta.
+    `lacking` had it in the quarter of an hour before the span; `estimated`: what those without it are taken to add, in quanta.
     """
 
     t: int
@@ -80,7 +80,8 @@ def weigh(
     if without:
         raw.last_with(event_type, measure, start, low, without)
         had = (
-            f"h.series = e.series AND h.entity = e.entity AND h.k <= e.t AND h.w >= e.t - {EXPECTED // GRID}"
+            "h.series = e.series AND h.entity = e.entity AND h.k <= e.t "
+            f"AND h.w * {GRID} >= e.t * {GRID} - {span.longest + LOST}"
         )
         lacking = (
             f"count(*) FILTER (mean IS NULL AND (EXISTS (FROM last_with h WHERE {had}) OR EXISTS "

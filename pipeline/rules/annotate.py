@@ -167,7 +167,7 @@ def _doubts(
     if details.get("gpus_without_power"):
         yield (
             f"{details['gpus_without_power']} GPUs report without power_watts ({details['gpus_that_lost_it']} of them "
-            "had it within a day): they are taken at the mean of the others."
+            "had it until shortly before): they are taken at the mean of the others."
         )
     if details.get("at_most") is not None:
         yield f"It is {number(details['at_most'])} {state.unit} at most: exact values were not kept."
