@@ -134,7 +134,9 @@ def test_minutes_of_queues_are_a_file_for_each_day_also_of_a_ledger_that_publish
     small = make_ledger(tmp_path, catalog)
     small.add("queue", [rows.queue(T + 1800 * n, 1.0) for n in range(10)])
     small.publish()
-    everything = "SELECT * FROM queue_1m ORDER BY ALL"
+    # of waits taken in before version 5 the bounds of their bucket are known, not the values
+    values = ", ".join(f"admission_wait_seconds_p{q}" for q in (50, 95, 99))
+    everything = f"SELECT * EXCLUDE ({values}) FROM queue_1m ORDER BY ALL"
     before = asked(tmp_path, catalog, everything)
     day = tmp_path / "rollups/telemetry.queue/1m/date=2026-01-01"
     assert len(list(day.glob("*.parquet"))) == 5
