@@ -44,6 +44,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, make_ledger: Any, rows: An
             small, "alerts", time=moment, contract="c", clause="a", alertname="A", labels="{}", state="firing"
         )
         insert(small, "health", time=moment, topic="telemetry.gpu", lag=1)
+        insert(small, "set_aside", minute=rows.moment(at // 60 * 60), topic="telemetry.gpu", part=0, n=1)
     small.seal()
     small.publish()
     small.close()
@@ -54,7 +55,7 @@ def history(tmp_path_factory: pytest.TempPathFactory, make_ledger: Any, rows: An
 def insert(small: Any, view: str, **row: Any) -> None:
     names = ", ".join(f'"{name}"' for name in row)
     small.con.execute(f"INSERT INTO {view}({names}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
-    small.con.execute("INSERT INTO dirty VALUES (?, ?)", [view, row["time"]])
+    small.con.execute("INSERT INTO dirty VALUES (?, ?)", [view, row.get("time", row.get("minute"))])
 
 
 @pytest.fixture(scope="module")
