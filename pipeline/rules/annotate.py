@@ -15,7 +15,7 @@ from pipeline.catalog import Catalog
 from pipeline.contract.model import Clause, PipelineAlert
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
-from pipeline.rules.readings import FleetPower, MeterMean, ReadingSpec, match_of
+from pipeline.rules.readings import EntityCount, FleetPower, MeterMean, ReadingSpec, match_of
 from pipeline.rules.reproduce import forecast_sql, sql_of
 from pipeline.rules.spend import Forecast, TrancheOverrunForecast
 from pipeline.rules.telemetry import TelemetrySilent
@@ -227,13 +227,19 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
         spec = replace(rule.spec, measures=tuple(m for m in rule.spec.measures if m[0] in lacking))
         return _one(spec, verdict.t, group, catalog)
     fallback = str(details.get("basis", "")).startswith("oldest wait")
-    return _one(rule.specs[0], verdict.t, group, catalog, fallback)
+    frozen = bool(details.get("frozen")) or not isinstance(rule.specs[0], EntityCount)
+    return _one(rule.specs[0], verdict.t, group, catalog, fallback, frozen)
 
 
 def _one(
-    spec: ReadingSpec, t: int, group: Mapping[str, str], catalog: Catalog, fallback: bool = False
+    spec: ReadingSpec,
+    t: int,
+    group: Mapping[str, str],
+    catalog: Catalog,
+    fallback: bool = False,
+    frozen: bool = True,
 ) -> str:
-    return sql_of(spec, tuple(group), group, t, catalog, fallback)
+    return sql_of(spec, tuple(group), group, t, catalog, fallback, frozen)
 
 
 def _power_sql(

@@ -8,6 +8,7 @@ a quoted literal; names come from schema files alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -50,13 +51,23 @@ def where(match: Match, group: Group) -> list[str]:
     return found
 
 
-def sql_of(spec: ReadingSpec, by: By, group: Group, t: int, catalog: Catalog, fallback: bool = False) -> str:
+def sql_of(
+    spec: ReadingSpec,
+    by: By,
+    group: Group,
+    t: int,
+    catalog: Catalog,
+    fallback: bool = False,
+    frozen: bool = True,
+) -> str:
     """One SELECT whose only row and column is the reading of `spec` at `t` for `group` (dimension → value).
 
     `by` are the dimensions of `group` that the rows are chosen by.  `fallback`: a WaitQuantile that rests on
-    the oldest wait.  Watts, seconds, GPUs, jobs or money, as the spec has it.
+    the oldest wait.  `frozen`: whether any entity may be; the SQL is half as long where none is.
+    Watts, seconds, GPUs, jobs or money, as the spec has it.
     """
     event_type = catalog.by_topic(spec.topic)
+    event_type = event_type if frozen else replace(event_type, frozen=None)
     chosen = {d: group[d] for d in by if d in group}
     if isinstance(spec, WaitQuantile):
         return (
