@@ -227,7 +227,14 @@ def _check_property(path: Path, where: str, spec: Any, retained: bool) -> None:
         return
     kind, timed = spec.get("type"), spec.get("format") == "date-time"
     kinds = ("string", "object") if role == "label" else ("string",)
-    _expect(kind in kinds, path, f"{where}: type", kind, f"{' or '.join(map(repr, kinds))} for a {role}")
+    numbered = role == "label" and kind == ["string", "number"]  # a number that is a name
+    _expect(
+        numbered or kind in kinds,
+        path,
+        f"{where}: type",
+        kind,
+        f"{' or '.join(map(repr, kinds))} for a {role}",
+    )
     if role == "time":
         _expect(
             timed and retained, path, where, spec, "format date-time, in a type with x-identity 'retained'"
@@ -309,6 +316,14 @@ def _check_roles(path: Path, properties: Mapping[str, Any], retained: bool) -> N
         "one at least: what makes a series",
     )
     _check_within(path, properties, by_role["dimension"])
+    for name in by_role["entity"]:
+        form, otherwise = properties[name].get("x-form"), properties[name].get("x-otherwise", [])
+        _expect(form in (None, "gpu-uuid"), path, f"property {name}: x-form", form, "'gpu-uuid', or none")
+        labels = isinstance(otherwise, list) and all(n in by_role["label"] for n in otherwise)
+        fits = labels and len(otherwise) == (2 if form else 0)
+        _expect(
+            fits, path, f"property {name}: x-otherwise", otherwise, "with x-form two labels: host and number"
+        )
     if retained:
         expected = "one property: the time that decides a charge's window"
         _expect(by_role["time"], path, "x-role time", _Words("no property"), expected)

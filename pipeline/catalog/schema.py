@@ -9,7 +9,9 @@ the measures that it looks at, `above` or `in`, values or the name of a file of 
 `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
-`x-absent` (numbers that stand for "not measured"; -1 unless told otherwise, where none is below 0),
+`x-form` (of an entity: `gpu-uuid`, one spelling for a UUID) with `x-otherwise` (the labels that stand for it, host and
+number, where it is no identity), `x-absent` (numbers that stand for "not measured"; -1 unless told otherwise, where none
+is below 0),
 `x-aliases` (names under which the value is looked for where its own has none, in this order), `x-within` (of an entity:
 the dimensions within which its name is one entity, whatever the others say).  A label of type object
 may say with `properties` and `items` what is known of its inside: other spellings and money.
@@ -66,6 +68,10 @@ class Field:
     zone: str | None = None
     aliases: tuple[str, ...] = ()
     inside: Inside | None = None
+    whole: bool = False
+    """Whether a whole number is taken for its digits."""
+    form: str | None = None
+    otherwise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +276,9 @@ def _field(name: str, spec: Mapping[str, Any], optional: bool) -> Field:
         zone=spec.get("x-zone"),
         aliases=tuple(spec.get("x-aliases", ())),
         inside=_inside(name, spec) if kind == "json" else None,
+        whole=spec.get("type") == ["string", "number"],
+        form=spec.get("x-form"),
+        otherwise=tuple(spec.get("x-otherwise", ())),
     )
 
 

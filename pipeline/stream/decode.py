@@ -25,6 +25,7 @@ from pipeline.stream.decoded import (
     registered,
     series_sql,
 )
+from pipeline.stream.identity import Spelling
 from pipeline.stream.inspect import INTERVAL, Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
@@ -50,6 +51,7 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
+        self._spelling = Spelling(con, event)
         self._mend, self._aside = mend_sql(event), aside_sql(event)
         self._care = self._careful_for = 0
         con.execute("SET TimeZone = 'UTC'")  # a cursor does not have it from the ledger's connection
@@ -63,6 +65,7 @@ class Decoder:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
             parsed, aside = self._mended(self._parse({n: t.num_rows for n, t in present.items()}))
+            parsed = self._spelling.mend(parsed)
             self._met.make_room()
             places = self._met.places(parsed["quoted"])
             if met := self._meet_series(parsed, places, topic, list(present)):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.stream.amounts import LONG_NUMBER, amount_sql
 from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
+from pipeline.stream.identity import identifies_sql
 from pipeline.stream.inside import names_of, settled_sql
 from pipeline.stream.inspect import ATTRIBUTES, INTERVAL
 from pipeline.stream.times import time_sql
@@ -144,7 +145,7 @@ def _select(event: EventType, opened: str) -> str:
         elif field.kind == "json":
             columns.append(f"{text}::VARCHAR AS {field.name}")
         else:
-            columns.append(f"{_unquote(text)} AS {field.name}")
+            columns.append(f"{_name(field, text)} AS {field.name}")
     for measure in event.measures:
         text = f"s.{measure.name}"
         parsed.append(f"{_parse(measure, text)} AS t_{measure.name}")
@@ -208,7 +209,19 @@ def _field_check(field: Field, text: str) -> str:
         good = f"t_{field.name} IS NOT NULL"
     else:
         good = _plain_string(text, field.min_length, field.max_length or 1024)
+    if field.whole:
+        good = f"({good} OR regexp_full_match({text}, '[0-9]{{1,9}}'))"
+    if field.form:
+        good = f"({good} AND {identifies_sql(text)})"
     return f"({text} IS NULL OR {good})" if field.optional else good
+
+
+def _name(field: Field, text: str) -> str:
+    return (
+        f"CASE WHEN starts_with({text}, '\"') THEN {_unquote(text)} ELSE {text}::VARCHAR END"
+        if field.whole
+        else _unquote(text)
+    )
 
 
 def _one_of(text: str, values: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.stream.amounts import amount_of
+from pipeline.stream.identity import stands_for
 from pipeline.stream.inside import found, tidied
 from pipeline.stream.lenient_json import TOO_DEEP, read_json
 from pipeline.stream.times import read_time
@@ -103,7 +104,7 @@ def inspect(
                 raise Refused("quarantined", "record_time_in_future")
             if moment > record_time + MAX_CLOCK_AHEAD:
                 raise Refused("quarantined", "time_in_future")
-            row, aside = _row(event, sample)
+            row, aside = _row(event, sample, idx if isinstance(data, list) else None)
             row[INTERVAL] = interval
             yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident, (*aside, *doubted))
         except Refused as refused:
@@ -209,7 +210,7 @@ def _time(name: str, text: Any, zone: str | None = None) -> datetime:
     return found
 
 
-def _row(event: EventType, sample: Any) -> tuple[dict[str, Any], list[SetAside]]:
+def _row(event: EventType, sample: Any, place: int | None) -> tuple[dict[str, Any], list[SetAside]]:
     """The typed columns of one sample, and what of it is set aside: measures and labels that may be absent.
 
     Anything else that is wrong refuses the sample; a fault of form dead-letters before a doubt of credence quarantines.
@@ -223,7 +224,10 @@ def _row(event: EventType, sample: Any) -> tuple[dict[str, Any], list[SetAside]]
     for column in columns:
         value = found(column, sample, event.nulls)
         try:
-            row[column.name] = _value(event, column, value, aside)
+            if isinstance(column, Measure):
+                row[column.name] = _measure(column, value, aside)
+            else:
+                row[column.name] = _field(column, value, event.nulls)
         except Refused as refused:
             if _may_lack(event, column):
                 row[column.name] = None
@@ -234,6 +238,11 @@ def _row(event: EventType, sample: Any) -> tuple[dict[str, Any], list[SetAside]]
                 doubts.append(refused)
     if doubts:
         raise doubts[0]
+    if event.entity and event.entity.form:
+        host, number = (row[label] for label in event.entity.otherwise)
+        row[event.entity.name] = stands_for(row[event.entity.name], host, number, place)
+        if row[event.entity.name] is None:
+            raise Refused("dead_lettered", f"{event.entity.name}_missing")
     custom = {key: value for key, value in sample.items() if key.startswith("x_")}
     if event.retained:
         row["x_columns"] = json.dumps(custom, sort_keys=True) if custom else None
@@ -241,29 +250,26 @@ def _row(event: EventType, sample: Any) -> tuple[dict[str, Any], list[SetAside]]
 
 
 def _may_lack(event: EventType, column: Field | Measure) -> bool:
-    """Whether a sample can count without it: not when it names the series, the window, or what money counts for."""
+    """Whether a sample counts without it: not what names its series or window, or what money is for."""
     if isinstance(column, Measure) or column == event.entity:
         return column.optional
     read = column.inside is not None and column.inside.properties
     return column in event.labels and column.optional and column.name != event.window_time and not read
 
 
-def _value(event: EventType, column: Field | Measure, value: Any, aside: list[SetAside]) -> Any:
-    if isinstance(column, Measure):
-        return _measure(column, value, aside)
-    return _field(column, value, event.nulls)
-
-
 def _field(column: Field, value: Any, nulls: Sequence[str]) -> Any:
-    if value is None:
-        if column.optional:
+    if value is None or (column.form and value == ""):
+        if column.optional or column.form:
             return None
         raise Refused("dead_lettered", f"{column.name}_missing")
+    if column.whole and type(value) is int and 0 <= value < 10**9:
+        value = str(value)
     if column.kind == "json":
         value = _object(value)
         if value is None:
             raise Refused("dead_lettered", f"{column.name}_mistyped")
-        text = json.dumps(_tidied(column, value, nulls), separators=(",", ":"), ensure_ascii=False)
+        tidy = tidied(column.inside, value, nulls, _amount) if column.inside else value
+        text = json.dumps(tidy, separators=(",", ":"), ensure_ascii=False)
         if TOO_DEEP in text:
             raise Refused("dead_lettered", f"{column.name}_nested_too_deep")
         if _has_surrogate(text):
@@ -290,10 +296,6 @@ def _object(value: Any) -> dict[str, Any] | None:
         except (Refused, UnicodeEncodeError):
             return None
     return value if isinstance(value, dict) else None
-
-
-def _tidied(column: Field, value: dict[str, Any], nulls: Sequence[str]) -> Any:
-    return tidied(column.inside, value, nulls, _amount) if column.inside else value
 
 
 def _has_surrogate(text: str) -> bool:

@@ -39,7 +39,7 @@ COOLING: dict[str, Any] = {
     "properties": {
         "site": {"type": "string", "x-role": "dimension"},
         "Hall": {"type": "string", "x-role": "dimension"},
-        "loop": {"type": "string", "x-role": "entity", "maxLength": 20},
+        "loop": {"type": "string", "x-role": "entity", "maxLength": 20, "x-within": ["site"]},
         "pump": {"type": "string", "x-role": "label"},
         "notes": {"type": "object", "x-role": "label"},
         "supply": {"type": "number", "minimum": -10, "maximum": 90, "x-role": "measure", "x-quantum": "5e-2"},
@@ -83,9 +83,9 @@ RECORDS = [
     record(1, T0 + 2, {"site": "s1", "Hall": "A", "loop": "l2", "supply": 20.15, "state": "leak", "pump": "p"}),
     record(2, T0 + 3, [{"site": "s1", "Hall": "A", "loop": "l1", "supply": 40, "delays": [1, 2, 60]}, {"site": "s1"}]),
     record(3, T0 + 4, {"site": "s2", "loop": "l1", "state": "it's", "notes": {"a": "\u00fc"}}),
-    record(4, T0 + 5, {"site": "s1", "Hall": "A", "loop": "l1", "delays": [1.5]}),
-    record(5, T0 + 6, {"site": "s1", "Hall": "A", "loop": "l1", "delays": [1, 1, 1, 1]}),
-    record(6, T0 + 7, {"site": "s1", "Hall": "A", "loop": "l1", "supply": 91}),
+    record(4, T0 + 5, {"site": "s1", "Hall": "A", "loop": "l2", "delays": [1.5]}),
+    record(5, T0 + 6, {"site": "s1", "Hall": "A", "loop": "l2", "delays": [1, 1, 1, 1]}),
+    record(6, T0 + 7, {"site": "s1", "Hall": "A", "loop": "l2", "supply": 91}),
 ]  # fmt: skip
 
 
@@ -138,9 +138,9 @@ def test_its_history_has_a_column_for_every_property(published: Any) -> None:
         ("s1", "A", "l2", "p", None, 20.15, None, "leak", None, "1"),
         ("s1", "A", "l1", None, None, 40.0, None, None, [1.0, 2.0, 60.0], "2"),
         ("s2", None, "l1", None, '{"a":"\u00fc"}', None, None, "it's", None, "3"),
-        ("s1", "A", "l1", None, None, None, None, None, [], "4"),
-        ("s1", "A", "l1", None, None, None, None, None, None, "5"),
-        ("s1", "A", "l1", None, None, None, None, None, None, "6"),
+        ("s1", "A", "l2", None, None, None, None, None, [], "4"),
+        ("s1", "A", "l2", None, None, None, None, None, None, "5"),
+        ("s1", "A", "l2", None, None, None, None, None, None, "6"),
     ]
 
 

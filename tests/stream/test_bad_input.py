@@ -407,3 +407,48 @@ def test_a_batch_of_nothing_but_bad_records_is_taken_in(pipeline: Any, make: Any
     pipeline.take(*(make.record(v) for v in (None, b"", b"\xff\xfe", b"\x00", b"{}")))
     assert sum(pipeline.fates().values()) == 5
     assert pipeline.ledger.offsets() == {("telemetry.gpu", 0): 5}
+
+
+UUID = "0001f2c3-0c43-4e0a-8a6e-61d9f0a2c001"
+NIL = "00000000-0000-0000-0000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("named", "gpu"),
+    [
+        (UUID, f"GPU-{UUID}"),
+        (UUID.upper(), f"GPU-{UUID}"),
+        (f"gpu-{UUID.upper()}", f"GPU-{UUID}"),
+        (f"GPU-{UUID}", f"GPU-{UUID}"),
+        ("GPU-B-1", "GPU-B-1"),
+        (f"MIG-{UUID.upper()}", f"MIG-{UUID.upper()}"),
+        ("1320922012345", "1320922012345"),
+    ],
+)
+@pytest.mark.parametrize("careful", [False, True])
+def test_a_uuid_has_one_spelling_and_other_names_stay_as_they_are(
+    pipeline: Any, make: Any, named: str, gpu: str, careful: bool
+) -> None:
+    pipeline.take(make.event(id='b"d' if careful else "1", gpu=named), make.event(id="2", gpu=f"GPU-{UUID}"))
+    assert pipeline.sql("SELECT entity FROM entities_gpu ORDER BY 1") == [
+        (name,) for name in sorted({gpu, f"GPU-{UUID}"})
+    ]
+
+
+@pytest.mark.parametrize("named", ["", None, NIL, f"GPU-{NIL}", NIL.replace("-", ""), ...])
+def test_a_name_that_identifies_nothing_gives_way_to_node_and_index(
+    pipeline: Any, make: Any, named: Any
+) -> None:
+    def sample(**changes: Any) -> dict[str, Any]:
+        return {
+            k: v for k, v in {**make.GPU, "gpu": named, "node": "n-42", **changes}.items() if v is not ...
+        }
+
+    _, letters = pipeline.take(
+        make.event(id="1", data=[sample(), sample(), sample(index=7)]),
+        make.event(id="2", data=sample(index="3")),
+        make.event(id="3", data=sample()),
+    )
+    names = [("n-42/0",), ("n-42/1",), ("n-42/3",), ("n-42/7",)]
+    assert pipeline.sql("SELECT entity FROM entities_gpu ORDER BY 1") == names
+    assert [letter.reasons for letter in letters] == [{0: "gpu_missing"}]
