@@ -97,11 +97,17 @@ def make(data: Path, newest: int, days: int = 90, spec: FleetSpec | None = None)
         ):
             write(con, made, table, max(made.oldest, made.newest - seconds), select)
         standing = publish.PublishedFile(
-            f"{STANDING_TABLE.root}/standing.parquet", standing_rows(made.newest, made.newest - 20 * DAY)
+            f"{STANDING_TABLE.root}/standing.parquet",
+            standing_rows(made.newest, made.newest - 20 * DAY),
+            STANDING_TABLE.view,
+            0,
         )
         changes = alerts_rows(made.newest, made.oldest, made.newest + 1)
         now = publish.PublishedFile(
-            f"{ALERTS_NOW_TABLE.root}/alerts_now.parquet", alerts_now_select(f"({changes})")
+            f"{ALERTS_NOW_TABLE.root}/alerts_now.parquet",
+            alerts_now_select(f"({changes})"),
+            ALERTS_NOW_TABLE.view,
+            0,
         )
         for file in (standing, now):
             files.move(publish.stage(con, data, file)[0], data / file.path)
@@ -134,7 +140,7 @@ def write(
     at = since // (table.directory or DAY) * (table.directory or DAY)
     while at <= made.newest:
         path, start, end = publish.place(made.data, table, at, made.newest)
-        file = publish.PublishedFile(path, select(start, min(end, made.newest + 1)))
+        file = publish.PublishedFile(path, select(start, min(end, made.newest + 1)), table.view, start)
         files.move(publish.stage(con, made.data, file)[0], made.data / path)
         at = end
 
