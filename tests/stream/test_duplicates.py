@@ -65,7 +65,8 @@ def test_a_sample_is_known_in_whichever_partition_it_comes_again(pipeline: Any, 
 
 
 def test_what_was_refused_is_not_known(pipeline: Any, make: Any) -> None:
-    pipeline.take(make.event(id="a", utilization_ratio=4294967295), make.event(id="b", gpu=...))
+    ahead = make.event(id="a", at=make.T0 + 600, appended=make.T0)
+    pipeline.take(ahead, make.event(id="b", sku=...))
     pipeline.take(make.event(id="a"), make.event(id="b"))
     assert fates(pipeline) == {"quarantined": 1, "dead_lettered": 1, "aggregated": 2}
 
