@@ -419,6 +419,11 @@ def test_before_the_first_event_every_question_has_an_answer(
     """Also that of a variable without values: `IN ()` would be an error on every panel of a new installation."""
     made = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
     small = made["SmallLedger"](tmp_path / "data", load())
+    # what a pipeline publishes of itself before anything came
+    small.con.execute(
+        "INSERT INTO health(time, topic, lag) VALUES (TIMESTAMP '2026-11-18 10:00', 'telemetry.gpu', 0)"
+    )
+    small.con.execute("INSERT INTO dirty VALUES ('health', TIMESTAMP '2026-11-18 10:00')")
     small.publish()
     small.close()
     with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as ask:
