@@ -15,13 +15,14 @@ from typing import Any
 
 from pipeline.embed.scenarios import Play, names
 from pipeline.errors import DataDirectoryInUse, LedgerError
+from pipeline.ledger import counter
 from pipeline.ledger.status import writer_of
 from pipeline.ledger.views import OWN_TABLES
 
 MARK = ".gigawatch-demo"
 MADE = (
     *("kafka", "contracts", "pipeline.log"),
-    *("ledger.duckdb", "ledger.duckdb.wal", "lock", "status.json", ".status.json.tmp"),
+    *("ledger.duckdb", "ledger.duckdb.wal", counter.FILE, "lock", "status.json", ".status.json.tmp"),
     *("segments", "staging", "spill", "faust", "history", "rollups"),
     *(table.root for table in OWN_TABLES),
 )

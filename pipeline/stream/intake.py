@@ -71,7 +71,7 @@ class Tally:
 
 
 class Intake:
-    """Takes batches into the ledger; `told` hears of every transaction that changed something."""
+    """Takes batches into the ledger; `told` hears of every transaction."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class Intake:
             self._instants = max(1, self._instants // 2) if took > STEP else self._instants
             if applied.due or applied.behind:
                 self.tally.steps += 1
-                self._told(applied)
+            self._told(applied)
             if not applied.behind or self._stopping.is_set():
                 return
             advance = self._ledger.tick

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pipeline.embed import scenarios
-from pipeline.embed.demo_folder import MARK, DemoFolder
+from pipeline.embed.demo_folder import MADE, MARK, DemoFolder
 from pipeline.embed.outcome import outcome
 from pipeline.embed.receiver import Receiver
 from pipeline.embed.screen import View, dashboard
@@ -33,8 +33,8 @@ from pipeline.ledger import status
 from pipeline.ledger.query import open_views
 
 REPORT = {
-    *("events", "by_topic", "offsets", "rate_events_per_s", "freshness_s", "decision_delay_s", "alerts"),
-    *("expected_alerts_missing", "unexpected_alerts"),
+    *("events", "set_aside", "by_topic", "offsets", "rate_events_per_s", "freshness_s"),
+    *("decision_delay_s", "alerts", "expected_alerts_missing", "unexpected_alerts"),
 }
 ALERT = {
     *("alertname", "clause", "labels", "state", "active_at", "fired_at", "resolved_at"),
@@ -161,6 +161,8 @@ def test_an_interrupted_demo_leaves_no_process_and_a_second_run_starts_clean(
     assert gone(children)
     before = status.read(data)
     assert before is not None and before["state"] == "stopped", "the pipeline was let finish"
+    left = {path.name for path in data.iterdir()} - {MARK, ".gitignore"}
+    assert left <= set(MADE), "a demo that begins anew takes away all that one makes"
 
     (data / "notebook.ipynb").write_text("somebody's work")
     file = tmp_path / "report.json"
