@@ -21,9 +21,6 @@ from pipeline.rules.readings import GRID
 
 log = structlog.get_logger()
 
-LOST = 900
-"""So many seconds before a span an entity must have had a measure to be missed without it.  It bounds what is read at
-each instant while any entity lacks it: a day of a large fleet's raw rows would be minutes."""
 TRIES = 20
 PAUSE = 0.05
 """Seconds between two looks at files that sealing or merging has just moved; both take a few milliseconds."""
@@ -59,24 +56,6 @@ class RawRows:
                 f"INSERT INTO {target} {_counted(event, measure, first, start, end, rows)}",
                 {"series": list(series)},
             )
-
-    def last_with(
-        self, event: EventType, measure: Measure, end: int, known: int, entities: Sequence[tuple[int, str]]
-    ) -> None:
-        """Make `last_with(series, entity, w, k)`: where `(series, entity)` had `measure` last in `LOST` seconds before `end`.
-
-        `k`: the grid number from which that counts, `known` or later.
-        """
-        start, series = end - LOST, sorted({of for of, _ in entities})
-        found = self._committed(event, measure, start, end, series)
-        self._con.register("committed", found)
-        self._con.execute(
-            f"""CREATE OR REPLACE TEMP TABLE last_with AS SELECT series, entity, max(w) AS w, greatest(k, {known}) AS k
-            FROM committed SEMI JOIN (SELECT unnest($of::UBIGINT[]) AS series, unnest($who::VARCHAR[]) AS entity)
-            USING (series, entity) WHERE n > 0 GROUP BY ALL""",
-            {"of": [of for of, _ in entities], "who": [who for _, who in entities]},
-        )
-        self._con.unregister("committed")
 
     def _committed(
         self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]

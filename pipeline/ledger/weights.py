@@ -14,7 +14,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.raw_rows import LOST, RawRows
+from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import By, Span, chosen_sql, quoted
 from pipeline.ledger.silence import GRID_US, Gap
 from pipeline.rules.readings import GRID, FleetPower, Reading
@@ -33,14 +33,13 @@ SLOTS_AT_ONCE = 20_000
 class Weighed(NamedTuple):
     """A series at a grid number whose samples do not weigh alike: of `seen` entities `having` have the measure.
 
-    `lacking` had it in the quarter of an hour before the span; `estimated`: what those without it are taken to add, in quanta.
+    `estimated`: what those without it are taken to add, in quanta.
     """
 
     t: int
     series: int
     having: int
     seen: int
-    lacking: int
     estimated: int
 
 
@@ -75,21 +74,9 @@ def weigh(
         "CREATE OR REPLACE TEMP TABLE weighed AS SELECT t, series, sum(mean)::HUGEINT AS num, count(mean) AS den "
         "FROM each GROUP BY ALL HAVING count(mean) > 0"
     )
-    without = con.execute("SELECT DISTINCT series, entity FROM each WHERE mean IS NULL").fetchall()
-    lacking = "0"
-    if without:
-        raw.last_with(event_type, measure, start, low, without)
-        had = (
-            "h.series = e.series AND h.entity = e.entity AND h.k <= e.t "
-            f"AND h.w * {GRID} >= e.t * {GRID} - {span.longest + LOST}"
-        )
-        lacking = (
-            f"count(*) FILTER (mean IS NULL AND (EXISTS (FROM last_with h WHERE {had}) OR EXISTS "
-            f"(FROM raw_{event_type.view} h WHERE h.n > 0 AND h.w < e.t AND {had})))"
-        )
     rows = con.execute(
-        f"SELECT t, series, count(mean), count(*), {lacking}, "
-        "coalesce(sum(mean) * (count(*) - count(mean)) // nullif(count(mean), 0), 0)::HUGEINT FROM each e GROUP BY ALL"
+        "SELECT t, series, count(mean), count(*), "
+        "coalesce(sum(mean) * (count(*) - count(mean)) // nullif(count(mean), 0), 0)::HUGEINT FROM each GROUP BY ALL"
     ).fetchall()
     return [Weighed(*row) for row in rows]
 
@@ -182,14 +169,14 @@ def without(
     missing: dict[int, list[Gap]] = {}
     for gap in gaps:
         missing.setdefault(gap.series, []).append(gap)
-    sums: dict[tuple[int, By], tuple[int, int, int]] = {}
+    sums: dict[tuple[int, By], tuple[int, int]] = {}
     for w in weighed:
         if w.series in groups and not any(g.first <= w.t <= g.last for g in missing.get(w.series, ())):
-            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.lacking, w.estimated)
-            a, b, c = sums.get(key, (0, 0, 0))
-            sums[key] = (a + own[0], b + own[1], c + own[2])
+            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.estimated)
+            a, b = sums.get(key, (0, 0))
+            sums[key] = (a + own[0], b + own[1])
     told = []
     for row in found:
-        having_none, lacking, estimated = sums.get((row.t // GRID, row.by), (0, 0, 0))
-        told.append(row._replace(without=having_none, lacking=lacking, estimated=float(estimated * quantum)))
+        having_none, estimated = sums.get((row.t // GRID, row.by), (0, 0))
+        told.append(row._replace(without=having_none, estimated=float(estimated * quantum)))
     return told

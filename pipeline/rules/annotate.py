@@ -166,8 +166,8 @@ def _doubts(
     yield from _mute(details)
     if details.get("gpus_without_power"):
         yield (
-            f"{details['gpus_without_power']} GPUs report without power_watts ({details['gpus_that_lost_it']} of them "
-            "had it until shortly before): they are taken at the mean of the others."
+            f"{details['gpus_without_power']} GPUs report without power_watts: they are taken at the mean of the others, "
+            "and without them the rest is a lower bound."
         )
     if details.get("at_most") is not None:
         yield f"It is {number(details['at_most'])} {state.unit} at most: exact values were not kept."

@@ -35,7 +35,6 @@ class _Sites:
     mute: list[Mute] = field(default_factory=list)
     estimated: list[float] = field(default_factory=list)
     without: int = 0
-    lacking: int = 0
     samples: int = 0
     stale: int = 0
 
@@ -47,8 +46,7 @@ class _Sites:
         self.derived_sites.append(row.by)
         self._add(row, self.derived, factor)
         self.without += row.without
-        self.lacking += row.lacking
-        if row.lacking:
+        if row.without:
             self.estimated.append(row.estimated * factor)
 
     def _add(self, row: Reading, into: list[float], factor: float) -> None:
@@ -111,9 +109,9 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
         observed = fsum(sites.metered + sites.derived) / WATTS_PER_MEGAWATT
         carried = fsum(sites.carried) / WATTS_PER_MEGAWATT
         state: State = above(observed, carried, terms.bound, sites.mute)
-        # GPUs that no longer say what they draw: only what the others say is known
+        # Of GPUs that do not say what they draw, nothing is known: the others' draw is a lower bound.
         known = observed - fsum(sites.estimated) / WATTS_PER_MEGAWATT
-        if sites.lacking and (state == "ok" or known <= terms.bound):
+        if sites.without and known <= terms.bound:
             state = "unknown"
         basis = sites.basis
         if self.clause_of_contract.at == "facility" and sites.derived:
@@ -126,7 +124,7 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
             **told(sites.mute),
         }
         if sites.without:
-            details |= {"gpus_without_power": sites.without, "gpus_that_lost_it": sites.lacking}
+            details["gpus_without_power"] = sites.without
         if carried:
             details["silent"] = carried
         return Verdict(

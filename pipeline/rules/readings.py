@@ -188,8 +188,8 @@ class Reading(NamedTuple):
     `counts`: every way of counting entities, of an EntityCount: (observed, healthy, in use).
     `mute`: the series that report, but without the measure that is read; `silent_series` counts them too.
     `at_most`: what the value can be at most, where it is known in bounds only (infinite: at least so much).
-    `without`: entities that are there without the measure, of which `lacking` had it in the quarter of an hour before the
-    span; the value takes them at the others' mean, which makes `estimated` of it.
+    `without`: entities that are there without the measure; the value takes them at the others' mean, which makes
+    `estimated` of it.
     `due`: seconds after its last sample at which the next of a silent series was due.
     `moved`: entities that were last seen here within a day and now live on in another group: (where, how many).
     `frozen`: entities that report, but whose counter and numbers stand still: they do not count.
@@ -213,7 +213,6 @@ class Reading(NamedTuple):
     due: float = 0.0
     at_most: float | None = None
     without: int = 0
-    lacking: int = 0
     estimated: float = 0.0
     moved: tuple[tuple[str, int], ...] = ()
     frozen: int = 0

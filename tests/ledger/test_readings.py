@@ -669,27 +669,27 @@ def test_of_waits_whose_values_were_not_kept_the_bounds_are_told() -> None:
     assert (row.value, row.at_most) == (600.0, math.inf)
 
 
-def test_gpus_that_report_without_power_are_told_and_those_that_had_it_are_lacking() -> None:
+def test_gpus_that_report_without_power_are_told_however_long_ago_they_had_it() -> None:
     def gpu(name: str, watts: float | None, start: int, end: int) -> list[Event]:
         numbers = () if watts is None else (("power_watts", watts),)
         return [Event("gpu", 1, float(t), t + 10, name, numbers, n=t) for t in range(start, end, 30)]
 
     con = ledger(
-        gpu("g1", 100.0, 0, 900)
+        gpu("g1", 100.0, 0, 3600)
         + gpu("g2", 700.0, 0, 300)
-        + gpu("g2", None, 300, 900)
-        + gpu("g3", None, 0, 900)
+        + gpu("g2", None, 300, 3600)
+        + gpu("g3", None, 0, 3600)
     )
     spec = FleetPower(GPU, "power_watts", (), (), 60)
-    whole = read(con, spec, T + 60, T + 900, CATALOG)
+    whole = read(con, spec, T + 60, T + 3600, CATALOG)
 
-    def told(t: int) -> tuple[float | None, int, int, float]:
+    def told(t: int) -> tuple[float | None, int, float]:
         (row,) = whole.at(T + t)
         assert [row] == list(read(con, spec, T + t - 10, T + t, CATALOG).at(T + t))
-        return (row.value, row.without, row.lacking, row.estimated)
+        return (row.value, row.without, row.estimated)
 
-    assert told(100) == (1200.0, 1, 0, 400.0)  # the one that never said it is taken at the mean of the others
-    assert told(600) == (300.0, 2, 1, 200.0)
+    assert told(100) == (1200.0, 1, 400.0)  # one that does not say it is taken at the mean of the others
+    assert told(600) == told(3600) == (300.0, 2, 200.0)
 
 
 # --- sources that report more slowly ------------------------------------------------------------------------
