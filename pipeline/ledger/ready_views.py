@@ -134,6 +134,7 @@ SPEND = ReadyView(
         "ceiling": "What must not be passed",
         "remaining": "ceiling less spent",
         "forecast": "What the tranche will come to by its complete days; NULL before the first",
+        "crosses": "Date, in the contract's time zone, on which the charges or the forecast pass the ceiling; NULL: they do not",
         "left_out": "Charges that could not be counted, in words; all amounts are those without them",
     },
     """SELECT make_timestamp(day * 1000000)::DATE AS day, contract, clause, currency,
@@ -143,14 +144,16 @@ SPEND = ReadyView(
         (terms ->> '$.commit')::DECIMAL(38, 15) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 15) AS ceiling,
         (terms ->> '$.ceiling')::DECIMAL(38, 15)
             - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
-        forecast, left_out
+        forecast, coalesce(on_course, crossed) AS crosses, left_out
     FROM (
-        SELECT contract, clause, by_values, left_out, (each ->> '$.day')::BIGINT AS day,
+        SELECT contract, clause, by_values, crossed, left_out, (each ->> '$.day')::BIGINT AS day,
             (each ->> '$.usage')::DECIMAL(38, 15) + (each ->> '$.other')::DECIMAL(38, 15) AS charged
-        FROM (SELECT contract, clause, by_values, facts ->> '$.left_out' AS left_out, unnest((facts -> '$.days')::JSON[]) AS each
+        FROM (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS crossed, facts ->> '$.left_out' AS left_out,
+                  unnest((facts -> '$.days')::JSON[]) AS each
               FROM standing WHERE alertname = 'TrancheExhausted'))
     JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
-    LEFT JOIN (SELECT contract, clause, by_values, observed AS forecast
+    LEFT JOIN (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS on_course,
+                   TRY_CAST(coalesce(facts ->> '$.forecast', observed::VARCHAR) AS DECIMAL(38, 15)) AS forecast
                FROM standing WHERE alertname = 'TrancheOverrunForecast') USING (contract, clause, by_values)""",
 )
 

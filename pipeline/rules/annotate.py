@@ -84,6 +84,7 @@ def annotate(
         "unit": state.unit,
         "since": utc(state.active_at),
         "window": state.window or "",
+        "crosses": details.get("crosses", ""),
         "at_risk": _at_risk(state, source),
         "samples": str(state.samples),
         "trust": " ".join(_doubts(state, verdict, details, rule, trust)),
@@ -111,6 +112,8 @@ def _words(state: AlertState, details: Mapping[str, Any]) -> str:
         words = f"reports, but for {{observed}} {{unit}} without {lacking}"
     if state.observed is None:
         words = "no reading, the bound is {bound} {unit}"
+    elif details.get("crosses"):
+        words += f", passed on {details['crosses']}"
     more = "at least " if details.get("at_least") else ""
     return words.format(
         observed=more + number(state.observed),
@@ -138,6 +141,8 @@ def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]
         yield f"{state.window} starts at {utc(details['window_starts'])}."
     if "course" in details:
         yield _course(details, state.unit)
+    if details.get("crosses"):
+        yield f"The ceiling is passed on {details['crosses']} ({details['zone']})."
     if details.get("frozen"):
         yield f"Frozen: {number(details['frozen'])} {state.unit} that report, but whose counters stand still."
     if details.get("moved"):

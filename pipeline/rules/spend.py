@@ -6,22 +6,27 @@ Amounts are `Decimal` up to the comparison; only what a verdict shows becomes a 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from pipeline.contract.days import local_days
+from pipeline.contract.days import LocalDay, local_days
 from pipeline.contract.model import TrancheClause
-from pipeline.contract.money import EXACT, total
+from pipeline.contract.money import EXACT, ZERO, total
 from pipeline.rules.clauses import ClauseRule
 from pipeline.rules.readings import DaySpend, Reading, TrancheSpend, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
+
+INFINITY = Decimal("Infinity")
 
 
 class Forecast(NamedTuple):
     """What a tranche will have cost by its end.
 
     Projected from `complete_days` days before `horizon` (epoch seconds) to `total_days`, of the contract's zone.
+    `crosses`: the calendar date, as `DaySpend.day`, from whose end on this course lies above the ceiling; None if it
+    ends within it.
     """
 
     amount: Decimal
@@ -29,6 +34,7 @@ class Forecast(NamedTuple):
     total_days: int
     horizon: int
     daily_usage: Decimal
+    crosses: int | None = None
 
 
 def forecast(days: Sequence[DaySpend], t: int, clause: TrancheClause, zone: str = "UTC") -> Forecast | None:
@@ -52,9 +58,37 @@ def forecast(days: Sequence[DaySpend], t: int, clause: TrancheClause, zone: str 
     millionths = int(usage.quantize(Decimal("1e-6"), context=EXACT).scaleb(6, EXACT))
     projected = total((_millionths(millionths * len(calendar), complete), other))
     horizon = min(calendar[complete - 1].end, clause.to_t)
+
+    def course(upto: int) -> Decimal:
+        """Projected to the end of the first `upto` days; what has been charged where those are complete."""
+        return total((_millionths(millionths * upto, complete), other)) if upto > complete else -INFINITY
+
     return Forecast(
-        max(projected, spent), complete, len(calendar), horizon, _millionths(millionths, complete)
+        max(projected, spent),
+        complete,
+        len(calendar),
+        horizon,
+        _millionths(millionths, complete),
+        _crosses(days, calendar, clause.ceiling, course),
     )
+
+
+def _crosses(
+    days: Sequence[DaySpend],
+    calendar: Sequence[LocalDay],
+    ceiling: Decimal,
+    course: Callable[[int], Decimal] = lambda upto: -INFINITY,
+) -> int | None:
+    """The date from whose end on the charges, or the `course`, lie above the ceiling; None if they end within it."""
+    charged = {day.day: total((day.usage, day.other)) for day in days}
+    sofar = total(charged.values())
+    found = None
+    for upto, day in reversed(list(enumerate(calendar, 1))):
+        if max(course(upto), sofar) <= ceiling:
+            return found
+        found = day.date
+        sofar = EXACT.subtract(sofar, charged.get(day.date, ZERO))
+    return found
 
 
 def _millionths(amount: int, divisor: int) -> Decimal:
@@ -97,6 +131,12 @@ class _Tranche(ClauseRule[TrancheClause]):
     def verdict(self, terms: Terms, t: int, row: Reading) -> Verdict | None:
         raise NotImplementedError
 
+    def _crossing(self, date: int | None) -> dict[str, str]:
+        """The date on which the ceiling is passed, and whose date that is: the contract's zone."""
+        if date is None:
+            return {}
+        return {"crosses": f"{datetime.fromtimestamp(date, UTC):%Y-%m-%d}", "zone": self.spec.zone}
+
 
 class TrancheExhausted(_Tranche):
     """Breach: what has been charged has passed the ceiling, also without what could not be counted.
@@ -109,8 +149,11 @@ class TrancheExhausted(_Tranche):
     def verdict(self, terms: Terms, t: int, row: Reading) -> Verdict | None:
         if row.amount is None:
             return Verdict(terms, row.by, t, "unknown", None, row.samples, False, {"basis": row.basis})
-        facts = {"spent": row.amount, "days": row.days, **_left_out(row)}
-        state = _state(row, row.amount, self.clause_of_contract.ceiling)
+        clause = self.clause_of_contract
+        state = _state(row, row.amount, clause.ceiling)
+        calendar = local_days(self.spec.zone, clause.from_t, clause.to_t)
+        crosses = _crosses(row.days, calendar, clause.ceiling) if state == "breach" else None
+        facts = {"spent": row.amount, "days": row.days, **self._crossing(crosses), **_left_out(row)}
         return Verdict(terms, row.by, t, state, float(row.amount), row.samples, not row.left_out, facts)
 
 
@@ -128,10 +171,16 @@ class TrancheOverrunForecast(_Tranche):
         clause = self.clause_of_contract
         course = forecast(row.days, t, clause, self.contract_in_force.timezone)
         if course is None:
-            details = {"basis": "no complete day yet", **_left_out(row)}
+            details = {"basis": "no complete day yet", "spent": row.amount, **_left_out(row)}
             return Verdict(terms, row.by, t, "unknown", None, row.samples, True, details)
         state = _state(row, course.amount, clause.ceiling)
-        facts = {"spent": row.amount, "course": course, **_left_out(row)}
+        facts = {
+            "spent": row.amount,
+            "forecast": course.amount,
+            "course": course,
+            **self._crossing(course.crosses),
+            **_left_out(row),
+        }
         return Verdict(terms, row.by, t, state, float(course.amount), row.samples, not row.left_out, facts)
 
 

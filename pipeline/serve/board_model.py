@@ -34,6 +34,7 @@ class Tranche:
     limit_name: str
     remaining: str
     forecast: str
+    crosses: str
     used: str
     passed: str
     starts: str
@@ -155,14 +156,19 @@ def _tranche(rows: Sequence[Row], now: float) -> Tranche:
         limit_name=name,
         remaining=_remaining(limit, last["spent"], unit),
         forecast=amount(last["forecast"], unit),
+        crosses=f"{last['crosses']:%Y-%m-%d}" if last["crosses"] else "",
         used=f"{share:.0%}" if share is not None else "",
         passed=f"{passed:.0%}",
         starts=instant(last["starts"]),
         ends=instant(last["ends"]),
         chart=spend_chart(
-            spent, last["starts"], last["ends"], None if limit is None else float(limit), last["forecast"], short(unit)
+            spent, last["starts"], last["ends"], _number(limit), _number(last["forecast"]), short(unit)
         ),
     )  # fmt: skip
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _remaining(limit: Any, spent: Any, unit: str) -> str:

@@ -36,14 +36,15 @@ WINDOWS_AHEAD = 30
 OPEN = """SELECT severity, urgency, state, alertname, contract, clause, labels, about, active_at, fired_at, observed, bound,
     unit, "window", summary, "text", at_risk, risk_per_hour, stale, runbook, contact, "sql"
 FROM alerts_open ORDER BY coalesce(urgency, 4), state, fired_at DESC, alertname, contract, clause, labels"""
-STANDS = """SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, "time", "window"
+STANDS = """SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, "time", "window",
+    facts ->> '$.crosses' AS crosses
 FROM standing ORDER BY contract, clause, alertname, by_values"""
 SERIES = f"""SELECT contract, clause, alertname, by_values, epoch("time") AS t, observed, bound
 FROM readings WHERE "time" > (SELECT max("time") FROM standing) - INTERVAL {HOURS} HOUR
     AND (contract, clause, alertname, by_values) IN (SELECT unnest($1), unnest($2), unnest($3), unnest($4))
 ORDER BY ALL"""
 SPENT = """SELECT contract, clause, currency, epoch(starts) AS starts, epoch(ends) AS ends, epoch(day) AS day, spent,
-    "commit", ceiling, remaining, forecast FROM spend ORDER BY contract, clause, day"""
+    "commit", ceiling, remaining, forecast, crosses FROM spend ORDER BY contract, clause, day"""
 NEXT = f"""SELECT contract, "window", "text", starts, ends FROM windows
 WHERE ends > $1 AND starts < $1 + INTERVAL {WINDOWS_AHEAD} DAY
 QUALIFY row_number() OVER (PARTITION BY contract, "window" ORDER BY starts) <= 2

@@ -92,7 +92,8 @@ def _standing(row: Row, mood: Mood) -> Standing:
         alertname=short(row["alertname"]),
         about=" / ".join(values) or "all that it covers",
         observed=amount(row["observed"], row["unit"]),
-        bound=amount(row["bound"], row["unit"]),
+        bound=amount(row["bound"], row["unit"])
+        + (f", passed on {row['crosses']}" if row.get("crosses") else ""),
         since=instant(row["since"]),
         window=short(row["window"]),
     )

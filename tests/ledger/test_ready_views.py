@@ -160,7 +160,11 @@ def test_the_burn_down_adds_up_by_day_in_exact_decimals(promised: Any, catalog: 
     ]
     for alertname, observed, facts in (
         ("TrancheExhausted", 200002.3, {"days": days}),
-        ("TrancheOverrunForecast", 36_500_000.0, {}),
+        (
+            "TrancheOverrunForecast",
+            43_000_000.0,
+            {"forecast": "43000000.000000000000001", "crosses": "2026-12-24"},
+        ),
     ):
         promised.con.execute(
             "INSERT INTO standing BY NAME SELECT 'northwind-aurora' AS contract, 'year-1' AS clause, ? AS alertname, "
@@ -171,7 +175,9 @@ def test_the_burn_down_adds_up_by_day_in_exact_decimals(promised: Any, catalog: 
     first, second = asked(promised, catalog, "FROM spend ORDER BY day")
     assert (first["spent"], second["spent"]) == (Decimal("100000.10"), Decimal("200002.30"))
     assert second["remaining"] == Decimal("42000000.00") - Decimal("200002.30")
-    assert (second["forecast"], second["currency"], str(second["day"])) == (36_500_000.0, "EUR", "2026-01-02")
+    assert second["forecast"] == Decimal("43000000.000000000000001")
+    assert (second["currency"], str(second["day"])) == ("EUR", "2026-01-02")
+    assert str(second["crosses"]) == "2026-12-24"
 
 
 def test_gpu_hours_stand_beside_what_was_billed_for_the_same_names(

@@ -166,6 +166,11 @@ def test_the_sql_of_a_forecast_gives_the_forecast(plan: Plan) -> None:
     (change,) = fired(plan, {TrancheSpend: [reading]})
     # Eight of ten days are complete: (40 + … + 47) ÷ 8 x 30, and the purchase of the third day.
     assert change.state.alertname == "TrancheOverrunForecast" and change.state.observed == 43.5 * 30 + 7
+    # 7 + 43.5 a day: 1,000 is passed on the 23rd day of those that begin on 22 May.
+    notes = change.state.annotations
+    assert notes["crosses"] == "2026-06-13"
+    assert "passed on 2026-06-13" in notes["summary"]
+    assert "The ceiling is passed on 2026-06-13 (UTC)." in notes["description"]
     con = duckdb.connect()
     rows = []
     for i, day in enumerate(days):

@@ -227,7 +227,8 @@ class Stage:
         self.row("standing", alertname="TrancheExhausted", observed=47.3e6 * 0.8, state="ok", time=self.now,
                  since=self.now - 9000, facts={"days": days}, **common)  # fmt: skip
         self.row("standing", alertname="TrancheOverrunForecast", observed=58_000_000.0, state="breach",
-                 time=self.now, since=self.now - 9000, facts={}, **common)  # fmt: skip
+                 time=self.now, since=self.now - 9000,
+                 facts={"forecast": "58000000.00", "crosses": "2026-11-08"}, **common)  # fmt: skip
 
     def publish(self, **status: Any) -> None:
         """What readers see, and the status, both as of now; `status` in place of what it would say."""

@@ -59,7 +59,8 @@ def test_the_page_says_everything_about_an_alert(stage: Any, open_board: Open) -
         "Aurora keeps the committed number of healthy GPUs", "18,000 EUR an hour; 196 GPUs",
         '<a href="https://runbooks.example/capacity" rel="noreferrer noopener">', "Aurora desk, +49 30 555 0100",
         "SELECT count(DISTINCT gpu)\nFROM gpu", "least 3,900 GPUs at", '<path class="bound"', "1 alert firing, 1 critical",
-        "No Alertmanager is named", "47.34M EUR", "fleet-replanning",
+        "No Alertmanager is named", "47.34M EUR", "fleet-replanning", "Over the ceiling on <strong>2026-11-08</strong>",
+        "passed on 2026-11-08",
     ):  # fmt: skip
         assert words in text, words
     assert 'id="problems"' not in text
