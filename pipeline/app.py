@@ -99,6 +99,7 @@ class Gigawatch:
         self.delays = Delays()
         self.status_file = status.StatusFile(settings.data)
         self.clocks = Clocks()
+        self._stopping = False
         self._failure: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -246,6 +247,7 @@ class Gigawatch:
             self.housekeeper.close()
             self.status_file.fail(str(self._failure.exception()))
         else:
+            self._stopping = True
             await self.housekeeper.finish(self.status.end)
 
     async def _until(self, stop: asyncio.Event) -> None:
@@ -298,7 +300,10 @@ class Gigawatch:
         return sum(self.watermarks.lag().values()) > self.settings.batch_records
 
     def _notes(self) -> dict[str, str]:
-        found = {"contract_refused": self.contract_error or "", "pipeline_stalled": self.health.hangs}
+        found = {
+            "contract_refused": self.contract_error or "",
+            "pipeline_stalled": str(self.health.stall or ""),
+        }
         return {name: words for name, words in found.items() if words}
 
     def _told(self, applied: Applied) -> None:
@@ -367,7 +372,8 @@ class Gigawatch:
     def _pulse(self) -> Pulse:
         lag = {topic: sum(parts.values()) for topic, parts in self.watermarks.lags().items()}
         fresh, decided = quantiles(self.delays.freshness), quantiles(self.delays.decision)
-        return Pulse(lag, self.intake.tally.rate(self.clocks.steady()), fresh["p99"], decided["p99"])
+        rate, stall = self.intake.tally.rate(self.clocks.steady()), self.health.stall
+        return Pulse(lag, rate, fresh["p99"], decided["p99"], stall, self._stopping)
 
     def _live_status(self) -> dict[str, Any]:
         """What only the running process knows."""
@@ -377,7 +383,7 @@ class Gigawatch:
             "contract_error": self.contract_error,
             "servers": self.servers.status(),
             "tampered": verify.told(self.housekeeper.tampered),
-            "hangs": self.health.hangs,
+            "stalled": str(self.health.stall or ""),
             "clocks": [skew.words for skew in self.clocks.skews(self.ledger.reached)],
             "lag": self.watermarks.lags(),
             "rate_events_per_s": round(self.intake.tally.rate(self.clocks.steady()), 1),

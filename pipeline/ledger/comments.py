@@ -124,6 +124,9 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "freshness_p99_seconds": "From a record's append to the alert's acceptance, 99th percentile",
             "decision_delay_p99_seconds": "From when an alert was due to its acceptance, 99th percentile",
             "undelivered": "Alert changes that no destination has accepted yet",
+            "state": "well, stalled or stopped",
+            "since": "Since when it has been stalled or stopped, UTC; NULL while it is well",
+            "why": "Why it is stalled, in the words of the alert PipelineStalled; NULL while it is well",
         },
     ),
     "fates": (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import duckdb
 
@@ -14,18 +15,33 @@ from pipeline.ledger.evaluation import utc
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
 from pipeline.ledger.transaction import Fence, no_fence, transaction
+from pipeline.rules.pipeline import Stall
 
 MINUTE = 60
 
 
+STOPPED = "it was stopped in good order"
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What only the running process knows: records that wait by topic, its rate, its measured delays (p99, s)."""
+    """What only the running process knows: records that wait by topic, its rate, its measured delays (p99, s), and
+    what holds it up, if anything does; `stopped`: this is its last word."""
 
     lag: Mapping[str, int] = field(default_factory=dict)
     events_per_second: float = 0.0
     freshness_p99: float | None = None
     decision_delay_p99: float | None = None
+    stall: Stall | None = None
+    stopped: bool = False
+
+    def state(self, topic: str, now: float) -> tuple[str, datetime | None, str | None]:
+        """State, since when and why, as the columns of `health` have them; `now`: epoch seconds."""
+        if self.stopped:
+            return "stopped", utc(now), STOPPED
+        if self.stall and topic in self.stall.topics:
+            return "stalled", utc(self.stall.since), self.stall.why
+        return "well", None, None
 
 
 def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence = no_fence) -> None:
@@ -41,7 +57,7 @@ def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence 
         rows = (
             (
                 at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
-                pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0,
+                pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0, *pulse.state(topic, now),
             )
             for topic in sorted({*offsets, *pulse.lag})
         )  # fmt: skip

@@ -106,6 +106,7 @@ class Housekeeper:
     def _finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         ledger = self._ledger
         last(self._con)
+        health.note(self._con, self._pulse(), time.time(), ledger.fence)
         publish.publish(self._con, ledger.data, ledger.catalog, fence=ledger.fence)
         seal.seal(self._con, ledger.data, ledger.catalog, ledger.fence)
         last(self._con)

@@ -21,7 +21,7 @@ from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _OWN: Mapping[str, Columns] = {
     "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
@@ -171,6 +171,11 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE files ADD COLUMN IF NOT EXISTS bytes BIGINT",
         "ALTER TABLE files ADD COLUMN IF NOT EXISTS checksum VARCHAR",
         "INSERT INTO meta VALUES ('adopt_published', 'yes')",
+    ),
+    5: (
+        "ALTER TABLE health ADD COLUMN IF NOT EXISTS state VARCHAR",
+        "ALTER TABLE health ADD COLUMN IF NOT EXISTS since TIMESTAMP",
+        "ALTER TABLE health ADD COLUMN IF NOT EXISTS why VARCHAR",
     ),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""

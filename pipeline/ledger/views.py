@@ -127,6 +127,9 @@ HEALTH_COLUMNS: Columns = (
     ("freshness_p99_seconds", "DOUBLE"),
     ("decision_delay_p99_seconds", "DOUBLE"),
     ("undelivered", "BIGINT"),
+    ("state", "VARCHAR"),
+    ("since", "TIMESTAMP"),
+    ("why", "VARCHAR"),
 )
 FATES_COLUMNS: Columns = (
     ("topic", "VARCHAR"),

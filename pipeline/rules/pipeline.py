@@ -6,7 +6,8 @@ seconds.  They have the same type as every other alert, so that the same deliver
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from pipeline.contract.model import PipelineAlert
 from pipeline.rules.alerts import AlertChange, AlertState, step
@@ -31,25 +32,38 @@ def watchdog(alert: PipelineAlert, started: int) -> AlertState:
     return _annotated(state, alert, {"summary": "Gigawatch is alive", "description": text})
 
 
-def stalled(
-    state: AlertState | None,
-    alert: PipelineAlert,
-    topic: str,
-    seconds: float,
-    limit: float,
-    reason: str,
-    now: int,
-) -> tuple[AlertState | None, AlertChange | None]:
-    """Moves PipelineStalled of one `topic`: a breach when nothing progressed for more than `limit` seconds.
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Nothing of `topics` progresses, `since` then (epoch seconds): `why` says what is seen ("the broker does not
+    answer")."""
 
-    `reason` says what is seen ("the broker does not answer"); it goes into the annotations.
+    since: int
+    why: str
+    topics: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """In one line, the same wherever it is told."""
+        since = datetime.fromtimestamp(self.since, UTC)
+        return f"the pipeline has been stalled since {since:%Y-%m-%d %H:%M:%S} UTC: {self.why}"
+
+
+def stalled(
+    state: AlertState | None, alert: PipelineAlert, stall: Stall | None, limit: float, now: int
+) -> tuple[AlertState | None, AlertChange | None]:
+    """Moves PipelineStalled: a breach while there is a `stall`, which takes more than `limit` seconds.
+
+    One alert, whatever the number of topics: one broker that is away is one page.  It is told again when the cause
+    changes.
     """
-    terms = _terms("PipelineStalled", "pipeline_stalled", ("topic",), float(limit), alert)
-    verdict_state: State = "breach" if seconds > limit else "ok"
-    after, change = step(state, Verdict(terms, (topic,), now, verdict_state, float(seconds)), now)
+    terms = _terms("PipelineStalled", "pipeline_stalled", (), float(limit), alert)
+    verdict_state: State = "breach" if stall else "ok"
+    seconds = float(now - stall.since) if stall else 0.0
+    after, change = step(state, Verdict(terms, (), now, verdict_state, seconds), now)
+    if change is None and after and stall and after.annotations.get("why") != stall.why:
+        change = AlertChange("updated", now, after, after.labels)
     if change is None:
         return after, None
-    told = _annotated(change.state, alert, _stalled_words(topic, seconds, reason, change.kind == "resolved"))
+    told = _annotated(change.state, alert, _stalled_words(stall) if stall else _PROGRESSES)
     return (told if after is not None else None), change._replace(state=told)
 
 
@@ -109,13 +123,16 @@ _CLOCKS_REMEDY = (
 )
 
 
-def _stalled_words(topic: str, seconds: float, reason: str, over: bool) -> dict[str, str]:
-    if over:
-        return {"summary": f"{topic} progresses again", "description": f"{topic} progresses again."}
+_PROGRESSES = {"summary": "The pipeline progresses again", "description": "The pipeline progresses again."}
+
+
+def _stalled_words(stall: Stall) -> dict[str, str]:
+    line = f"T{str(stall)[1:]}"
     return {
-        "summary": f"{topic} has not progressed for {seconds:.0f} s",
-        "description": f"No event of {topic} has been taken in for {seconds:.0f} s: {reason}. "
-        "Until it goes on, no clause that reads it is watched; alerts that fire stay as they are.",
+        "summary": line,
+        "description": f"{line}. Nothing of {', '.join(stall.topics)} is taken in or evaluated. Until it goes on, no clause "
+        "that reads it is watched; alerts that fire stay as they are.",
+        "why": stall.why,
     }
 
 

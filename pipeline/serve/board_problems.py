@@ -114,8 +114,8 @@ def _progress(life: Life, now: float) -> Iterator[Problem]:
 def _notes(life: Life) -> Iterator[Problem]:
     if life.status is None:
         return
-    if hangs := life.status.get("hangs"):
-        yield Problem("bad", "The pipeline hangs", short(hangs, PROSE))
+    if stalled := life.status.get("stalled"):
+        yield Problem("bad", short(f"T{stalled[1:]}", PROSE), "What is below is as of then, not now.")
     for words in life.status.get("clocks", ()):
         yield Problem("bad", "A clock is wrong", short(words, PROSE))
     if life.status["contract_error"]:

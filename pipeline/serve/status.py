@@ -23,7 +23,7 @@ EXTRA = (
     "watermarks",
     "evaluated_to",
     "evaluated_share",
-    "hangs",
+    "stalled",
     "clocks",
     "tampered",
     "standing",
@@ -82,8 +82,8 @@ def well(data: Path, now: float) -> tuple[bool, str]:
         return False, f"{data}: no pipeline runs on it"
     if found is None or found["pid"] != pid:
         return True, f"{data}: process {pid} is starting"
-    if found.get("hangs"):
-        return False, f"{data}: process {pid} runs, and hangs: {found['hangs']}"
+    if found.get("stalled"):
+        return False, f"{data}: process {pid} runs, and {found['stalled']}"
     age = status.age(found, now)
     return age <= QUIET_AFTER, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
 
@@ -120,7 +120,7 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
         )
         yield f"Evaluated to {found['evaluated_to']}{share}; it goes on"
     if state["running"]:
-        yield from (f"IT HANGS: {clean(words)}" for words in [found.get("hangs")] if words)
+        yield from (f"STALLED: {clean(words)}" for words in [found.get("stalled")] if words)
         yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
     if not state["running"] and (why := nothing_yet(data, catalog.load())) is not None:
         yield clean(why)

@@ -1,4 +1,4 @@
-"""The alerts that go by the clock: Watchdog, PipelineStalled and TelemetryCardinality for each topic, ClockSkew for each clock.
+"""The alerts that go by the clock: Watchdog, PipelineStalled, TelemetryCardinality for each topic, ClockSkew for each clock.
 
 A topic is well while the broker answers, the ledger is not busy with one thing for long, and either nothing waits or
 what waits is taken in.  When it has not been well for `stalled_after` seconds, PipelineStalled goes out; when the broker
@@ -8,14 +8,14 @@ that slowly died does not come back by itself.  Seconds are those of the steady 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
 from pipeline.rollup.delta import Place
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.pipeline import growing, skewed, stalled, watchdog
+from pipeline.rules.pipeline import Stall, growing, skewed, stalled, watchdog
 from pipeline.stream.admission import Growth
 from pipeline.stream.clocks import CLOCKS_DIFFER, Skew, Stopwatch
 from pipeline.stream.watermark import ANSWER_HOLDS, Watermarks
@@ -49,7 +49,7 @@ class Work:
 class Health:
     """Watches `topics`; `states` are the live alerts of the ledger at the start, `steady` the steady clock (s).
 
-    `hangs` says why nothing progresses that ought to, "" while all is well or only the broker is away.
+    `stall` says what does not progress, since when and why; None while all is well.
     """
 
     def __init__(
@@ -67,13 +67,20 @@ class Health:
         self._watch = Stopwatch(steady)
         self._stood = dict.fromkeys(topics, 0.0)
         self._moved: dict[str, int] = dict.fromkeys(topics, -1)
-        self._stalled = {dict(s.by)["topic"]: s for s in states.values() if s.alertname == "PipelineStalled"}
+        stalled = [s for s in states.values() if s.alertname == "PipelineStalled"]
+        self._stalled = next((s for s in stalled if not s.by), None)
+        self._of_topics = [s for s in stalled if s.by]  # as they were before 0.2: one for each topic
         self._skewed = {dict(s.by)["clock"]: s for s in states.values() if s.alertname == "ClockSkew"}
         self._grown = {
             dict(s.by)["topic"]: s for s in states.values() if s.alertname == "TelemetryCardinality"
         }
         self._grew: dict[str, tuple[int, float]] = {}
-        self.hangs = ""
+        self.stall: Stall | None = None
+
+    @property
+    def hangs(self) -> str:
+        """Why nothing progresses that ought to, "" while all is well or only the broker is away."""
+        return self.stall.why if self.stall and self.stall.why != NO_ANSWER else ""
 
     def begin(self, alerts: PipelineAlerts, now: float) -> Found:
         """The Watchdog's state and firing change; `now`: epoch seconds."""
@@ -91,24 +98,40 @@ class Health:
         lag, passed = self._watermarks.lag(), self._watch.look(steady)
         answers = steady - self._watermarks.last_answer() <= ANSWER_HOLDS + 2.0
         busy = work.busy > BUSY_FOR
-        reason = _reason(answers, busy, work)
+        why = _why(answers, busy, work)
         for topic in self._stood:
             waiting = sum(n for (name, _), n in lag.items() if name == topic)
             moved = work.steps + sum(n for (name, _), n in work.positions.items() if name == topic)
             well = answers and (moved != self._moved[topic] or (waiting == 0 and not busy))
             self._stood[topic] = 0.0 if well else self._stood[topic] + passed
             self._moved[topic] = moved
-            since = self._stood[topic]
-            if since > self._give_up_after and (answers or work.busy > self._give_up_after):
-                raise _give_up(topic, waiting, since, reason)
-            before = self._stalled.get(topic)
-            after, change = stalled(
-                before, alerts.pipeline_stalled, topic, since, self._stalled_after, reason, int(now)
-            )
-            _note(self._stalled, topic, after, change, states, changes)
-        stands = max(self._stood.values(), default=0.0) > self._stalled_after
-        self.hangs = reason if stands and reason != NO_ANSWER else ""
+        longest = max(self._stood.values(), default=0.0)
+        self._note_stall(longest, why, now)
+        if longest > self._give_up_after and (answers or work.busy > self._give_up_after):
+            raise _give_up(longest, sum(lag.values()), why)
+        self._stalled, change = stalled(
+            self._stalled, alerts.pipeline_stalled, self.stall, self._stalled_after, int(now)
+        )
+        for told in (change, *self._end_of_topics(int(now))):
+            if told is not None:
+                changes.append(told)
+                states[told.state.identity] = None if told.kind == "resolved" else told.state
         return states, changes
+
+    def _note_stall(self, longest: float, why: str, now: float) -> None:
+        """`since` stays as it was first said: an instant that moves by a second each time would be news each time."""
+        if longest <= self._stalled_after:
+            self.stall = None
+            return
+        since = self.stall.since if self.stall else int(now - longest)
+        topics = (topic for topic, stood in self._stood.items() if stood > self._stalled_after)
+        self.stall = Stall(since, why, tuple(topics))
+
+    def _end_of_topics(self, now: int) -> Iterator[AlertChange]:
+        while self._of_topics:
+            yield AlertChange(
+                "resolved", now, replace(self._of_topics.pop(), phase="resolved", resolved_at=now)
+            )
 
     def look_at_growth(
         self, alerts: PipelineAlerts, growth: Mapping[str, Growth], steady: float, now: float
@@ -167,17 +190,17 @@ def _note(
         known[name] = after
 
 
-def _reason(answers: bool, busy: bool, work: Work) -> str:
+def _why(answers: bool, busy: bool, work: Work) -> str:
     if busy:
-        return f"the ledger has been busy for {work.busy:.0f} s with one thing ({work.busy_with})"
+        return f"the ledger is busy with one statement ({work.busy_with})"
     if not answers:
         return NO_ANSWER
     return f"{NO_PROGRESS}: {work.held_up}" if work.held_up else NO_PROGRESS
 
 
-def _give_up(topic: str, waiting: int, since: float, reason: str) -> Stalled:
+def _give_up(seconds: float, waiting: int, why: str) -> Stalled:
     return Stalled(
-        f"{topic}: {waiting:,} records wait, and nothing was taken in or evaluated for {since:.0f} s: {reason}; the "
-        "process ends so that its supervisor restarts it. Nothing is lost; if it recurs, mend what is named, or see the "
-        "log for the batch that hangs"
+        f"nothing was taken in or evaluated for {seconds:.0f} s, and {waiting:,} records wait: {why}; the process ends so "
+        "that its supervisor restarts it. Nothing is lost; if it recurs, mend what is named, or see the log for the batch "
+        "that hangs"
     )

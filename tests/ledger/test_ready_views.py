@@ -19,6 +19,7 @@ from pipeline.ledger.ready_views import ready_views
 from pipeline.ledger.terms import AROUND
 from pipeline.ledger.views import published_tables
 from pipeline.rules.evaluate import plan_of
+from pipeline.rules.pipeline import Stall
 
 EXAMPLE = Path(__file__).parents[2] / "schemas" / "example-contract.yaml"
 NOW = 1_796_000_000  # 2026-11-29T23:33:20Z, inside the example's peak-season
@@ -291,6 +292,54 @@ def test_the_pipelines_own_health_is_a_row_a_minute_and_tells_the_age_of_the_dat
     assert age["watermark"] is None
 
 
+def test_one_row_says_whether_the_pipeline_lives_since_when_it_does_not_and_why(
+    ledger: Any, catalog: Catalog
+) -> None:
+    con = ledger.ledger.cursor()
+
+    def said() -> tuple[Any, ...]:
+        (row,) = asked(ledger, catalog, "FROM pipeline_health")
+        return row["state"], row["since"], row["why"]
+
+    assert said() == ("never", None, "nothing has been published yet")
+    now, lag = datetime.now(UTC).timestamp(), {"telemetry.gpu": 7, "telemetry.queue": 0}
+    health.note(con, Pulse(lag), now - 130)
+    state, since, why = said()
+    assert (state, since) == ("silent", moment(now - 130)) and why.startswith(
+        "it has published nothing since 20"
+    )
+    health.note(
+        con, Pulse(lag, stall=Stall(int(now) - 40, "the broker does not answer", ("telemetry.gpu",))), now - 2
+    )
+    assert said() == ("stalled", moment(int(now) - 40), "the broker does not answer")
+    assert asked(ledger, catalog, "SELECT topic, why FROM health WHERE state = 'well' AND lag = 0 ORDER BY time")[-1] == {
+        "topic": "telemetry.queue", "why": None
+    }  # fmt: skip
+    health.note(con, Pulse(lag), now - 1)
+    assert said() == ("well", None, None)
+    health.note(con, Pulse(lag, stopped=True), now)
+    assert said() == ("stopped", moment(now), "it was stopped in good order")
+
+
+def test_a_pipeline_that_died_while_it_was_stalled_says_both(ledger: Any, catalog: Catalog) -> None:
+    now = datetime.now(UTC).timestamp()
+    stall = Stall(int(now) - 900, "the broker does not answer", ("telemetry.gpu",))
+    health.note(ledger.ledger.cursor(), Pulse({"telemetry.gpu": 7}, stall=stall), now - 600)
+    (row,) = asked(ledger, catalog, "FROM pipeline_health")
+    assert (row["state"], row["since"]) == ("silent", moment(int(now) - 900))
+    assert row["why"].endswith("it is dead, or hangs; its last word: the broker does not answer")
+
+
+def test_health_of_an_older_program_is_well(ledger: Any, catalog: Catalog) -> None:
+    """What was published before there was a state: NULL, and no stall."""
+    ledger.con.execute(
+        "INSERT INTO health(time, topic, lag) SELECT make_timestamp(epoch_us(now())), 'telemetry.gpu', 0"
+    )
+    ledger.con.execute("INSERT INTO dirty SELECT 'health', make_timestamp(epoch_us(now()))")
+    (row,) = asked(ledger, catalog, "FROM pipeline_health")
+    assert (row["state"], row["since"], row["why"]) == ("well", None, None)
+
+
 def test_energy_is_summed_over_feeds_and_its_mix_weighted_by_power(ledger: Any, catalog: Catalog) -> None:
     at = NOW // 900 * 900
     shared = {"provider": "aurora", "region": "eu", "site": "s", "source": "m"}
@@ -332,6 +381,7 @@ def test_ready_views_that_need_an_event_type_are_left_out_where_it_is_not_known(
         "spend",
         "alerts_open",
         "data_age",
+        "pipeline_health",
     }
     with query.open_views(tmp_path, only) as con:
         assert con.execute("SELECT count(*) FROM alerts_open").fetchone() == (0,)

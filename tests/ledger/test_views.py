@@ -75,6 +75,7 @@ def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
         "health",
     }
     ready = {"capacity", "power", "queue_wait", "spend", "gpu_hours", "energy_mix", "alerts_open", "data_age"}
+    ready |= {"pipeline_health"}
     assert set(query.view_names(catalog)) == raw | rolled | own | ready
 
 

@@ -30,7 +30,7 @@ def alert(alertname: str, **labels: str) -> Labels:
     return {name: value for name, value in given.items() if value}
 
 
-STALLED = alert("PipelineStalled", contract=OWN, region="", topic="telemetry.gpu", severity="critical")
+STALLED = alert("PipelineStalled", contract=OWN, region="", severity="critical")
 SHORT = alert("CapacityShortfall", severity="critical")
 
 

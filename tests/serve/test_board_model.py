@@ -72,9 +72,10 @@ def titles(of: Life, routing: Routing | None = None) -> list[tuple[str, str]]:
     return [(p.level, p.title) for p in problems(of, routing or Routing(), NOW)]
 
 
-def test_a_pipeline_that_hangs_and_a_clock_that_is_wrong_are_said_first() -> None:
-    of = life(hangs="the ledger has been busy for 40 s", clocks=["our own clock is 1 d ahead"])
-    assert titles(of)[:2] == [("bad", "The pipeline hangs"), ("bad", "A clock is wrong")]
+def test_a_pipeline_that_stalls_and_a_clock_that_is_wrong_are_said_first() -> None:
+    stalled = "the pipeline has been stalled since 2026-11-29 23:30:00 UTC: the broker does not answer"
+    of = life(stalled=stalled, clocks=["our own clock is 1 d ahead"])
+    assert titles(of)[:2] == [("bad", f"T{stalled[1:]}"), ("bad", "A clock is wrong")]
 
 
 def test_a_pipeline_that_is_well_gives_no_cause_for_doubt() -> None:

@@ -77,13 +77,18 @@ def test_a_ledger_that_hangs_is_told_and_ends_the_process_with_code_6(
     assert well(worker.data, time.time())[0]
     worker.cue.touch()
     stalled = eventually("it is told", lambda: _active(alertmanager.url).get("PipelineStalled"))
-    assert "the ledger has been busy" in stalled["annotations"]["description"]
-    eventually("the status says so", lambda: worker.status()["hangs"])
+    cause = stalled["annotations"]["why"]
+    assert (
+        cause.startswith("the ledger is busy with one statement")
+        and cause in stalled["annotations"]["summary"]
+    )
+    line = eventually("the status says so", lambda: worker.status()["stalled"])
+    assert f"T{line[1:]}" == stalled["annotations"]["summary"], "the same words"
     good, why = well(worker.data, time.time())
-    assert not good and "the ledger has been busy" in why
+    assert not good and line in why
     assert worker.wait() == Stalled.exit_code
-    assert "the ledger has been busy" in worker.said()
-    assert worker.status()["state"] == "failed" and "the ledger has been busy" in worker.status()["error"]
+    assert cause in worker.said()
+    assert worker.status()["state"] == "failed" and cause in worker.status()["error"]
     # nothing is lost: the next start goes on, and the alert is over
     worker.cue.unlink()
     worker.start().await_begun()

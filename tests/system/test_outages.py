@@ -114,13 +114,8 @@ def test_a_broker_that_stood_still_for_a_minute_is_reported_as_such_and_as_nothi
     worker.await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()
     _nothing_wrong(worker, sent)
-    stalled = worker.ask(
-        "SELECT labels::JSON->>'topic', list(state ORDER BY time) FROM alerts WHERE alertname = 'PipelineStalled' GROUP BY ALL"
-    )
-    assert {topic for topic, _ in stalled} == {
-        f"telemetry.{t}" for t in ("billing", "energy", "gpu", "queue")
-    }
-    assert all(states == ["firing", "resolved"] for _, states in stalled), stalled
+    told = worker.ask("SELECT state FROM alerts WHERE alertname = 'PipelineStalled' ORDER BY time")
+    assert told == [("firing",), ("resolved",)], "one outage is one page, whatever the number of topics"
     _same_in_a_replay(worker, worker_factory, feed.contract, sent)
 
 
@@ -145,7 +140,7 @@ def test_a_stop_during_an_outage_ends_by_itself_and_what_was_taken_in_is_readabl
     assert worker.stop() == 0, worker.said()
     print(f"stopped in {time.monotonic() - began:.1f} s")
     assert worker.one("SELECT count(*) FROM gpu") == 50
-    assert worker.one("SELECT count(*) FROM alerts WHERE alertname = 'PipelineStalled'") == 4
+    assert worker.one("SELECT count(*) FROM alerts WHERE alertname = 'PipelineStalled'") == 1
 
 
 def test_dead_letters_that_nobody_takes_hold_their_batch_and_somebody_is_told(
@@ -164,8 +159,11 @@ def test_dead_letters_that_nobody_takes_hold_their_batch_and_somebody_is_told(
     assert narrow in end, "the message of the end says which topic, and why"
     assert "cannot be written" in worker.log.read_text(), "it was found at the start, too"
     stalled = [a for a in worker.status()["alerts"] if a["alertname"] == "PipelineStalled"]
-    assert [a["labels"]["topic"] for a in stalled] == ["telemetry.gpu"]
-    assert narrow in stalled[0]["annotations"]["description"]
+    assert (
+        len(stalled) == 1
+        and "Nothing of telemetry.gpu is taken in" in stalled[0]["annotations"]["description"]
+    )
+    assert narrow in stalled[0]["annotations"]["why"] and stalled[0]["annotations"]["why"] in end
     assert worker.status()["events"]["in"] == 0
     worker.settings["GIGAWATCH_GIVE_UP_AFTER"] = "180"
     began = time.monotonic()
