@@ -20,12 +20,10 @@ from pipeline.ledger.silence import GRID_US, Silence, fold_seen, note_seen, seen
 from pipeline.ledger.spend_readings import SpendReader
 from pipeline.ledger.wait_readings import quantiles
 from pipeline.ledger.whereabouts import depart, note_decided
-from pipeline.rules.clauses import LOOKBACK_INTERVALS
 from pipeline.rules.readings import (
     GRID,
-    EntityCount,
+    LOOKBACK_INTERVALS,
     FateBalance,
-    LastSum,
     Match,
     Reading,
     Readings,
@@ -33,6 +31,7 @@ from pipeline.rules.readings import (
     SilentSeries,
     TrancheSpend,
     WaitQuantile,
+    reports,
 )
 
 __all__ = ["Reader", "fold_seen", "note_seen", "read", "seen_ddl"]
@@ -84,10 +83,10 @@ class Reader:
         if isinstance(spec, TrancheSpend):
             return self._spend.read(spec, event_type, t0, t1)
         silent = self._silent(event_type, t0, t1)
-        reports = LOOKBACK_INTERVALS if isinstance(spec, EntityCount | LastSum) else 1
+        most = 1 if isinstance(spec, WaitQuantile) else reports(spec)
         found: list[Reading] = []
         for low, high, slow in silent.paces():
-            span = Span(low, high, spec.span, slow, reports, event_type.lateness + GRID)
+            span = Span(low, high, spec.span, slow, most, event_type.lateness + GRID)
             if isinstance(spec, WaitQuantile):
                 found += quantiles(self.con, spec, event_type, silent, span)
             else:
@@ -119,7 +118,7 @@ def _silent_series(
     con: DuckDBPyConnection, spec: SilentSeries, event_type: EventType, silent: Silence, t0: int, t1: int
 ) -> Iterable[Reading]:
     """One reading for each silent series and instant: its age in seconds; of a mute one, that of what it lacks."""
-    mute = {measure: silent.mute(measure, span) for measure, span in spec.measures}
+    mute = {measure: silent.mute(measure, span, LOOKBACK_INTERVALS) for measure, span in spec.measures}
     if not silent.expected and not any(mute.values()):
         return
     span = Span(t0 // GRID, t1 // GRID, 0)

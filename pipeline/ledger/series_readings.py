@@ -41,6 +41,7 @@ from pipeline.rules.readings import (
     MeterMean,
     Reading,
     SeriesSpec,
+    reports,
     said,
 )
 
@@ -334,8 +335,8 @@ def series_sums(
 ) -> list[Reading]:
     quantum = _quantum(spec, event_type)
     measure = next(iter(said(spec)), "")
-    missing = silence.silent(measure, spec.span) if measure else silence.expected
-    mute = silence.mute(measure, spec.span) if measure else ()
+    missing = silence.silent(measure, spec.span, reports(spec)) if measure else silence.expected
+    mute = silence.mute(measure, spec.span, reports(spec)) if measure else ()
     groups = groups_of(con, event_type, spec.match, spec.by) if silence.gaps or mute or frozen else {}
     silences = _silences(con, spec, event_type, silence, span, groups, missing, mute, raw)
     mutes = Mutes(con, event_type, {measure: mute}).of(groups, span)

@@ -143,9 +143,13 @@ def _timestamp(t: int) -> str:
     return f"make_timestamp({t * 1_000_000})"
 
 
-def _until(event_type: EventType) -> str:
-    """Grid number of the last instant at which a row keeps its series from silence."""
-    return f"((epoch_us(reach) + {event_type.lateness * 1_000_000}) // {GRID_US})"
+def _until(event_type: EventType, reports: int = 1) -> str:
+    """Grid number of the last instant at which a row keeps its series from silence.
+
+    Of a source that declares a longer interval, `reports` of them are waited for.
+    """
+    more = f" + {(reports - 1) * 1_000_000} * coalesce(interval, 0)::BIGINT" if reports > 1 else ""
+    return f"((epoch_us(reach) + {event_type.lateness * 1_000_000}{more}) // {GRID_US})"
 
 
 class Gap(NamedTuple):
@@ -189,38 +193,41 @@ class Silence:
         self._con, self._event_type = con, event_type
         self._low, self._high = t0 // GRID, t1 // GRID
         self._flowing: dict[int, dict[int, bool]] = {}
-        self._mute: dict[tuple[str, int], tuple[Gap, ...]] = {}
+        self._mute: dict[tuple[str, int, int], tuple[Gap, ...]] = {}
         self.gaps = _gaps(con, event_type, self._low, self._high, SERIES, _until(event_type))
         self.expected = self.gaps
         self.moved: list[Move] = []
         self.decided: list[Move] = []
         self.shared: frozenset[int] = frozenset()
 
-    def mute(self, measure: str, span: int) -> tuple[Gap, ...]:
-        """Where a series is not silent, but has said nothing of `measure` for `span` seconds."""
+    def mute(self, measure: str, span: int, reports: int = 1) -> tuple[Gap, ...]:
+        """Where a series is not silent, but has said nothing of `measure` for `span` seconds.
+
+        One that declares a longer interval has not for `reports` of them, as `Span` looks back for it.
+        """
         silent = _by_series(self.gaps)
         return tuple(
             piece
-            for gap in self._without(measure, span)
+            for gap in self._without(measure, span, reports)
             for piece in _outside(gap, silent.get(gap.series, ()))
         )
 
-    def silent(self, measure: str, span: int) -> tuple[Gap, ...]:
+    def silent(self, measure: str, span: int, reports: int = 1) -> tuple[Gap, ...]:
         """Where something of a silent series is missing, for a reading of `measure` over `span` seconds.
 
         What a series that was mute before it fell silent is carried with is what it said last.
         """
-        without = _by_series(self._without(measure, span))
+        without = _by_series(self._without(measure, span, reports))
         return tuple(piece for gap in self.expected for piece in _spoken(gap, without.get(gap.series, ())))
 
-    def _without(self, measure: str, span: int) -> tuple[Gap, ...]:
+    def _without(self, measure: str, span: int, reports: int) -> tuple[Gap, ...]:
         """Where nothing of `measure` stands in `span`, for the series that are expected to say it."""
-        if (measure, span) not in self._mute:
+        key = (measure, span, reports)
+        if key not in self._mute:
             counted = f"epoch_us(last_time) // {GRID_US} + {span // GRID}"
-            until = f"greatest({counted}, {_until(self._event_type)})"
-            found = _gaps(self._con, self._event_type, self._low, self._high, measure, until)
-            self._mute[measure, span] = found
-        return self._mute[measure, span]
+            until = f"greatest({counted}, {_until(self._event_type, reports)})"
+            self._mute[key] = _gaps(self._con, self._event_type, self._low, self._high, measure, until)
+        return self._mute[key]
 
     def paces(self) -> list[tuple[int, int, tuple[tuple[int, tuple[int, ...]], ...]]]:
         """`(low, high, slow)`: the range in pieces, and the series that reported more slowly than the schema says in each.

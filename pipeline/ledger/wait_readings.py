@@ -22,14 +22,13 @@ from pipeline.ledger.reading_sql import (
     quoted,
 )
 from pipeline.ledger.silence import Gap, Silence
-from pipeline.rules.clauses import LOOKBACK_INTERVALS
-from pipeline.rules.readings import GRID, Reading, WaitQuantile, said
+from pipeline.rules.readings import GRID, Reading, WaitQuantile, reports, said
 
 
 def quantiles(
     con: DuckDBPyConnection, spec: WaitQuantile, event_type: EventType, silent: Silence, whole: Span
 ) -> list[Reading]:
-    mute = {measure: silent.mute(measure, span) for measure, span in said(spec).items()}
+    mute = {measure: silent.mute(measure, span, reports(spec)) for measure, span in said(spec).items()}
     gaps, silences, mutes = silent.gaps, {}, {}
     if gaps or any(mute.values()):
         groups = groups_of(con, event_type, spec.match, spec.by)
@@ -48,7 +47,7 @@ def quantiles(
             spec,
             event_type,
             part.near(gaps),
-            replace(part, seconds=spec.lookback, reports=LOOKBACK_INTERVALS),
+            replace(part, seconds=spec.lookback, reports=reports(spec)),
         )
     keys = {**waits, **depths, **silences, **mutes}
     found = [_wait(key, waits.get(key), depths.get(key), silences.get(key, 0)) for key in keys]

@@ -19,7 +19,7 @@ from pipeline.ledger.reading_sql import By, Span, groups_of, quoted, timestamp
 from pipeline.ledger.sightings import KEPT
 from pipeline.ledger.silence import GRID_US, Gap, Move, Silence
 from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.rules.clauses import LOOKBACK_INTERVALS
+from pipeline.rules.readings import LOOKBACK_INTERVALS
 
 
 def moving(con: DuckDBPyConnection, event_type: EventType, span: Span) -> bool:

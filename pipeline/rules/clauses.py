@@ -11,12 +11,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.contract.model import Clause, Contract
-from pipeline.rules.readings import Mute, Reading, ReadingSpec
+from pipeline.rules.readings import LOOKBACK_INTERVALS, Mute, Reading, ReadingSpec
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
-
-#: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
-#: row of three does not make an entity vanish.
-LOOKBACK_INTERVALS = 3
 
 C = TypeVar("C", bound=Clause)
 

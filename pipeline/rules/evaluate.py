@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, EventType
 from pipeline.contract.model import (
     CapacityClause,
     Clause,
@@ -30,7 +30,7 @@ from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
 from pipeline.rules.pipeline import WALL_CLOCK
-from pipeline.rules.readings import GRID, Readings, ReadingSpec, said
+from pipeline.rules.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec, said
 from pipeline.rules.verdicts import Answers, Labels, Rule, State, Terms, Verdict
 
 HISTORY = 60
@@ -180,17 +180,21 @@ def _own_rules(rules: Sequence[Rule], contracts: Sequence[Contract], catalog: Ca
         if not event_type.retained:
             readers = [(c, k) for c, k in clauses if event_type.topic in reads.get((c, k.id), ())]
             blinds = telemetry.Blinds(readers)
-            measures = _measures(rules, event_type.topic)
+            measures = _measures(rules, event_type)
             found.append(telemetry.TelemetrySilent(event_type, tuned.telemetry_silent, blinds, measures))
     return found
 
 
-def _measures(rules: Sequence[Rule], topic: str) -> tuple[tuple[str, int], ...]:
-    """What clauses read of a topic, each with the longest time that one of them looks back."""
+def _measures(rules: Sequence[Rule], event_type: EventType) -> tuple[tuple[str, int], ...]:
+    """What clauses read of a topic, each with the longest time that one of them looks back.
+
+    It is three intervals at least: a clause may read a minute's mean, and a source has a value for every other report.
+    """
     found: dict[str, int] = {}
-    for spec in (s for rule in rules for s in rule.specs if s.topic == topic):
+    least = LOOKBACK_INTERVALS * event_type.interval
+    for spec in (s for rule in rules for s in rule.specs if s.topic == event_type.topic):
         for measure, span in said(spec).items():
-            found[measure] = max(span, found.get(measure, 0))
+            found[measure] = max(span, found.get(measure, least))
     return tuple(sorted(found.items()))
 
 

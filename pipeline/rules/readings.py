@@ -15,6 +15,10 @@ from typing import Literal, NamedTuple
 #: Distance of two evaluation instants, and width of the narrowest roll-up window, in seconds.
 GRID = 10
 
+#: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
+#: row of three does not make an entity vanish.
+LOOKBACK_INTERVALS = 3
+
 #: `((dimension, (value, …)), …)`, sorted: hashable form of a clause's `match`.
 Match = tuple[tuple[str, tuple[str, ...]], ...]
 Counts = Literal["observed", "healthy", "in_use"]
@@ -156,6 +160,14 @@ def said(spec: ReadingSpec) -> dict[str, int]:
     if isinstance(spec, FleetPower | MeterMean | LastSum):
         return {spec.measure: spec.span}
     return {}
+
+
+def reports(spec: ReadingSpec) -> int:
+    """How many reports a reading looks back for, of a source that declares a longer interval than its schema.
+
+    A mean needs one; what counts the last report of each also bears with one that is lost.
+    """
+    return 1 if isinstance(spec, FleetPower | MeterMean) else LOOKBACK_INTERVALS
 
 
 class DaySpend(NamedTuple):

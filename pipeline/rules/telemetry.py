@@ -86,7 +86,10 @@ class TelemetrySilent:
         blinds = self.blinds.of(dict(zip(self.by[1:], row.by, strict=True)))
         details = {"blinds": blinds, "since": t - int(row.value or 0), **told(row.mute)}
         terms = self._terms
-        if row.due > self.event_type.interval:
+        if row.mute:
+            spans = dict(self.spec.measures)
+            terms = terms._replace(bound=float(max(spans[mute.measure] for mute in row.mute)))
+        elif row.due > self.event_type.interval:
             terms = terms._replace(bound=row.due + self.event_type.lateness)
         return Verdict(terms, by, t, "breach", row.value, row.samples, True, details)
 

@@ -27,3 +27,9 @@ def test_a_meter_that_says_minus_one_now_and_then_is_neither_silent_nor_doubted(
     assert found.sql("SELECT avg(it_power_watts), count(it_power_watts), count(*) FROM energy") == [
         (1700.0, 3, 6)
     ]
+
+
+def test_a_feed_with_a_value_every_minute_is_not_mute_because_a_clause_reads_a_minute(play: Play) -> None:
+    found = play("every-other", quiet=20)
+    assert found.fates() == {("aggregated", ""): 9}
+    assert found.fired() == set()

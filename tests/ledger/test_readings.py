@@ -734,6 +734,16 @@ def test_gpus_and_queues_that_report_hourly_are_there_between_two_reports() -> N
     assert [found.at(T + t)[0].value for t in (20, 3600, 3700, 7200)] == [20.0, 20.0, 50.0, 50.0]
 
 
+def test_what_an_hourly_source_said_last_counts_for_as_long_as_its_reading_looks_back() -> None:
+    said, lacking = (("pending_jobs", 3.0),), (("running_gpus", 8.0),)
+    told = [(5, said), *((t, lacking) for t in range(3605, 14_406, 3600))]
+    con = ledger(slow([Event("queue", 1, float(t), t + 10, "", numbers, n=t) for t, numbers in told], 3600))
+    found = read(con, LastSum(QUEUE, "pending_jobs", (), (), 90), T + 10, T + 14_400, CATALOG)
+    rows = {t: found.at(T + t)[0] for t in range(20, 14_401, 10)}
+    assert {(r.value, r.mute) for t, r in rows.items() if t <= 10_800} == {(3.0, ())}
+    assert [(m.measure, m.since) for m in rows[10_830].mute] == [("pending_jobs", T + 5)]
+
+
 @SQL
 @given(gpu_events(), st.sampled_from([60, 300, 900]), st.sampled_from([(0, 300), (400, 900)]))
 def test_declared_intervals_read_at_once_are_what_their_instants_read_one_by_one_say(
