@@ -28,6 +28,9 @@ _DATE: Mapping[str, str] = {
 }
 _SPLIT = ", ".join(f"by_values ->> '$.{name}' AS {name}" for name in DIMENSIONS)
 _NOW = "make_timestamp(epoch_us(now()))"
+ABOUT = """array_to_string([v for v in json_extract_string(labels, ['$.topic', '$.provider', '$.region', '$.site', '$.cluster',
+            '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ')"""
+"""What an alert is about, from its labels, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +263,9 @@ ALERTS_OPEN = ReadyView(
         "contact": "Whom to call",
         "sql": "The query that gives the number",
     },
-    """SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
+    f"""SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
         CASE WHEN a.fired_at IS NULL THEN 'pending' ELSE 'firing' END AS state, a.alertname, a.contract, a.clause,
-        a.labels, array_to_string([v for v in json_extract_string(a.labels, ['$.topic', '$.provider', '$.region',
-            '$.site', '$.cluster', '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ') AS about,
+        a.labels, {ABOUT} AS about,
         a.active_at, a.fired_at, a.observed, a.bound, a.unit, a."window", a.annotations ->> '$.summary' AS summary,
         a.annotations ->> '$.text' AS "text", a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour,
         a.state = 'stale' AS stale, a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,

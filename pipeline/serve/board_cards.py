@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pipeline.notify.links import anchor_of
 from pipeline.serve.board_charts import Chart, readings_chart
-from pipeline.serve.board_rows import ALERTS, CHARTS, Clauses, Published, Row, by_clause, keys_of, labels_of
+from pipeline.serve.board_rows import CHARTS, Clauses, Published, Row, by_clause, keys_of, labels_of
 from pipeline.serve.board_silences import Muted, Routing
 from pipeline.serve.board_words import PROSE, amount, beyond, instant, lines, link, short
 
@@ -33,6 +32,8 @@ class Card:
     observed: str
     bound: str
     beyond: str
+    excess: float
+    """How far it is beyond its bound, as a share of the bound: what is compared to find the worst of a clause."""
     active_at: str
     fired_at: str
     window: str
@@ -49,10 +50,10 @@ class Card:
 
 
 def cards_of(alerts: Sequence[Row], published: Published, routing: Routing) -> Iterator[Card]:
-    """The cards of the alerts that are shown, in their order; the first ones with a chart."""
+    """The cards of the alerts, in their order; the first ones with a chart."""
     ends = {(row["contract"], row["window"]): row["ends"] for row in reversed(published.windows)}
     clauses = by_clause(published.standing)
-    for number, row in enumerate(alerts[:ALERTS]):
+    for number, row in enumerate(alerts):
         chart = _chart(row, clauses, published) if number < CHARTS else None
         yield _card(row, chart, routing, ends.get((row["contract"], row["window"])))
 
@@ -62,7 +63,7 @@ def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime
     muted = routing.of(labels, row["alertname"])
     asked = bool(routing.address) and not routing.error
     return Card(
-        id=identity(row, labels),
+        id=anchor_of(row["alertname"], labels),
         severity=row["severity"] if row["severity"] in SEVERITIES else short(row["severity"], 20),
         state=row["state"],
         stale=bool(row["stale"]),
@@ -75,6 +76,7 @@ def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime
         observed=amount(row["observed"], row["unit"]),
         bound=amount(row["bound"], row["unit"]),
         beyond=beyond(row["observed"], row["bound"], row["unit"]),
+        excess=_excess(row["observed"], row["bound"]),
         active_at=instant(row["active_at"]),
         fired_at=instant(row["fired_at"]),
         window=short(row["window"]),
@@ -85,16 +87,13 @@ def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime
         contact=short(row["contact"], PROSE),
         sql=lines(row["sql"]),
         chart=chart,
-        muted=muted if muted and (muted.silences or muted.inhibited) else None,
+        muted=muted if muted and muted.mute else None,
         unheard=asked and muted is None and row["state"] == "firing",
     )
 
 
-def identity(row: Row, labels: Mapping[str, str]) -> str:
-    """A name for an alert that is fit for an anchor: of what it is about, without what changes inside a window."""
-    told = {name: value for name, value in labels.items() if name != "severity"}
-    whole = json.dumps([row["alertname"], row["contract"], row["clause"], sorted(told.items())])
-    return f"alert-{hashlib.sha256(whole.encode()).hexdigest()[:12]}"
+def _excess(observed: float | None, bound: float | None) -> float:
+    return 0.0 if observed is None or bound is None else abs(observed - bound) / (abs(bound) or 1.0)
 
 
 def _chart(row: Row, clauses: Clauses, published: Published) -> Chart | None:

@@ -11,10 +11,12 @@ from datetime import UTC
 from typing import Any
 
 from pipeline.ledger import status as written
+from pipeline.notify.links import anchor_of
 from pipeline.serve.board_cards import Card, cards_of
 from pipeline.serve.board_charts import Chart, spend_chart
+from pipeline.serve.board_lines import Group, Over, grouped, over_of
 from pipeline.serve.board_problems import Life, Problem, problems
-from pipeline.serve.board_rows import ALERTS, Published, Row
+from pipeline.serve.board_rows import ALERTS, Published, Row, labels_of
 from pipeline.serve.board_silences import Routing
 from pipeline.serve.board_standing import Contract, contracts_of
 from pipeline.serve.board_words import PROSE, amount, instant, short
@@ -67,10 +69,18 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What follows from the published files and Alertmanager's answer: it changes every ten seconds at most."""
+    """What follows from the published files and Alertmanager's answer: it changes every ten seconds at most.
+
+    `alerts` are those that somebody may have to act on, `muted` those for which Alertmanager calls nobody: they are not
+    counted as `firing` or `critical`.  `unshown` are those of both that the page has no room for.
+    """
 
     alerts: tuple[Card, ...]
+    groups: tuple[Group, ...]
+    muted: tuple[Card, ...]
+    over: tuple[Over, ...]
     unshown: int
+    over_unshown: int
     firing: int
     critical: int
     contracts: tuple[Contract, ...]
@@ -98,11 +108,19 @@ class Page:
 def body_of(published: Published, routing: Routing, now: float) -> Body:
     """The greater part of the page at `now`, epoch seconds of the wall clock."""
     alerts = [row for row in published.alerts if row["alertname"] != ALWAYS]
+    loud, muted = _told_apart(alerts, routing)
+    cards = tuple(cards_of(loud[:ALERTS], published, routing))
+    anchors = {anchor_of(row["alertname"], labels_of(row["labels"])) for row in alerts}
+    over = tuple(over_of([row for row in published.over if row["alertname"] != ALWAYS], anchors))
     return Body(
-        alerts=tuple(cards_of(alerts, published, routing)),
-        unshown=max(0, len(alerts) - ALERTS),
-        firing=sum(row["state"] == "firing" for row in alerts),
-        critical=sum(row["state"] == "firing" and row["severity"] == "critical" for row in alerts),
+        alerts=cards,
+        groups=tuple(grouped(cards)),
+        muted=tuple(cards_of(muted[:ALERTS], published, routing)),
+        over=over[:ALERTS],
+        unshown=max(0, len(loud) - ALERTS) + max(0, len(muted) - ALERTS),
+        over_unshown=max(0, len(over) - ALERTS),
+        firing=sum(row["state"] == "firing" for row in loud),
+        critical=sum(row["state"] == "firing" and row["severity"] == "critical" for row in loud),
         contracts=tuple(contracts_of(published, alerts)),
         tranches=tuple(_tranches(published.spend, now)),
         windows=tuple(_window(row, now) for row in published.windows),
@@ -110,6 +128,16 @@ def body_of(published: Published, routing: Routing, now: float) -> Body:
         watchdog=len(alerts) < len(published.alerts),
         alertmanager=routing.address,
     )
+
+
+def _told_apart(alerts: Sequence[Row], routing: Routing) -> tuple[list[Row], list[Row]]:
+    """Those that may call somebody, and those that Alertmanager keeps quiet."""
+    loud: list[Row] = []
+    muted: list[Row] = []
+    for row in alerts:
+        known = routing.of(labels_of(row["labels"]), row["alertname"])
+        (muted if known and known.mute else loud).append(row)
+    return loud, muted
 
 
 def page_of(data: str, life: Life, body: Body, routing: Routing, now: float) -> Page:

@@ -95,7 +95,8 @@ def headline(page: Page) -> str:
     """The page in a line."""
     as_of = ", as of then" if _is_bad(page) else ""
     if not page.body.firing:
-        return "No alert fired, as of then" if _is_bad(page) else "Nothing fires"
+        calm = "No alert fired, as of then" if _is_bad(page) else "Nothing fires"
+        return f"{calm}, {len(page.body.muted)} silenced" if page.body.muted else calm
     urgent = f", {page.body.critical} critical" if page.body.critical else ""
     return f"{page.body.firing} alert{'' if page.body.firing == 1 else 's'} firing{urgent}{as_of}"
 

@@ -15,6 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
 from pipeline.ledger import query
+from pipeline.ledger.ready_views import ABOUT
 from pipeline.ledger.views import OWN_TABLES
 
 Row = Mapping[str, Any]
@@ -25,7 +26,9 @@ Point = tuple[float, float | None, float | None]
 
 MEMORY = "128MB"
 ALERTS = 200
-"""Open alerts that are shown; how many there are beyond is said."""
+"""Open alerts that are shown, and so many that are silenced, or over; how many there are beyond is said."""
+OVER_HOURS = 24
+"""How long an alert that is over stays on the page."""
 CHARTS = 40
 """Alerts that get a chart: the worst ones."""
 HOURS = 4
@@ -36,6 +39,14 @@ WINDOWS_AHEAD = 30
 OPEN = """SELECT severity, urgency, state, alertname, contract, clause, labels, about, active_at, fired_at, observed, bound,
     unit, "window", summary, "text", at_risk, risk_per_hour, stale, runbook, contact, "sql"
 FROM alerts_open ORDER BY coalesce(urgency, 4), state, fired_at DESC, alertname, contract, clause, labels"""
+OVER = f"""SELECT arg_max(severity, "time") AS severity, alertname, contract, clause, arg_max(labels, "time") AS labels,
+    any_value({ABOUT}) AS about, arg_max(fired_at, "time") AS fired_at, max(resolved_at) AS resolved_at,
+    count(DISTINCT resolved_at) AS times
+FROM alerts
+WHERE date >= ($1 - INTERVAL {OVER_HOURS} HOUR)::DATE AND state = 'resolved' AND fired_at IS NOT NULL
+    AND resolved_at > $1 - INTERVAL {OVER_HOURS} HOUR
+GROUP BY alertname, contract, clause, json_merge_patch(labels, '{{"severity": null}}')
+ORDER BY resolved_at DESC, alertname, contract, clause, about"""
 STANDS = """SELECT contract, clause, alertname, by_values, state, observed, bound, unit, since, "time", "window",
     facts ->> '$.crosses' AS crosses
 FROM standing ORDER BY contract, clause, alertname, by_values"""
@@ -60,9 +71,11 @@ PULSE = "SELECT max(published_at) AS published_at FROM data_age"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The rows of one look; `alerts` are all that are open, `series` the readings of the worst of them."""
+    """The rows of one look; `alerts` are all that are open, `series` the readings of the worst of them, `over` those
+    that were resolved within a day."""
 
     alerts: Sequence[Row] = ()
+    over: Sequence[Row] = ()
     standing: Sequence[Row] = ()
     series: Mapping[Key, Sequence[Point]] | None = None
     spend: Sequence[Row] = ()
@@ -88,12 +101,15 @@ def look(con: DuckDBPyConnection, now: float) -> Published:
     clauses = by_clause(standing)
     wanted = sorted({key for alert in alerts[:CHARTS] for key in keys_of(alert, clauses)})
     (pulse,) = _rows(con, PULSE)
+    clock = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+    judged = max((row["time"] for row in standing), default=clock)  # a replayed day has its own last hours
     return Published(
         alerts=alerts,
+        over=_rows(con, OVER, [min(judged, clock)]),
         standing=standing,
         series=_series(con, wanted) if wanted else {},
         spend=_rows(con, SPENT),
-        windows=_rows(con, NEXT, [datetime.fromtimestamp(now, UTC).replace(tzinfo=None)]),
+        windows=_rows(con, NEXT, [clock]),
         contracts=_rows(con, PROMISES),
         fates=_rows(con, FATES),
         published_at=pulse["published_at"],

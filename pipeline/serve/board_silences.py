@@ -40,6 +40,11 @@ class Muted:
     silences: tuple[Silence, ...] = ()
     inhibited: bool = False
 
+    @property
+    def mute(self) -> bool:
+        """Whether nobody is called for it."""
+        return bool(self.silences) or self.inhibited
+
 
 @dataclass(frozen=True, slots=True)
 class Routing:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 ON_CI = os.environ.get("CI") == "true"
 SIZES = {"phone": 375, "desk": 1280}
@@ -61,14 +61,22 @@ def board(stage: Any, full_stage: Callable[[Any], None], open_board: Callable[..
     return open_board(stage.data)
 
 
+def opened(alert: Locator) -> Locator:
+    """The alert, its details opened as a finger would."""
+    alert.locator("summary.line").click()
+    return alert
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_everybody_can_use_it_and_nothing_sticks_out(
     shared_board: Any, visit: Callable[..., Page], size: str, scheme: str
 ) -> None:
     page = visit(shared_board, SIZES[size], color_scheme=scheme)
+    closed = Axe().run(page, options={"resultTypes": ["violations"]})
+    assert closed.violations_count == 0, closed.generate_report()
+    page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
     expect(page.locator("article.alert .live canvas").first).to_be_visible(timeout=PATIENCE)
-    page.locator("details").first.evaluate("one => one.open = true")
     found = Axe().run(page, options={"resultTypes": ["violations"]})
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]
@@ -80,17 +88,21 @@ def test_an_alert_that_fires_appears_and_is_said_aloud_and_nothing_else_moves(
     board: Any, stage: Any, visit: Callable[..., Page]
 ) -> None:
     page = visit(board)
-    first = page.locator("article.alert", has_text="eu-west")
-    first.locator("summary").click()
-    first.locator("summary").focus()
+    first = opened(page.locator("article.alert", has_text="eu-west"))
+    sql = first.locator("details details")
+    sql.locator("summary").click()
+    sql.locator("summary").focus()
     page.evaluate("document.querySelector('article.alert').mark = 'the same node'")
     stage.alert(region="ap-south", severity="warning", ago=1)
     stage.publish()
     new = page.locator("article.alert", has_text="ap-south")
     expect(new).to_be_visible(timeout=PATIENCE)
     expect(page.locator("[aria-live=polite]")).to_have_text(re.compile(r"New alert, warning: .*ap-south"))
-    assert first.locator("details").evaluate("one => one.open"), "what was opened stays open"
-    assert first.locator("summary").evaluate("one => one === document.activeElement"), "focus stays"
+    assert first.locator("details").evaluate_all("all => all.every((one) => one.open)"), (
+        "what was opened stays open"
+    )
+    assert sql.locator("summary").evaluate("one => one === document.activeElement"), "focus stays"
+    assert not new.locator("details").first.evaluate("one => one.open"), "and the new one is a line"
     assert page.evaluate("document.querySelector('article.alert').mark") == "the same node"
     assert "3 alerts firing" in page.title()
     stage.alert(
@@ -103,6 +115,7 @@ def test_an_alert_that_fires_appears_and_is_said_aloud_and_nothing_else_moves(
     )
     stage.publish()
     expect(new).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#over li", has_text="ap-south")).to_be_visible()
     expect(page.locator("[aria-live=polite]")).to_have_text("One alert is over.")
 
 
@@ -122,7 +135,7 @@ def test_a_place_on_the_page_is_kept_while_it_changes(
 
 def test_a_chart_says_the_value_under_the_pointer(shared_board: Any, visit: Callable[..., Page]) -> None:
     page = visit(shared_board)
-    figure = page.locator("article.alert figure").first
+    figure = opened(page.locator("article.alert").first).locator("figure")
     figure.locator(".live canvas").first.wait_for(timeout=PATIENCE)
     figure.locator(".plot").hover()
     expect(figure.locator(".read")).to_have_text(
@@ -155,9 +168,11 @@ def test_a_pipeline_that_dies_is_said_on_the_page_that_is_open(
 def test_without_a_script_the_page_is_whole(shared_board: Any, visit: Callable[..., Page], size: str) -> None:
     page = visit(shared_board, SIZES[size], java_script_enabled=False)
     first = page.locator("article.alert").first
+    expect(first.locator("svg path.observed")).not_to_be_visible()
+    opened(first)
     expect(first.locator("svg path.observed")).to_be_visible()
     expect(first).to_contain_text("least 3,900 GPUs at")
-    first.locator("summary").click()
+    first.locator("details details summary").click()
     expect(first.locator("pre")).to_be_visible()
     assert page.locator("noscript meta[http-equiv=refresh]").count() or "refresh" in page.content()
 
@@ -172,8 +187,49 @@ def test_all_of_it_can_be_reached_by_keyboard_and_the_focus_is_seen(
     assert skip.bounding_box()["y"] >= 0, "seen while it has the focus"
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
-    expect(page.locator("article.alert a").first).to_be_focused()
+    first = page.locator("article.alert").first
+    expect(first.locator("summary.line")).to_be_focused()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    assert page.locator("article.alert details").first.evaluate("one => one.open")
+    page.keyboard.press("Tab")
+    expect(first.locator("a").first).to_be_focused()
+    first.locator("details details summary").focus()
+    page.keyboard.press("Enter")
+    assert first.locator("details details").evaluate("one => one.open")
+
+
+def test_six_alerts_fit_a_phone_and_two_hundred_are_a_few_lines(
+    stage: Any, open_board: Callable[..., Any], visit: Callable[..., Page]
+) -> None:
+    for n in range(6):
+        stage.alert(region=f"region-{n}", labels={"site": f"ams-{n}", "cluster": f"ams-h{n}"})
+    stage.publish()
+    page = visit(open_board(stage.data), 390)
+    lines = page.locator("#alerts .line")
+    expect(lines).to_have_count(6)
+    bottom = lines.last.bounding_box()
+    assert bottom and bottom["y"] + bottom["height"] <= 2 * 844
+    for n in range(194):
+        stage.alert(severity="warning", labels={"clause": f"floor-{n % 8}", "cluster": f"fra-h{n}"})
+    stage.publish()
+    expect(page.locator("#alerts > article, #alerts > .group")).to_have_count(9, timeout=PATIENCE)
+    expect(page.locator("#alerts article")).to_have_count(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    folded = page.locator("#alerts .group").last
+    expect(folded.locator("article").first).not_to_be_visible()
+    folded.locator("summary.line").first.click()
+    expect(opened(folded.locator("article").first).locator("dl")).to_be_visible()
+
+
+def test_a_link_to_an_alert_opens_it_and_one_to_an_old_alert_says_so(
+    shared_board: Any, visit: Callable[..., Page]
+) -> None:
+    page = visit(shared_board)
+    second = page.locator("article.alert").nth(1)
+    anchor = second.get_attribute("id")
+    expect(second.locator("dl")).not_to_be_visible()
+    page.goto(f"{shared_board.url}#{anchor}")
+    expect(second.locator("dl")).to_be_visible()
+    expect(page.locator("#missing")).not_to_be_visible()
+    page.goto(f"{shared_board.url}#alert-000000000000")
+    expect(page.locator("#missing")).to_contain_text("is not open, and did not end within the last 24 hours")

@@ -21,7 +21,7 @@ from pipeline.serve.board_model import page_of as page_with
 from pipeline.serve.board_page import Pages, headline, title
 from pipeline.serve.board_problems import BEHIND, STANDS_STILL, Life, problems
 from pipeline.serve.board_rows import Published
-from pipeline.serve.board_silences import Routing, Silence, muted
+from pipeline.serve.board_silences import Muted, Routing, Silence, muted
 from pipeline.serve.board_words import amount, beyond, lines, link, short
 from pipeline.serve.status import QUIET_AFTER
 
@@ -160,7 +160,7 @@ def test_what_alertmanager_says_of_an_alert_is_found_by_its_fingerprint() -> Non
         [{"id": "one", "endsAt": "2026-12-01T08:00:00.123Z", "createdBy": "ada", "comment": "known"}],
     )
     page = page_of("d", life(), Published(alerts=[row]), Routing("http://am", "", found), NOW)
-    (card,) = page.body.alerts
+    (card,) = page.body.muted
     assert card.muted and card.muted.silences == (Silence("2026-12-01T08:00:00Z", "ada", "known"),)
     assert not card.unheard
     (other,) = page_of("d", life(), Published(alerts=[row]), Routing("http://am"), NOW).body.alerts
@@ -255,8 +255,57 @@ def test_a_window_is_open_from_its_first_instant() -> None:
     assert [(w.name, w.is_open) for w in page.body.windows] == [("now", True), ("soon", False)]
 
 
+def many(n: int, **values: Any) -> list[dict[str, Any]]:
+    return [alert(labels=json.dumps({"region": str(k)}), about=str(k), **values) for k in range(n)]
+
+
 def test_many_alerts_are_one_quick_page() -> None:
-    rows = [alert(labels=json.dumps({"region": str(n)}), about=str(n)) for n in range(500)]
-    page = page_of("d", life(), Published(alerts=rows, standing=[stands()] * 500), Routing(), time.time())
+    page = page_of(
+        "d", life(), Published(alerts=many(500), standing=[stands()] * 500), Routing(), time.time()
+    )
     assert (len(page.body.alerts), page.body.unshown, page.body.firing) == (200, 300, 500)
     assert b"And 300 more" in Pages().render(page).body
+
+
+def test_many_alerts_of_a_clause_share_a_line_that_names_the_worst_and_the_oldest() -> None:
+    rows = [*many(9), *many(3, clause="other", severity="ticket"), *many(2, clause="few", severity="ticket")]
+    rows[4] |= {"observed": 1.0, "fired_at": datetime(2026, 11, 29, 21)}
+    groups = page_of("d", life(), Published(alerts=rows), Routing(), NOW).body.groups
+    assert [(len(g.cards), g.folded) for g in groups] == [(9, True), (3, True), (1, False), (1, False)]
+    assert (groups[0].worst.about, groups[0].since) == ("4", "2026-11-29T21:00:00Z")
+    calm = page_of("d", life(), Published(alerts=rows[:12]), Routing(), NOW).body.groups
+    assert [g.folded for g in calm] == [False] * 12, "a dozen have a line each"
+
+
+def test_what_is_silenced_comes_last_and_is_not_counted() -> None:
+    rows = [alert(), alert(clause="loud", labels='{"clause": "loud"}', severity="warning")]
+    quiet = {fingerprint(json.loads(rows[0]["labels"])): Muted((Silence("", "ada", "known"),))}
+    page = page_of("d", life(), Published(alerts=rows), Routing("http://am", "", quiet), NOW)
+    assert ([c.clause for c in page.body.alerts], [c.clause for c in page.body.muted]) == (["loud"], ["k"])
+    assert headline(page) == "1 alert firing"
+    text = Pages().render(page).body.decode()
+    assert text.index('class="alert warning"') < text.index('id="muted"') < text.index('id="contracts"')
+    assert text.count("data-firing=") == 1, "what is silenced is not said aloud"
+    alone = page_of("d", life(), Published(alerts=rows[:1]), Routing("http://am", "", quiet), NOW)
+    assert headline(alone) == "Nothing fires, 1 silenced"
+    away = page_of("d", life(), Published(alerts=rows), Routing("http://am", "no answer", {}), NOW)
+    assert (len(away.body.alerts), away.body.firing) == (2, 2), "nobody knows, so all are loud"
+
+
+def over(region: str, ago: float = 3600.0, **values: Any) -> dict[str, Any]:
+    ended = datetime.fromtimestamp(NOW - ago, UTC).replace(tzinfo=None)
+    labels = json.dumps({"clause": "k", "contract": "c", "region": region, "severity": "warning"})
+    return {
+        "severity": "warning", "alertname": "Novel", "contract": "c", "clause": "k", "labels": labels, "about": region,
+        "fired_at": ended - timedelta(minutes=40), "resolved_at": ended, "times": 1, **values,
+    }  # fmt: skip
+
+
+def test_what_is_over_is_below_unless_it_fires_again() -> None:
+    rows = [over("r"), over("s", times=3), over("t", alertname="Watchdog")]
+    page = page_of("d", life(), Published(alerts=[alert()], over=rows), Routing(), NOW)
+    (line,) = page.body.over
+    assert (line.about, line.lasted, line.times) == ("s", "40m00s", 3)
+    text = Pages().render(page).body.decode()
+    assert text.index('id="alerts"') < text.index(f'<li id="{line.id}"') < text.index('id="contracts"')
+    assert "lasted 40m00s, 3 times" in text

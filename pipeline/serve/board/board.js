@@ -5,7 +5,7 @@
   const EVERY = 3000, LOST_AFTER = 12000;
   const board = document.getElementById("board");
   const announcement = document.getElementById("announcement");
-  const lost = document.getElementById("lost");
+  const lost = document.getElementById("lost"), missing = document.getElementById("missing");
   let version = null, heard = Date.now(), skew = 0;
 
   // ---------------------------------------------------------------- the page, made like a newer one
@@ -79,15 +79,16 @@
   function aged(seconds) {
     const away = Math.abs(seconds);
     const [n, unit] = away < 90 ? [away, "s"] : away < 5400 ? [away / 60, "m"] : away < 172800 ? [away / 3600, "h"] : [away / 86400, "d"];
-    return seconds < 0 ? `in ${Math.round(n)}${unit}` : `${Math.round(n)}${unit} ago`;
+    return `${Math.round(n)}${unit}`;
   }
 
   function ages() {
     for (const time of board.querySelectorAll("time[datetime]")) {
       const at = Date.parse(time.dateTime);
       if (Number.isNaN(at)) continue;
+      const seconds = (Date.now() + skew - at) / 1000, away = aged(seconds);
       const plain = time.firstChild ? time.firstChild.nodeValue.split(" (")[0] : "";
-      const text = `${plain} (${aged((Date.now() + skew - at) / 1000)})`;
+      const text = time.className === "age" ? away : `${plain} (${seconds < 0 ? `in ${away}` : `${away} ago`})`;
       if (time.textContent !== text) time.textContent = text;
     }
   }
@@ -104,7 +105,8 @@
     const plot = figure.querySelector(".plot"), read = figure.querySelector(".read");
     const old = drawn.get(figure);
     if (old && old.data === figure.dataset.chart && plot.contains(old.box)) return;
-    if (old) { old.graph.destroy(); old.box.remove(); }
+    if (old) { old.graph.destroy(); old.box.remove(); drawn.delete(figure); }
+    if (!plot.clientWidth) { seen.observe(figure); return; }  // its alert is closed
     const { names, rows, across, up } = JSON.parse(figure.dataset.chart);
     const box = document.createElement("div");
     box.className = "live";
@@ -151,6 +153,16 @@
     }
   }
 
+  // ---------------------------------------------------------------- a link to an alert opens it
+
+  function reveal() {
+    const id = location.hash.slice(1), there = /^alert-[0-9a-f]+$/.test(id) ? document.getElementById(id) : null;
+    missing.hidden = !id.startsWith("alert-") || there !== null;
+    const inner = there && there.querySelector("details");
+    for (let one = inner || there; one; one = one.parentElement) if (one.nodeName === "DETAILS") one.open = true;
+    if (there) there.scrollIntoView();
+  }
+
   // ---------------------------------------------------------------- the next page
 
   async function poll() {
@@ -175,6 +187,8 @@
 
   if (window.Dygraph) Dygraph.PLUGINS = Dygraph.PLUGINS.filter((one) => one !== Dygraph.Plugins.Legend);
   dress();
+  reveal();
+  addEventListener("hashchange", reveal);
   setInterval(poll, EVERY);
   setInterval(ages, 5000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) { heard = Date.now(); poll(); } });
