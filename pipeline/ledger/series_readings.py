@@ -355,7 +355,7 @@ def series_sums(
         )
     for key in sorted({*silences, *gone}):
         found.append(_reading(key, NOTHING, silences.get(key), silence, spec, quantum, gone.get(key, ())))
-    if any(w.seen > w.having for w in weighed):
+    if any(w.seen > w.having or w.by_samples for w in weighed):
         groups = groups or groups_of(con, event_type, spec.match, spec.by)
         found = without(found, weighed, gaps, groups, quantum)
     if not mutes and not stopped:

@@ -7,8 +7,10 @@ said is read from the raw rows: the mean is that of the entities' own means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
@@ -30,10 +32,15 @@ SLOTS_AT_ONCE = 20_000
 """Series x instants x intervals that one query spreads over, as `SPREAD` bounds the bit sets in memory."""
 
 
+AT_MOST = 2_000_000
+"""Samples of a clause's span that are read one by one for an instant: a second's work.  Of more the roll-ups' mean is
+taken, and said to be one of samples."""
+
+
 class Weighed(NamedTuple):
     """A series at a grid number whose samples do not weigh alike: of `seen` entities `having` have the measure.
 
-    `estimated`: what those without it are taken to add, in quanta.
+    `estimated`: what those without it are taken to add, in quanta.  `by_samples`: there were too many to read.
     """
 
     t: int
@@ -41,6 +48,27 @@ class Weighed(NamedTuple):
     having: int
     seen: int
     estimated: int
+    by_samples: bool = False
+
+
+BY_SAMPLES = "the mean of samples, of too many GPUs to weigh each: who reports more often weighs more"
+
+
+class _Uneven(NamedTuple):
+    """What the roll-ups say of it: `samples` of `seen` entities, of which `n` have the measure, `total` in quanta."""
+
+    t: int
+    series: int
+    samples: int
+    n: int
+    total: int
+    seen: int
+
+    def by_samples(self) -> Weighed:
+        having = self.seen * self.n // self.samples
+        return Weighed(
+            self.t, self.series, having, self.seen, self.total * (self.seen - having) // self.n, True
+        )
 
 
 def weigh(
@@ -53,25 +81,58 @@ def weigh(
 ) -> list[Weighed]:
     """Make `weighed(t, series, num, den)`, of the series that match (or `series`), where samples do not weigh alike.
 
-    `num / den` is the mean of the entities' means, in quanta.
+    `num / den` is the mean of the entities' means, in quanta; none where more than `AT_MOST` samples would be read.
     """
     uneven = _uneven(con, spec, event_type, span, series)
     if not uneven:
         return []
-    own, measure = sorted({of for _, of in uneven}), _measure(event_type, spec.measure)
-    low, high = min(t for t, _ in uneven), max(t for t, _ in uneven)
-    start = low * GRID - span.longest
-    raw.fetch(event_type, measure, start, high * GRID, own)
+    con.execute("CREATE OR REPLACE TEMP TABLE weighed(t BIGINT, series UBIGINT, num HUGEINT, den BIGINT)")
+    found: list[Weighed] = []
+    for some in _at_once(uneven):
+        if sum(each.samples for each in some) > AT_MOST:
+            found += [each.by_samples() for each in some]
+        else:
+            found += _weigh(con, _measure(event_type, spec.measure), event_type, span, raw, some)
+    return found
+
+
+def _at_once(uneven: Sequence[_Uneven]) -> Iterator[list[_Uneven]]:
+    """All of an instant together, and as many instants as have `AT_MOST` samples; one alone may have more."""
+    some: list[_Uneven] = []
+    count = 0
+    for _, group in groupby(sorted(uneven), key=attrgetter("t")):
+        instant = list(group)
+        more = sum(each.samples for each in instant)
+        if some and count + more > AT_MOST:
+            yield some
+            some, count = [], 0
+        some, count = some + instant, count + more
+    yield some
+
+
+def _weigh(
+    con: DuckDBPyConnection,
+    measure: Measure,
+    event_type: EventType,
+    span: Span,
+    raw: RawRows,
+    uneven: Sequence[_Uneven],
+) -> list[Weighed]:
+    """Read the raw rows of `uneven`, and put the means into `weighed`."""
+    low, high = uneven[0].t, uneven[-1].t
+    raw.fetch(
+        event_type, measure, low * GRID - span.longest, high * GRID, sorted({each.series for each in uneven})
+    )
     con.execute(
         f"""CREATE OR REPLACE TEMP TABLE each AS
         WITH uneven AS (SELECT unnest($t::BIGINT[]) AS t, unnest($series::UBIGINT[]) AS series)
         SELECT t, series, entity, sum(total) // nullif(sum(n), 0) AS mean
         FROM uneven JOIN raw_{event_type.view} r USING (series)
         WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {span.own_sql()} GROUP BY ALL""",
-        {"t": [t for t, _ in uneven], "series": [of for _, of in uneven]},
+        {"t": [each.t for each in uneven], "series": [each.series for each in uneven]},
     )
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE weighed AS SELECT t, series, sum(mean)::HUGEINT AS num, count(mean) AS den "
+        "INSERT INTO weighed SELECT t, series, sum(mean)::HUGEINT AS num, count(mean) AS den "
         "FROM each GROUP BY ALL HAVING count(mean) > 0"
     )
     rows = con.execute(
@@ -91,9 +152,9 @@ def _uneven(
     event_type: EventType,
     span: Span,
     series: Sequence[int] | None,
-) -> list[tuple[int, int]]:
-    """(grid number, series) where entities came too often, or not in every interval that has any."""
-    found: list[tuple[int, int]] = []
+) -> list[_Uneven]:
+    """Where entities came too often, or not in every interval that has any."""
+    found: list[_Uneven] = []
     slots = max(1, span.seconds // event_type.interval)
     row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
     step = max(1, SLOTS_AT_ONCE // slots // max(1, row[0] if row else 0))
@@ -102,21 +163,23 @@ def _uneven(
         chosen, params = "SELECT unnest($only::UBIGINT[]) AS series", {"only": list(series)}
     for low in range(span.low, span.high, step):
         part = span.within(low, min(low + step, span.high))
-        found += con.execute(_uneven_sql(spec, event_type, part, chosen), params).fetchall()
+        rows = con.execute(_uneven_sql(spec, event_type, part, chosen), params).fetchall()
+        found += [_Uneven(*row) for row in rows]
     return found
 
 
 def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str) -> str:
     """Slots are the reporting intervals before an instant: an entity on time is once in each."""
-    view, count = event_type.view, quoted(f"{spec.measure}_count")
+    view, count, total = event_type.view, quoted(f"{spec.measure}_count"), quoted(f"{spec.measure}_sum")
     inside = f"{span.counted} AND series IN (SELECT series FROM chosen)"
     slot = f"(t - 1 - w) // (({span.interval_sql(event_type)} + {GRID - 1}) // {GRID}) AS slot"
     own = f"{span.interval}, epoch_us(window_start) // {GRID_US} AS w"
     return f"""
         WITH chosen AS MATERIALIZED ({chosen}), samples AS (
-            SELECT t, series, {slot}, sum(samples) AS samples, sum(n) AS n
-            FROM (SELECT {span.spread}, series, w, samples, n FROM (
-                SELECT series, {own}, samples, {count} AS n FROM partials_{view}_10s WHERE {inside}))
+            SELECT t, series, {slot}, sum(samples) AS samples, sum(n) AS n, sum(total) AS total
+            FROM (SELECT {span.spread}, series, w, samples, n, total FROM (
+                SELECT series, {own}, samples, {count} AS n, {total} AS total
+                FROM partials_{view}_10s WHERE {inside}))
             GROUP BY ALL),
         blocks AS (
             SELECT t, series, {slot}, block, bit_or(observed) AS observed
@@ -127,7 +190,7 @@ def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str
         fleet AS (
             SELECT t, series, sum(bit_count(observed)) AS entities
             FROM (SELECT t, series, block, bit_or(observed) AS observed FROM blocks GROUP BY ALL) GROUP BY ALL)
-        SELECT t, series FROM (
+        SELECT t, series, sum(samples)::BIGINT, sum(n)::BIGINT, sum(total)::HUGEINT, any_value(fleet)::BIGINT FROM (
             SELECT *, samples - n + samples - entities AS more, fleet - entities AS fewer,
                    max(slot) OVER (PARTITION BY t, series) = slot AS oldest
             FROM samples JOIN slots USING (t, series, slot)
@@ -169,14 +232,15 @@ def without(
     missing: dict[int, list[Gap]] = {}
     for gap in gaps:
         missing.setdefault(gap.series, []).append(gap)
-    sums: dict[tuple[int, By], tuple[int, int]] = {}
+    sums: dict[tuple[int, By], tuple[int, int, bool]] = {}
     for w in weighed:
         if w.series in groups and not any(g.first <= w.t <= g.last for g in missing.get(w.series, ())):
-            key, own = (w.t, groups[w.series]), (w.seen - w.having, w.estimated)
-            a, b = sums.get(key, (0, 0))
-            sums[key] = (a + own[0], b + own[1])
+            key = w.t, groups[w.series]
+            none, estimated, by_samples = sums.get(key, (0, 0, False))
+            sums[key] = none + w.seen - w.having, estimated + w.estimated, by_samples or w.by_samples
     told = []
     for row in found:
-        having_none, estimated = sums.get((row.t // GRID, row.by), (0, 0))
-        told.append(row._replace(without=having_none, estimated=float(estimated * quantum)))
+        none, estimated, by_samples = sums.get((row.t // GRID, row.by), (0, 0, False))
+        basis = BY_SAMPLES if by_samples else row.basis
+        told.append(row._replace(without=none, estimated=float(estimated * quantum), basis=basis))
     return told

@@ -35,6 +35,7 @@ class _Sites:
     mute: list[Mute] = field(default_factory=list)
     estimated: list[float] = field(default_factory=list)
     without: int = 0
+    weighing: str = ""
     samples: int = 0
     stale: int = 0
 
@@ -46,6 +47,7 @@ class _Sites:
         self.derived_sites.append(row.by)
         self._add(row, self.derived, factor)
         self.without += row.without
+        self.weighing = self.weighing or row.basis
         if row.without:
             self.estimated.append(row.estimated * factor)
 
@@ -61,7 +63,8 @@ class _Sites:
     def basis(self) -> str:
         if not self.derived:
             return "metered"
-        return "part metered, part derived from GPU power" if self.metered else "derived from GPU power"
+        words = "part metered, part derived from GPU power" if self.metered else "derived from GPU power"
+        return f"{words}; {self.weighing}" if self.weighing else words
 
 
 class PowerCeilingExceeded(ClauseRule[PowerClause]):

@@ -22,7 +22,7 @@ from pipeline import catalog as catalogs
 from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.contract.model import TrancheClause
 from pipeline.contract.money import EXACT, total
-from pipeline.ledger import readings
+from pipeline.ledger import readings, weights
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.readings import Reader, fold_seen, note_seen, seen_ddl
 from pipeline.ledger.sightings import KEPT, fold_sightings, share_all
@@ -690,6 +690,28 @@ def test_gpus_that_report_without_power_are_told_however_long_ago_they_had_it() 
 
     assert told(100) == (1200.0, 1, 400.0)  # one that does not say it is taken at the mean of the others
     assert told(600) == told(3600) == (300.0, 2, 200.0)
+
+
+def test_of_too_many_gpus_to_weigh_each_the_mean_is_that_of_samples_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gpu(name: str, watts: float | None, every: int) -> list[Event]:
+        numbers = () if watts is None else (("power_watts", watts),)
+        return [Event("gpu", 1, t + 0.5, t + 10, name, numbers, n=t) for t in range(0, 600, every)]
+
+    spec = FleetPower(GPU, "power_watts", (), (), 60)
+    events = gpu("g1", 100.0, 10) + gpu("g2", 700.0, 30) + gpu("g3", None, 30)
+    con = ledger(events)
+    whole = read(con, spec, T + 60, T + 600, CATALOG)
+    (each,) = whole.at(T + 300)
+    assert (each.value, each.without, each.estimated, each.basis) == (1200.0, 1, 400.0, "")
+    monkeypatch.setattr(weights, "AT_MOST", 10)  # ten samples in a minute: an instant at a time
+    assert [read(con, spec, T + 60, T + 600, CATALOG).at(T + t) for t in range(70, 601, 10)] == [
+        whole.at(T + t) for t in range(70, 601, 10)
+    ]
+    monkeypatch.setattr(weights, "AT_MOST", 9)
+    (rough,) = read(con, spec, T + 60, T + 600, CATALOG).at(T + 300)
+    assert (rough.value, rough.without, rough.basis) == (750.0, 1, weights.BY_SAMPLES)
 
 
 # --- sources that report more slowly ------------------------------------------------------------------------
