@@ -77,6 +77,15 @@ Data = Annotated[
     Path | None, typer.Option(help="The data directory of a pipeline.  [default: gigawatch-data]")
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")]
+PublicUrl = Annotated[
+    str | None, typer.Option(help="The board as people open it; every alert links to its card there.")
+]
+AlertmanagerExternalUrl = Annotated[
+    str | None, typer.Option(help="Alertmanager as people open it.  [default: --alertmanager]")
+]
+GrafanaUrl = Annotated[
+    str | None, typer.Option(help="Grafana as people open it; the board links to a clause's dashboard there.")
+]
 Speed = Annotated[
     float | None, typer.Option(help="Seconds of event time for each second of the clock; 1 is real time.")
 ]
@@ -173,6 +182,9 @@ def run(
     board: Annotated[
         str | None, typer.Option(help="HOST:PORT of the board; '' for none.  [default: 127.0.0.1:8420]")
     ] = None,
+    public_url: PublicUrl = None,
+    alertmanager_external_url: AlertmanagerExternalUrl = None,
+    grafana_url: GrafanaUrl = None,
     config: Config = None,
 ) -> None:
     """The pipeline: against any Kafka, until Ctrl-C or SIGTERM.
@@ -186,6 +198,7 @@ def run(
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
         webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
+        public_url=public_url, alertmanager_external_url=alertmanager_external_url, grafana_url=grafana_url,
     )  # fmt: skip
     from pipeline import app as wiring
 
@@ -536,6 +549,8 @@ def board(
     alertmanager: Annotated[
         str | None, typer.Option(help="Base URL of the Alertmanager whose silences are shown.")
     ] = None,
+    alertmanager_external_url: AlertmanagerExternalUrl = None,
+    grafana_url: GrafanaUrl = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM) to speak TLS with.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's key (PEM).")] = None,
     users: Annotated[
@@ -553,10 +568,14 @@ def board(
     """
     from pipeline.serve.board import BoardOptions, run_board
 
-    settings = load_settings(config, data=data, schemas=schemas, alertmanager=alertmanager)
+    settings = load_settings(
+        config, data=data, schemas=schemas, alertmanager=alertmanager, grafana_url=grafana_url,
+        alertmanager_external_url=alertmanager_external_url,
+    )  # fmt: skip
     options = BoardOptions(
         data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
         users=users, alertmanager=settings.alertmanager,
+        alertmanager_external_url=settings.alertmanager_external_url, grafana_url=settings.grafana_url,
     )  # fmt: skip
     run_board(options, child)
 

@@ -11,9 +11,11 @@ import stat
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,8 +29,8 @@ from pipeline.secret import keep, keep_url
 PASSED_THROUGH = ("security_protocol", "sasl_mechanism", "sasl_plain_username")
 """Client settings that aiokafka and kafka-python call by the same names; TLS is passed as a context."""
 
-MAY_HOLD_SECRETS = ("alertmanager", "webhook")
-"""URLs: of the first the user and password, of the second all behind the host."""
+MAY_HOLD_SECRETS = ("alertmanager", "webhook", "public_url", "grafana_url", "alertmanager_external_url")
+"""URLs: of the webhook's all behind the host, of the others user and password."""
 
 PREFIX = "GIGAWATCH_"
 """What the names of variables begin with."""
@@ -39,6 +41,27 @@ OF_KUBERNETES = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(T
 
 ADDRESS = r"^$|^(\[[0-9A-Fa-f:.]+\]|[^\s:]+):\d{1,5}$"
 """HOST:PORT, an IPv6 host in brackets; or nothing."""
+
+
+def _for_a_browser(url: str) -> str:
+    """Without a slash at its end.  It goes into links that others open, so it must hold no password."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # half an IPv6 address, a port above 65535
+        good = False
+    typed = url.isascii() and url.isprintable() and not set(' "<>\\^`{|}').intersection(url)
+    if not good or not typed or set("@?#").intersection(url):
+        found = "" if "@" in url else f", found {url[:200]!r}"
+        raise PydanticCustomError(
+            "address",
+            "expected an address for a browser, such as https://gigawatch.example, without user, query or fragment{found}",
+            {"found": found},
+        )
+    return url.rstrip("/")
+
+
+BrowserAddress = Annotated[str, AfterValidator(_for_a_browser)]
 
 
 class Settings(BaseSettings):
@@ -67,6 +90,15 @@ class Settings(BaseSettings):
     users: Path | None = Field(None, description="Who may come in at door and board")
     tls_cert: Path | None = Field(None, description="Certificate (PEM) of door and board")
     tls_key: Path | None = Field(None, description="The certificate's key (PEM)")
+    public_url: BrowserAddress | None = Field(
+        None, description="The board as people open it: every alert that goes out links to its card there"
+    )
+    alertmanager_external_url: BrowserAddress | None = Field(
+        None, description="Alertmanager as people open it, for the board's links; without it `alertmanager`"
+    )
+    grafana_url: BrowserAddress | None = Field(
+        None, description="Grafana as people open it: the board links to the clause's dashboard there"
+    )
 
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: str | None = None

@@ -249,7 +249,7 @@ def test_every_variable_is_a_setting_or_is_explained(name: str) -> None:
 def test_the_settings_that_are_given_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for service in OURS.values():
         for variable, value in service.get("environment", {}).items():
-            monkeypatch.setenv(variable, value)
+            monkeypatch.setenv(variable, filled_in(value))
     [set_in_image] = re.findall(r"GIGAWATCH_DATA=(\S+)", DOCKERFILE)
     monkeypatch.setenv("GIGAWATCH_DATA", set_in_image)
     settings = Settings()

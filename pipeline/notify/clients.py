@@ -36,7 +36,14 @@ class Clients:
             found.append(Alertmanager(settings.alertmanager, self.http))
         if settings.webhook:
             token = read_secret(settings.webhook_token_file) if settings.webhook_token_file else None
-            found.append(Webhook(settings.webhook, self.http, headers=authorization(token)))
+            found.append(
+                Webhook(
+                    settings.webhook,
+                    self.http,
+                    external_url=settings.public_url or "",
+                    headers=authorization(token),
+                )
+            )
         if settings.alerts_topic:
             found.append(AlertTopic(self.producer, topic=settings.alerts_topic))
         await self.producer.start()

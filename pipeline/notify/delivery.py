@@ -46,7 +46,8 @@ class Delivery:
     its firing change.  `accepted(seq, destination, at)` is called with the wall clock of each acceptance,
     from which freshness and decision delay follow.  `catching_up` says whether the pipeline still works off
     a downtime.  `notes` are annotations to put on every alert, such as that the broker does not answer;
-    outages of the destinations themselves are noted without it.
+    outages of the destinations themselves are noted without it.  `public_url` is where people open the board: every
+    alert links to its card there.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class Delivery:
         accepted: Callable[[int, str, float], None] = _nobody_asks,
         catching_up: Callable[[], bool] = lambda: False,
         notes: Callable[[], Mapping[str, str]] = dict,
+        public_url: str = "",
     ) -> None:
         self._outbox = outbox
         self._policy = policy or Policy()
         self._extra_notes = notes
         around = Surroundings(
-            outbox, self._policy, timing or Timing(), firing, catching_up, self._notes, accepted
+            outbox, self._policy, timing or Timing(), firing, catching_up, self._notes, accepted, public_url
         )
         self.lanes = tuple(Lane(destination, around) for destination in destinations)
         if len({lane.name for lane in self.lanes}) < len(self.lanes):

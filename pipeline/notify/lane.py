@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from pipeline.notify.destination import Destination, NotAccepted, Refused
+from pipeline.notify.links import linked
 from pipeline.notify.message import AlertChange, annotate
 from pipeline.notify.outbox import NEVER, Mark, Outbox, OutboxRow
 from pipeline.notify.plan import Moment, Step, identities, plan
@@ -37,7 +38,8 @@ class Surroundings:
     """What every lane is given.
 
     `firing`: the alerts that fire now; `catching_up`: whether the pipeline still works off a downtime;
-    `notes`: annotations to add for the destination of that name; `accepted`: told (seq, destination, at).
+    `notes`: annotations to add for the destination of that name; `accepted`: told (seq, destination, at);
+    `public_url`: where people open the board, empty when alerts lead nowhere.
     """
 
     outbox: Outbox
@@ -47,6 +49,7 @@ class Surroundings:
     catching_up: Callable[[], bool]
     notes: Callable[[str], Mapping[str, str]]
     accepted: Callable[[int, str, float], None]
+    public_url: str = ""
 
 
 class _Failed(Exception):
@@ -176,9 +179,10 @@ class Lane:
             await self._delivered(steps)
 
     async def _send(self, changes: Sequence[AlertChange]) -> None:
-        notes = self._around.notes(self.name)
+        notes, board = self._around.notes(self.name), self._around.public_url
+        told = [linked(annotate(change, notes), board) for change in changes]
         async with asyncio.timeout(self._policy.send_timeout):
-            await self.destination.send([annotate(c, notes) for c in changes], self._timing.clock())
+            await self.destination.send(told, self._timing.clock())
 
     async def _delivered(self, steps: Sequence[Step]) -> None:
         at = self._timing.clock()

@@ -6,6 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import msgspec
+
+from pipeline.notify.message import AlertChange
+
 PASSING = ("alertname", "severity")
 """Labels that an anchor does not follow from: the name stands apart, and a severity changes while an alert is open."""
 
@@ -15,3 +19,11 @@ def anchor_of(alertname: str, labels: Mapping[str, str]) -> str:
     told = {name: value for name, value in labels.items() if name not in PASSING}
     whole = json.dumps([alertname, sorted(told.items())], ensure_ascii=False)
     return f"alert-{hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:12]}"
+
+
+def linked(change: AlertChange, public_url: str) -> AlertChange:
+    """The same change with a link to its card on the board that people open at `public_url`; none without it."""
+    if not public_url:
+        return change
+    card = f"{public_url}/#{anchor_of(change.alertname, change.labels)}"
+    return msgspec.structs.replace(change, generator_url=card)

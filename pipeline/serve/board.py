@@ -23,6 +23,7 @@ from pipeline.errors import GigawatchError, SettingsError
 from pipeline.serve import status as outside
 from pipeline.serve.board_entrance import BODY_SECONDS, REQUEST_SECONDS, Entrance, quieten
 from pipeline.serve.board_gate import LOCAL_NAMES, Gate
+from pipeline.serve.board_links import Elsewhere
 from pipeline.serve.board_metrics import KIND, exposition
 from pipeline.serve.board_page import Answer, Pages
 from pipeline.serve.board_silences import Alertmanager
@@ -36,10 +37,12 @@ FOR_EVER = "public, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class BoardOptions(Listening):
-    """What a board is opened with; `alertmanager` is where silences are asked for."""
+    """What a board is opened with; `alertmanager` is where silences are asked for, the last two are where cards lead."""
 
     port: int = 8420
     alertmanager: str | None = None
+    alertmanager_external_url: str | None = None
+    grafana_url: str | None = None
 
 
 def run_board(options: BoardOptions, child: bool = False) -> None:
@@ -53,7 +56,11 @@ def run_board(options: BoardOptions, child: bool = False) -> None:
     alertmanager = Alertmanager(options.alertmanager) if options.alertmanager else None
     if not child:  # beside a `run` it may come before the first status
         outside.status_written(options.data)
-    watch = Watch(options.data, catalog.load(options.schemas), Pages(), alertmanager)
+    elsewhere = Elsewhere(
+        options.alertmanager_external_url or (alertmanager.address if alertmanager else ""),
+        options.grafana_url or "",
+    )
+    watch = Watch(options.data, catalog.load(options.schemas), Pages(), alertmanager, elsewhere)
     asyncio.run(_serve(options, gate, watch, child))
 
 

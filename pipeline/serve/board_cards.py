@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pipeline.notify.links import anchor_of
 from pipeline.serve.board_charts import Chart, readings_chart
+from pipeline.serve.board_links import Elsewhere, Part, grafana_link, parts_of, silence_link
 from pipeline.serve.board_rows import CHARTS, Clauses, Published, Row, by_clause, keys_of, labels_of
 from pipeline.serve.board_silences import Muted, Routing
 from pipeline.serve.board_words import PROSE, amount, beyond, instant, lines, link, short
@@ -41,7 +42,9 @@ class Card:
     at_risk: str
     runbook: str
     runbook_link: str
-    contact: str
+    contact: tuple[Part, ...]
+    silence_link: str
+    grafana_link: str
     sql: str
     chart: Chart | None
     muted: Muted | None
@@ -49,16 +52,20 @@ class Card:
     """Alertmanager answers, and does not know of it."""
 
 
-def cards_of(alerts: Sequence[Row], published: Published, routing: Routing) -> Iterator[Card]:
+def cards_of(
+    alerts: Sequence[Row], published: Published, routing: Routing, elsewhere: Elsewhere
+) -> Iterator[Card]:
     """The cards of the alerts, in their order; the first ones with a chart."""
     ends = {(row["contract"], row["window"]): row["ends"] for row in reversed(published.windows)}
     clauses = by_clause(published.standing)
     for number, row in enumerate(alerts):
         chart = _chart(row, clauses, published) if number < CHARTS else None
-        yield _card(row, chart, routing, ends.get((row["contract"], row["window"])))
+        yield _card(row, chart, routing, ends.get((row["contract"], row["window"])), elsewhere)
 
 
-def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime | None) -> Card:
+def _card(
+    row: Row, chart: Chart | None, routing: Routing, window_ends: datetime | None, elsewhere: Elsewhere
+) -> Card:
     labels = labels_of(row["labels"])
     muted = routing.of(labels, row["alertname"])
     asked = bool(routing.address) and not routing.error
@@ -84,7 +91,11 @@ def _card(row: Row, chart: Chart | None, routing: Routing, window_ends: datetime
         at_risk=short(row["at_risk"], PROSE),
         runbook=short(row["runbook"], PROSE),
         runbook_link=link(row["runbook"]),
-        contact=short(row["contact"], PROSE),
+        contact=tuple(parts_of(short(row["contact"], PROSE))),
+        silence_link=silence_link(elsewhere, labels, row["alertname"]),
+        grafana_link=grafana_link(
+            elsewhere, row["contract"], row["clause"], labels.get("region"), row["active_at"], row["sql"]
+        ),
         sql=lines(row["sql"]),
         chart=chart,
         muted=muted if muted and muted.mute else None,

@@ -15,6 +15,7 @@ from pipeline.notify.links import anchor_of
 from pipeline.serve.board_cards import Card, cards_of
 from pipeline.serve.board_charts import Chart, spend_chart
 from pipeline.serve.board_lines import Group, Over, grouped, over_of
+from pipeline.serve.board_links import NOWHERE, Elsewhere
 from pipeline.serve.board_problems import Life, Problem, problems
 from pipeline.serve.board_rows import ALERTS, Published, Row, labels_of
 from pipeline.serve.board_silences import Routing
@@ -105,17 +106,17 @@ class Page:
     delays: tuple[tuple[str, str], ...]
 
 
-def body_of(published: Published, routing: Routing, now: float) -> Body:
-    """The greater part of the page at `now`, epoch seconds of the wall clock."""
+def body_of(published: Published, routing: Routing, now: float, elsewhere: Elsewhere = NOWHERE) -> Body:
+    """The greater part of the page at `now`, epoch seconds of the wall clock; cards link to what is `elsewhere`."""
     alerts = [row for row in published.alerts if row["alertname"] != ALWAYS]
     loud, muted = _told_apart(alerts, routing)
-    cards = tuple(cards_of(loud[:ALERTS], published, routing))
+    cards = tuple(cards_of(loud[:ALERTS], published, routing, elsewhere))
     anchors = {anchor_of(row["alertname"], labels_of(row["labels"])) for row in alerts}
     over = tuple(over_of([row for row in published.over if row["alertname"] != ALWAYS], anchors))
     return Body(
         alerts=cards,
         groups=tuple(grouped(cards)),
-        muted=tuple(cards_of(muted[:ALERTS], published, routing)),
+        muted=tuple(cards_of(muted[:ALERTS], published, routing, elsewhere)),
         over=over[:ALERTS],
         unshown=max(0, len(loud) - ALERTS) + max(0, len(muted) - ALERTS),
         over_unshown=max(0, len(over) - ALERTS),

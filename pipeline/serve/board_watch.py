@@ -20,6 +20,7 @@ import structlog
 from pipeline.catalog import Catalog
 from pipeline.errors import GigawatchError
 from pipeline.ledger import status as written
+from pipeline.serve.board_links import NOWHERE, Elsewhere
 from pipeline.serve.board_metrics import Seen, Tally
 from pipeline.serve.board_model import Body, Page, body_of, page_of
 from pipeline.serve.board_page import Answer, Pages
@@ -45,7 +46,15 @@ AT_LEAST = 60.0
 class Watch:
     """`page` and `seen` are the newest; each is replaced as a whole, so that any thread may read them."""
 
-    def __init__(self, data: Path, catalog: Catalog, pages: Pages, alertmanager: Alertmanager | None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        catalog: Catalog,
+        pages: Pages,
+        alertmanager: Alertmanager | None,
+        elsewhere: Elsewhere = NOWHERE,
+    ) -> None:
+        self._elsewhere = elsewhere
         self._data, self._catalog, self._pages, self._alertmanager = data, catalog, pages, alertmanager
         self._con: duckdb.DuckDBPyConnection | None = None
         self._print: int | None = None
@@ -114,7 +123,7 @@ class Watch:
         routing = self._routing
         made_of = (self._published, routing)
         if self._body is None or made_of[0] is not self._made_of[0] or made_of[1] != self._made_of[1]:
-            self._body, self._made_of = body_of(*made_of, now), made_of
+            self._body, self._made_of = body_of(*made_of, now, self._elsewhere), made_of
         model = page_of(str(self._data), life, self._body, routing, now)
         if model != self._model:
             self.page = self._pages.render(model)

@@ -31,13 +31,14 @@ def servers(settings: Settings) -> list[Child]:
         *(["--tls-cert", str(settings.tls_cert)] if settings.tls_cert else []),
         *(["--tls-key", str(settings.tls_key)] if settings.tls_key else []),
     ]
-    silences = {"alertmanager": settings.alertmanager} if settings.alertmanager else {}
+    others = ("alertmanager", "alertmanager_external_url", "grafana_url")
+    addresses = {name: url for name in others if (url := getattr(settings, name))}
     limits = [
         *("--idle-timeout", str(settings.door_idle_timeout)), *("--user-sessions", str(settings.door_user_sessions))
     ]  # fmt: skip
     found: list[Child] = []
     if settings.board:
-        found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas], silences))
+        found.append(Board(settings.data, None, [*_at(settings.board), *entrance, *schemas], addresses))
     if settings.door:
         found.append(Door(settings.data, None, [*_at(settings.door), *entrance, *schemas, *limits]))
     return found

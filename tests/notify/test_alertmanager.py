@@ -20,6 +20,7 @@ from pipeline.errors import SettingsError
 from pipeline.notify.alertmanager import ENDS_AT_AHEAD, Alertmanager, alerts_of, bodies
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import Refused
+from pipeline.notify.links import anchor_of
 from pipeline.notify.message import AlertChange, to_json
 from pipeline.notify.post import post_json
 from pipeline.notify.wire import fingerprint, wire_labels
@@ -210,15 +211,19 @@ def test_firing_alerts_are_sent_again_so_that_their_end_moves_on(
 ) -> None:
     run = uuid.uuid4().hex
     ledger = outbox("alertmanager")
+    card = f"https://noc.example/gw/#{anchor_of('CapacityShortfall', change(run).labels)}"
 
     def ends() -> list[str]:
-        return [alert["endsAt"] for alert in active(alertmanager, identity=run)]
+        found = active(alertmanager, identity=run)
+        assert all(alert["generatorURL"] == card for alert in found), "each time it links to its card"
+        return [alert["endsAt"] for alert in found]
 
     async def scenario() -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
             delivery = Delivery(
-                ledger, [Alertmanager(alertmanager.url, client)], policy=quick, firing=ledger.firing
-            )
+                ledger, [Alertmanager(alertmanager.url, client)], policy=quick, firing=ledger.firing,
+                public_url="https://noc.example/gw",
+            )  # fmt: skip
             ledger.write(change(run))
             async with running(delivery):
                 await until(lambda: len(ends()) == 1)

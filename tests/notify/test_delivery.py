@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +37,31 @@ async def hooks(receiver, *names: str, timeout: float = 0.3):
 
 def settled(ledger: Any, name: str) -> Callable[[], bool]:
     return lambda: all(row["delivered"] is not None for row in ledger.rows(name))
+
+
+def test_every_alert_links_to_its_card_on_the_board_whatever_its_severity_becomes(
+    receiver, outbox, quick, running, until, change
+) -> None:
+    ledger = outbox("webhook")
+    relabelled = change(
+        "a", kind="updated", labels={"severity": "critical"}, previous_labels=change("a").labels
+    )
+
+    async def scenario() -> None:
+        async with receiver() as hook, httpx.AsyncClient(trust_env=False) as client:
+            board = "https://noc.example"
+            there = Webhook(hook.url, client, external_url=board)
+            async with running(Delivery(ledger, [there], policy=quick, public_url=board)) as delivery:
+                ledger.write(change("a"), relabelled, change("a", "resolved"))
+                delivery.nudge()
+                await until(settled(ledger, "webhook"))
+        assert {body["externalURL"] for body in hook.accepted} == {board}
+        alerts = [alert for body in hook.accepted for alert in body["alerts"]]
+        assert {alert["labels"]["severity"] for alert in alerts} == {"page", "critical"}
+        (card,) = {alert["generatorURL"] for alert in alerts}
+        assert re.fullmatch(r"https://noc\.example/#alert-[0-9a-f]{12}", card)
+
+    asyncio.run(scenario())
 
 
 def test_a_change_is_delivered_once_and_its_acceptance_is_told(

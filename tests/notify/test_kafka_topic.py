@@ -20,6 +20,7 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import Refused
 from pipeline.notify.kafka_topic import AlertTopic
+from pipeline.notify.links import anchor_of
 from pipeline.notify.message import from_json
 from pipeline.notify.webhook import Webhook
 from pipeline.stream.topics import TopicSpec, create_topics
@@ -84,14 +85,17 @@ def test_a_change_that_is_too_large_is_refused_and_its_neighbours_arrive(
             with pytest.raises(Refused, match=topic):
                 await AlertTopic(producer, topic=topic).send([change(annotations={"s": "x" * 30_000})], 0.0)
             delivery = Delivery(
-                ledger, [AlertTopic(producer, topic=topic)], policy=replace(quick, send_timeout=30)
-            )
+                ledger, [AlertTopic(producer, topic=topic)], policy=replace(quick, send_timeout=30),
+                public_url="https://noc.example",
+            )  # fmt: skip
             async with running(delivery):
                 await until(lambda: sum(row["delivered"] is None for row in ledger.rows("kafka")) == 1)
                 await until(lambda: delivery.lanes[0].refused == 1)
 
     asyncio.run(scenario())
-    assert {key for key, _ in records_of(kafka.bootstrap, topic)} == {"a", "b"}
+    assert {key: value["generator_url"] for key, value in records_of(kafka.bootstrap, topic)} == {
+        name: f"https://noc.example/#{anchor_of('CapacityShortfall', change(name).labels)}" for name in "ab"
+    }, "and each links to its card on the board"
 
 
 def test_when_kafka_is_down_alerts_still_go_out_and_say_so_and_the_topic_is_whole_in_the_end(

@@ -16,8 +16,9 @@ import pytest
 from pipeline.serve.child import Board, Child, Door
 from pipeline.serve.door_users import PROBE, Doorkeeper, nonce, proof
 from pipeline.serve.probe import board_fault, door_fault
-from pipeline.serve.servers import Patience, Servers
+from pipeline.serve.servers import Patience, Servers, servers
 from pipeline.serve.status import _open_servers
+from pipeline.settings import load_settings
 
 SOON = Patience(every=0.2, answer=2.0, look=0.1)
 
@@ -104,3 +105,13 @@ def test_a_listener_that_says_nothing_or_has_gone_is_a_fault_in_words() -> None:
         assert board_fault(address, False, 0.2) == "it did not answer within 0 s"
     assert "refused" in str(door_fault(address, "word", 5))
     assert "refused" in str(board_fault(address, False, 5))
+
+
+def test_the_board_beside_run_leads_where_the_settings_say_and_no_command_line_says_it() -> None:
+    given = {"alertmanager": "http://me:secret@am:9093", "grafana_url": "https://grafana.example"}
+    (board,) = servers(load_settings(**given, alertmanager_external_url="https://am.example", door=""))
+    assert board._variables == {
+        "GIGAWATCH_ALERTMANAGER": given["alertmanager"], "GIGAWATCH_GRAFANA_URL": given["grafana_url"],
+        "GIGAWATCH_ALERTMANAGER_EXTERNAL_URL": "https://am.example",
+    }  # fmt: skip
+    assert not [word for word in board._command if "://" in word]
