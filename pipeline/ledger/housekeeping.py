@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,8 @@ class Housekeeper:
         self._ledger, self._seal_every, self._pulse = ledger, seal_every, pulse
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
-        self._sealed = self._pruned = self._looked = 0.0  # the first round also seals what the last stop left
+        # By the steady clock: a wall clock that is set back a day is no day without sealing.  The first round does all.
+        self._sealed = self._pruned = self._looked = -math.inf
         self.tampered: tuple[verify.Tampered, ...] = ()
         """Published files that were not as they should be at the last look."""
 
@@ -68,8 +70,8 @@ class Housekeeper:
         self._thread.shutdown()
 
     def _keep(self) -> None:
-        con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.time()
-        health.note(con, self._pulse(), now, ledger.fence)
+        con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.monotonic()
+        health.note(con, self._pulse(), time.time(), ledger.fence)
         publish.publish(con, ledger.data, catalog, fence=ledger.fence)
         compact.compact_partials(con, catalog, ledger.fence)
         if now - self._sealed >= self._seal_every:
