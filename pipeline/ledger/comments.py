@@ -81,6 +81,23 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
         "How each promise stood: a row for each full minute, and one for each instant at which its state changed",
         {"time": "Instant of the reading, UTC", "state": "ok, breach or unknown"},
     ),
+    "forecasts": (
+        "The forecast of each tranche as it stood on each day, by what was known then: what the day's last evaluated "
+        "minute said",
+        {
+            "day": "Day, in the contract's time zone",
+            "time": "Instant of that reading, UTC",
+            "currency": "Currency of all amounts: the contract's",
+            "spent": "Charges from the tranche's start that were known by then",
+            "forecast": "What the tranche was on course to come to; NULL before its first complete day",
+            "ceiling": "What must not be passed, as the contract said then",
+            "crosses": "Date, in the contract's time zone, on which the ceiling was to be passed; NULL: not at all",
+            "complete_days": "Days of charges that the forecast rests on",
+            "total_days": "Days of the tranche, to which it is projected",
+            "state": "breach: the forecast is above the ceiling; ok or unknown",
+            "left_out": "Charges that could not be counted, in words; all amounts are those without them",
+        },
+    ),
     "clauses": (
         "The clauses of the contracts in use, of every kind",
         {

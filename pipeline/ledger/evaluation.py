@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.forecasts import note_forecasts
 from pipeline.ledger.instants import Heard, Stretch
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.readings import Reader
@@ -77,6 +78,7 @@ def judge(
         write_states(con, found.states)
         _write_standing(con, found.standing)
         _write_history(con, found.history)
+        note_forecasts(con, found.history)
         changes = found.changes
         appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in changes}}
         write_changes(con, changes, destinations, now, appended)

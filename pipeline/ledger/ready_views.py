@@ -7,49 +7,18 @@ names for its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from pipeline.catalog import Catalog
-from pipeline.ledger.views import DATE
-
-DIMENSIONS = ("provider", "region", "site", "cluster", "sku", "queue", "workload_class")
-"""Those that clauses are split by; each a column, NULL where a clause is not split by it."""
-_OF_CLAUSE: Mapping[str, str] = {
-    "contract": "Contract, by its id",
-    "clause": "Clause, by its id",
-    **{
-        name: f"The {name.replace('_', ' ')} that the reading is of; NULL: the clause is not split by it"
-        for name in DIMENSIONS
-    },
-}
-_DATE: Mapping[str, str] = {
-    DATE: "Day of the time, UTC: by a condition on it the files of other days are not opened"
-}
-_SPLIT = ", ".join(f"by_values ->> '$.{name}' AS {name}" for name in DIMENSIONS)
-_NOW = "make_timestamp(epoch_us(now()))"
-ABOUT = """array_to_string([v for v in json_extract_string(labels, ['$.topic', '$.provider', '$.region', '$.site', '$.cluster',
-            '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ')"""
-"""What an alert is about, from its labels, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyView:
-    """`columns`: name → what it says, in the order of `select`; `needs`: the event types that it reads, by view."""
-
-    name: str
-    comment: str
-    columns: Mapping[str, str]
-    select: str
-    needs: frozenset[str] = frozenset()
-
+from pipeline.ledger.money_views import GPU_HOURS, SINCE_YESTERDAY, SPEND
+from pipeline.ledger.ready_view import ABOUT, DATED, NOW, OF_CLAUSE, SPLIT, ReadyView
 
 CAPACITY = ReadyView(
     "capacity",
     "GPUs delivered against what was promised, for each capacity clause: a row a minute, and one at each change",
     {
         "time": "Instant of the reading, UTC",
-        **_OF_CLAUSE,
+        **OF_CLAUSE,
         "committed": "GPUs promised at least (the floor in force then)",
         "ceiling": "GPUs allowed at most",
         "delivered": "GPUs counted as the clause says: observed, healthy or in use",
@@ -58,12 +27,15 @@ CAPACITY = ReadyView(
         "in_use": "GPUs seen at work",
         "silent": "GPUs whose source has stopped, carried from their last report",
         "lost": "GPUs silent for so long that they count as lost",
+        "moved": "GPUs that were last seen here within a day, and now report from elsewhere",
+        "moved_to": "Where to, in words",
+        "frozen": "GPUs that report, but whose counters stand still: they are not delivered",
         "headroom": "delivered less committed: below zero is a shortfall",
         "window": "Business-critical window that the floor comes from",
         "state": "ok, breach or unknown, of the floor where there is one",
-        **_DATE,
+        **DATED,
     },
-    f"""SELECT "time", contract, clause, {_SPLIT},
+    f"""SELECT "time", contract, clause, {SPLIT},
         max(bound) FILTER (alertname = 'CapacityShortfall') AS committed,
         max(bound) FILTER (alertname = 'CapacityCeilingExceeded') AS ceiling,
         max(observed) AS delivered,
@@ -72,6 +44,8 @@ CAPACITY = ReadyView(
         max((facts ->> '$.in_use')::DOUBLE) AS in_use,
         coalesce(max((facts ->> '$.silent')::DOUBLE), 0) AS silent,
         coalesce(max((facts ->> '$.lost')::DOUBLE), 0) AS lost,
+        coalesce(max((facts ->> '$.moved')::DOUBLE), 0) AS moved, max(facts ->> '$.moved_to') AS moved_to,
+        coalesce(max((facts ->> '$.frozen')::DOUBLE), 0) AS frozen,
         max(observed) - max(bound) FILTER (alertname = 'CapacityShortfall') AS headroom,
         max("window") FILTER (alertname = 'CapacityShortfall') AS "window",
         coalesce(max(state) FILTER (alertname = 'CapacityShortfall'), max(state)) AS state,
@@ -85,16 +59,16 @@ POWER = ReadyView(
     "Megawatts drawn against what was contracted at that date, for each power clause: a row a minute",
     {
         "time": "Instant of the reading, UTC",
-        **_OF_CLAUSE,
+        **OF_CLAUSE,
         "at": "it: the IT load; facility: the whole site, cooling included",
         "contracted_megawatts": "Ceiling in force at that date",
         "drawn_megawatts": "Mean power drawn over the span of the clause",
         "headroom_megawatts": "contracted less drawn: below zero is an excess",
         "basis": "Whether it was metered or derived from GPU power",
         "state": "ok, breach or unknown",
-        **_DATE,
+        **DATED,
     },
-    f"""SELECT "time", contract, clause, {_SPLIT}, terms ->> '$.at' AS "at", bound AS contracted_megawatts,
+    f"""SELECT "time", contract, clause, {SPLIT}, terms ->> '$.at' AS "at", bound AS contracted_megawatts,
         observed AS drawn_megawatts, bound - observed AS headroom_megawatts, facts ->> '$.basis' AS basis, state, date
     FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
     WHERE alertname = 'PowerCeilingExceeded'""",
@@ -105,7 +79,7 @@ QUEUE_WAIT = ReadyView(
     "Queue waits and depths against the bound in force, for each service level: a row a minute",
     {
         "time": "Instant of the reading, UTC",
-        **_OF_CLAUSE,
+        **OF_CLAUSE,
         "indicator": "queue_wait_p95, queue_wait_p99 or pending_jobs",
         "observed": "Seconds waited at that quantile, or jobs pending",
         "bound": "Most that is allowed; tighter inside a window",
@@ -113,96 +87,12 @@ QUEUE_WAIT = ReadyView(
         "window": "Business-critical window that the bound comes from",
         "basis": "What the value rests on, where that is not the waits of admitted jobs",
         "state": "ok, breach or unknown",
-        **_DATE,
+        **DATED,
     },
-    f"""SELECT "time", contract, clause, {_SPLIT}, terms ->> '$.indicator' AS indicator, observed, bound, unit, "window",
+    f"""SELECT "time", contract, clause, {SPLIT}, terms ->> '$.indicator' AS indicator, observed, bound, unit, "window",
         facts ->> '$.basis' AS basis, state, date
     FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
     WHERE alertname IN ('QueueWaitBreach', 'QueueBacklog')""",
-)
-
-SPEND = ReadyView(
-    "spend",
-    "Burn-down of each tranche: what its charges came to by the end of each day, and what it is on course to",
-    {
-        "day": "Day that the charges are for, in the contract's time zone",
-        "contract": "Contract, by its id",
-        "clause": "Tranche, by its id",
-        "currency": "Currency of all amounts: the contract's",
-        "starts": "First instant of the tranche",
-        "ends": "Instant at which the tranche is over",
-        "charged": "Charges of that day that count for the tranche",
-        "spent": "Charges from the tranche's start to the end of that day",
-        "commit": "What must be reached by the tranche's end",
-        "ceiling": "What must not be passed",
-        "remaining": "ceiling less spent",
-        "forecast": "What the tranche will come to by its complete days; NULL before the first",
-        "crosses": "Date, in the contract's time zone, on which the charges or the forecast pass the ceiling; NULL: they do not",
-        "left_out": "Charges that could not be counted, in words; all amounts are those without them",
-    },
-    """SELECT make_timestamp(day * 1000000)::DATE AS day, contract, clause, currency,
-        make_timestamp((terms ->> '$.from_t')::BIGINT * 1000000) AS starts,
-        make_timestamp((terms ->> '$.to_t')::BIGINT * 1000000) AS ends,
-        charged, sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS spent,
-        (terms ->> '$.commit')::DECIMAL(38, 15) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 15) AS ceiling,
-        (terms ->> '$.ceiling')::DECIMAL(38, 15)
-            - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
-        forecast, coalesce(on_course, crossed) AS crosses, left_out
-    FROM (
-        SELECT contract, clause, by_values, crossed, left_out, (each ->> '$.day')::BIGINT AS day,
-            (each ->> '$.usage')::DECIMAL(38, 15) + (each ->> '$.other')::DECIMAL(38, 15) AS charged
-        FROM (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS crossed, facts ->> '$.left_out' AS left_out,
-                  unnest((facts -> '$.days')::JSON[]) AS each
-              FROM standing WHERE alertname = 'TrancheExhausted'))
-    JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
-    LEFT JOIN (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS on_course,
-                   TRY_CAST(coalesce(facts ->> '$.forecast', observed::VARCHAR) AS DECIMAL(38, 15)) AS forecast
-               FROM standing WHERE alertname = 'TrancheOverrunForecast') USING (contract, clause, by_values)""",
-)
-
-
-def _named(dimension: str, billed: str) -> str:
-    """What a name in a bill is called in telemetry: its alias in a contract, else the same."""
-    names = f"SELECT DISTINCT billed, name FROM aliases WHERE dimension = '{dimension}'"
-    return f"coalesce((SELECT map(list(billed), list(name)) FROM ({names}))[{billed}], {billed})"
-
-
-_UNIT = "regexp_replace(lower(ConsumedUnit), '^gpu[- ]', '')"
-"""FOCUS units are words such as Hours, GPU-Hours or Seconds."""
-_AS_HOURS = f"""CASE WHEN {_UNIT} IN ('hour', 'hours', 'hr', 'hrs', 'h') THEN ConsumedQuantity_sum::DOUBLE
-              WHEN {_UNIT} IN ('minute', 'minutes', 'min') THEN ConsumedQuantity_sum::DOUBLE / 60
-              WHEN {_UNIT} IN ('second', 'seconds', 'sec', 's') THEN ConsumedQuantity_sum::DOUBLE / 3600
-              WHEN {_UNIT} IN ('day', 'days') THEN ConsumedQuantity_sum::DOUBLE * 24 END"""
-
-GPU_HOURS = ReadyView(
-    "gpu_hours",
-    "GPU-hours of each day, delivered, healthy and used, beside what was billed; from quarter-hours: a GPU seen in "
-    "one counts for all of it",
-    {
-        "day": "Day, UTC",
-        "provider": "Supplier, as telemetry names it",
-        "region": "Region, as telemetry names it",
-        "sku": "SKU, as telemetry names it",
-        "delivered": "GPU-hours of GPUs that reported",
-        "healthy": "GPU-hours of those that were never degraded or failed in their quarter of an hour",
-        "used": "GPU-hours of those that were at work in it",
-        "billed_quantity": "Hours of that day's usage charges of the same names, or of their aliases: ConsumedQuantity in "
-        "hours, minutes, seconds or days, as hours",
-        "billed_cost": "BilledCost of them",
-        "other_cost": "BilledCost of such charges in other units, or in none: their quantity is no hours",
-        "currency": "BillingCurrency of them",
-    },
-    f"""SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, other_cost, currency
-    FROM (SELECT date AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
-              sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
-          FROM gpu_15m GROUP BY ALL)
-    FULL JOIN (SELECT date AS day, {_named("provider", "ServiceProviderName")} AS provider,
-              {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
-              sum(hours) AS billed_quantity, sum(BilledCost_sum) FILTER (hours IS NOT NULL) AS billed_cost,
-              sum(BilledCost_sum) FILTER (hours IS NULL) AS other_cost, BillingCurrency AS currency
-          FROM (SELECT *, {_AS_HOURS} AS hours FROM billing_1d WHERE ChargeCategory = 'Usage') GROUP BY ALL)
-    USING (day, provider, region, sku)""",
-    frozenset(("gpu", "billing")),
 )
 
 ENERGY_MIX = ReadyView(
@@ -220,7 +110,7 @@ ENERGY_MIX = ReadyView(
         "renewable_ratio": "Share of it from renewable sources",
         "carbon_gco2e_per_kwh": "Carbon intensity, weighted by power",
         "carbon_kg": "Carbon of that energy",
-        **_DATE,
+        **DATED,
     },
     """SELECT window_start AS "time", provider, region, site, sum(it_power_watts_mean) / 1e6 AS it_megawatts,
         sum(facility_power_watts_mean) / 1e6 AS facility_megawatts,
@@ -285,14 +175,14 @@ DATA_AGE = ReadyView(
         "lag": "Records that wait in Kafka",
     },
     f"""SELECT topic, arg_max(watermark, "time") AS watermark,
-        epoch({_NOW}) - epoch(arg_max(watermark, "time")) AS age_seconds, max("time") AS published_at,
-        epoch({_NOW}) - epoch(max("time")) AS silent_seconds, arg_max(lag, "time") AS lag
+        epoch({NOW}) - epoch(arg_max(watermark, "time")) AS age_seconds, max("time") AS published_at,
+        epoch({NOW}) - epoch(max("time")) AS silent_seconds, arg_max(lag, "time") AS lag
     FROM health GROUP BY topic""",
 )
 
 QUIET_SECONDS = 60
 """Without a word for so long a pipeline, which publishes every ten seconds, is dead, or as good as."""
-_AGO = f"epoch({_NOW}) - epoch(last)"
+_AGO = f"epoch({NOW}) - epoch(last)"
 PIPELINE_HEALTH = ReadyView(
     "pipeline_health",
     "Whether the pipeline lives, in one row: what is seen is of now only while its state is well",
@@ -321,7 +211,9 @@ PIPELINE_HEALTH = ReadyView(
                 WHERE date >= (SELECT max(date) FROM health)))""",
 )
 
-ALL = (CAPACITY, POWER, QUEUE_WAIT, SPEND, GPU_HOURS, ENERGY_MIX, ALERTS_OPEN, DATA_AGE, PIPELINE_HEALTH)
+ALL = (
+    CAPACITY, POWER, QUEUE_WAIT, SPEND, GPU_HOURS, SINCE_YESTERDAY, ENERGY_MIX, ALERTS_OPEN, DATA_AGE, PIPELINE_HEALTH,
+)  # fmt: skip
 
 
 def ready_views(catalog: Catalog) -> Iterator[ReadyView]:

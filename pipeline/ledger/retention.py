@@ -21,6 +21,7 @@ from pipeline.ledger.views import (
     ALERTS_TABLE,
     DAY,
     FATES_TABLE,
+    FORECASTS_TABLE,
     HEALTH_TABLE,
     HOUR,
     MOMENT,
@@ -53,6 +54,7 @@ class Keep:
     health: int = 90 * DAY
     readings: int = 180 * DAY
     alerts: int = 10 * YEAR
+    forecasts: int = 10 * YEAR
     outbox: int = 7 * DAY
 
 
@@ -119,6 +121,7 @@ def prune(
         _prune_ledger(con, event_type, keep, newest, fence)
     for table, seconds in _plain(keep):
         _delete(con, table.view, MOMENT[table.view], cut(newest, seconds, DAY), fence)
+    _delete(con, FORECASTS_TABLE.view, "time", cut(newest, keep.forecasts, DAY), fence)
     return gone
 
 

@@ -84,6 +84,22 @@ READINGS_COLUMNS: Columns = (
     ("samples", "BIGINT"),
     ("facts", "VARCHAR"),
 )
+FORECASTS_COLUMNS: Columns = (
+    ("day", "DATE"),
+    ("contract", "VARCHAR"),
+    ("clause", "VARCHAR"),
+    ("by_values", "VARCHAR"),
+    ("time", "TIMESTAMP"),
+    ("currency", "VARCHAR"),
+    ("spent", MONEY),
+    ("forecast", MONEY),
+    ("ceiling", MONEY),
+    ("crosses", "DATE"),
+    ("complete_days", "INTEGER"),
+    ("total_days", "INTEGER"),
+    ("state", "VARCHAR"),
+    ("left_out", "VARCHAR"),
+)
 CLAUSES_COLUMNS: Columns = (
     ("contract", "VARCHAR"),
     ("version", "VARCHAR"),
@@ -259,13 +275,14 @@ STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, 
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
 SET_ASIDE_TABLE = PublishedTable("set_aside", "set_aside", SET_ASIDE_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
+FORECASTS_TABLE = PublishedTable("forecasts", "forecasts", FORECASTS_COLUMNS, None, None)
 CLAUSES_TABLE = PublishedTable("clauses", "clauses", CLAUSES_COLUMNS, None, None)
 WINDOWS_TABLE = PublishedTable("windows", "windows", WINDOWS_COLUMNS, None, None)
 ALIASES_TABLE = PublishedTable("aliases", "aliases", ALIASES_COLUMNS, None, None)
 HEALTH_TABLE = PublishedTable("health", "health", HEALTH_COLUMNS, DAY, HOUR)
 PLAIN_TABLES = (
     ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, ALIASES_TABLE,
-    HEALTH_TABLE, SET_ASIDE_TABLE,
+    HEALTH_TABLE, SET_ASIDE_TABLE, FORECASTS_TABLE,
 )  # fmt: skip
 """The tables that are the same in the ledger and in the files; those without dates are one file each."""
 OWN_TABLES = (*PLAIN_TABLES, ALERTS_NOW_TABLE)

@@ -135,7 +135,7 @@ class _Tranche(ClauseRule[TrancheClause]):
         """The date on which the ceiling is passed, and whose date that is: the contract's zone."""
         if date is None:
             return {}
-        return {"crosses": f"{datetime.fromtimestamp(date, UTC):%Y-%m-%d}", "zone": self.spec.zone}
+        return {"crosses": _iso(date), "zone": self.spec.zone}
 
 
 class TrancheExhausted(_Tranche):
@@ -165,21 +165,28 @@ class TrancheOverrunForecast(_Tranche):
     def judge(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
         return super().judge(t, answers) if t < self.clause_of_contract.to_t else None
 
+    def _day(self, t: int) -> str:
+        """The date of `t`, an instant of the tranche, in the contract's zone."""
+        clause = self.clause_of_contract
+        calendar = local_days(self.spec.zone, clause.from_t, clause.to_t)
+        return _iso(calendar[bisect_right(calendar, t, key=lambda day: day.start) - 1].date)
+
     def verdict(self, terms: Terms, t: int, row: Reading) -> Verdict | None:
         if row.amount is None:
             return Verdict(terms, row.by, t, "unknown", None, row.samples, False, {"basis": row.basis})
         clause = self.clause_of_contract
-        course = forecast(row.days, t, clause, self.contract_in_force.timezone)
+        course = forecast(row.days, t, clause, self.spec.zone)
+        facts = {"day": self._day(t), "spent": row.amount, "ceiling": clause.ceiling, **_left_out(row)}
         if course is None:
-            details = {"basis": "no complete day yet", "spent": row.amount, **_left_out(row)}
-            return Verdict(terms, row.by, t, "unknown", None, row.samples, True, details)
+            facts["basis"] = "no complete day yet"
+            return Verdict(terms, row.by, t, "unknown", None, row.samples, True, facts)
         state = _state(row, course.amount, clause.ceiling)
-        facts = {
-            "spent": row.amount,
+        facts |= {
             "forecast": course.amount,
+            "complete_days": course.complete_days,
+            "total_days": course.total_days,
             "course": course,
             **self._crossing(course.crosses),
-            **_left_out(row),
         }
         return Verdict(terms, row.by, t, state, float(course.amount), row.samples, not row.left_out, facts)
 
@@ -188,6 +195,11 @@ def _state(row: Reading, amount: Decimal, ceiling: Decimal) -> State:
     if amount > ceiling:
         return "breach"
     return "unknown" if row.left_out else "ok"
+
+
+def _iso(date: int) -> str:
+    """A calendar date, given as `DaySpend.day`, as text."""
+    return f"{datetime.fromtimestamp(date, UTC):%Y-%m-%d}"
 
 
 def _left_out(row: Reading) -> dict[str, str]:

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
 from pipeline.ledger import query
-from pipeline.ledger.ready_views import ABOUT
+from pipeline.ledger.ready_view import ABOUT
 from pipeline.ledger.views import OWN_TABLES
 
 Row = Mapping[str, Any]

@@ -114,7 +114,12 @@ def test_a_contract_that_is_taken_over_replaces_what_the_last_one_promised(
 def test_capacity_has_the_floor_and_the_ceiling_of_a_clause_in_one_row(
     promised: Any, catalog: Catalog
 ) -> None:
-    facts = json.dumps({"seen": 4000.0, "healthy": 3900.0, "in_use": 3000.0, "silent": 50.0})
+    facts = json.dumps(
+        {
+            "seen": 4000.0, "healthy": 3900.0, "in_use": 3000.0, "silent": 50.0, "frozen": 6, "moved": 3,
+            "moved_to": "aurora/eu-north (3)",
+        }
+    )  # fmt: skip
     shared = {"time": NOW, "clause": "eu-fleet", "by_values": '{"region": "eu-west"}', "observed": 3900.0}
     read(promised, alertname="CapacityShortfall", bound=4096.0, state="breach", facts=facts, **shared)
     read(promised, alertname="CapacityCeilingExceeded", bound=6144.0, facts=facts, **shared)
@@ -129,6 +134,7 @@ def test_capacity_has_the_floor_and_the_ceiling_of_a_clause_in_one_row(
         0,
     )
     assert row["state"] == "breach"
+    assert (row["moved"], row["moved_to"], row["frozen"]) == (3, "aurora/eu-north (3)", 6)
 
 
 def test_power_and_queue_waits_stand_beside_what_was_contracted(promised: Any, catalog: Catalog) -> None:
@@ -379,6 +385,7 @@ def test_ready_views_that_need_an_event_type_are_left_out_where_it_is_not_known(
         "power",
         "queue_wait",
         "spend",
+        "since_yesterday",
         "alerts_open",
         "data_age",
         "pipeline_health",

@@ -73,8 +73,11 @@ def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
         "windows",
         "aliases",
         "health",
+        "forecasts",
     }
-    ready = {"capacity", "power", "queue_wait", "spend", "gpu_hours", "energy_mix", "alerts_open", "data_age"}
+    ready = {
+        "capacity", "power", "queue_wait", "spend", "gpu_hours", "since_yesterday", "energy_mix", "alerts_open", "data_age",
+    }  # fmt: skip
     ready |= {"pipeline_health"}
     assert set(query.view_names(catalog)) == raw | rolled | own | ready
 
