@@ -145,7 +145,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
 def test_a_good_contract_is_told_in_a_few_lines() -> None:
     text = gigawatch("contract", "check", EXAMPLE).stdout
     assert "8 clauses" in text and "MW (it)" in text
-    assert re.search(r"window fleet-replanning: (next|open until) \d{4}-", text)
+    assert re.search(r"window fleet-replanning, Europe/Berlin:\n    (next|open)  \d{4}-", text)
 
 
 def test_every_fault_of_a_contract_is_told_at_once(tmp_path: Path) -> None:

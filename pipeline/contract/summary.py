@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,10 @@ from pipeline.contract.model import (
     ServiceLevelClause,
     TrancheClause,
 )
-from pipeline.contract.windows import Window
+from pipeline.contract.windows import Interval, Window
+
+OCCURRENCES = 3
+"""Of each window so many are printed: the one that is open, and the next."""
 
 
 def summary(contract: Contract, t: int) -> Iterator[str]:
@@ -30,7 +33,7 @@ def summary(contract: Contract, t: int) -> Iterator[str]:
     for clause in contract.clauses:
         yield f"    {clause.id:{width}}  {clause.kind.replace('_', ' '):13}  {_asks(clause, contract, t)}"
     for window in contract.windows.values():
-        yield f"  window {_when(window, t)}"
+        yield from _window(window, contract, t)
     for notice in contract.notices:
         yield f"  note: {notice}"
 
@@ -66,14 +69,47 @@ def _inside(window: str | None) -> str:
     return f" inside {window}" if window else ""
 
 
-def _when(window: Window, t: int) -> str:
-    zone = ZoneInfo(window.zone)
+def _window(window: Window, contract: Contract, t: int) -> Iterator[str]:
+    """A window's next occurrences, in its own zone, and what each clause asks inside them."""
+    yield f"  window {window.name}, {window.zone}:"
+    coming = tuple(_occurrences(window, t))
+    if not coming:
+        yield "    no occurrence left in the term"
+    for start, end in coming:
+        yield f"    {'open' if start <= t else 'next'}  {_local(start, window.zone)} to {_local(end, window.zone)}"
+    asked = [(clause.id, _asks_inside(clause, window.name, coming)) for clause in contract.clauses]
+    width = max((len(name) for name, words in asked if words), default=0)
+    for name, words in asked:
+        if words:
+            yield f"    {name:{width}}  {words}"
 
-    def local(at: int) -> str:
-        return f"{datetime.fromtimestamp(at, zone):%Y-%m-%d %H:%M %Z}"
 
-    if now := window.interval_at(t):
-        return f"{window.name}: open until {local(now[1])}"
-    if coming := window.next_interval(t):
-        return f"{window.name}: next {local(coming[0])} to {local(coming[1])}"
-    return f"{window.name}: no occurrence left in the term"
+def _occurrences(window: Window, t: int) -> Iterator[Interval]:
+    here = window.interval_at(t) or window.next_interval(t)
+    for _ in range(OCCURRENCES):
+        if here is None:
+            return
+        yield here
+        here = window.next_interval(here[0])
+
+
+def _asks_inside(clause: Clause, window: str, coming: Sequence[Interval]) -> str:
+    """What the clause asks as each occurrence starts, said once while it stays the same, and its severity inside."""
+    asked = [words for start, _ in coming if (words := _bounds_inside(clause, window, start))]
+    changing = [words for i, words in enumerate(asked) if i == 0 or words != asked[i - 1]]
+    severity = clause.severity_in_window.get(window)
+    return ", ".join(part for part in (", then ".join(changing), severity) if part)
+
+
+def _bounds_inside(clause: Clause, window: str, t: int) -> str:
+    if isinstance(clause, CapacityClause) and (bounds := clause.in_window.get(window)):
+        sides = (("at least", bounds.committed_gpus), ("at most", bounds.ceiling_gpus))
+        found = [(word, ramp.at(t)) for word, ramp in sides if ramp]
+        return " and ".join(f"{word} {value:,g} GPUs" for word, value in found if value is not None)
+    if isinstance(clause, ServiceLevelClause) and window in clause.in_window:
+        return f"at most {clause.in_window[window]:,g}{'s' if clause.quantile else ''}"
+    return ""
+
+
+def _local(at: int, zone: str) -> str:
+    return f"{datetime.fromtimestamp(at, ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"

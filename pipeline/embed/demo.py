@@ -31,6 +31,7 @@ from pipeline.embed.scenarios import Play
 from pipeline.embed.screen import Screen, View
 from pipeline.embed.sim_writer import Sent
 from pipeline.embed.simulator import simulate
+from pipeline.embed.summary import QUESTIONS, published
 from pipeline.errors import SettingsError
 from pipeline.ledger import status
 from pipeline.stream.topics import create_topics, default_specs
@@ -106,6 +107,7 @@ class Demo:
     def __init__(self, options: DemoOptions, screen: Screen) -> None:
         self.options, self.screen = options, screen
         self.code = INTERRUPTED
+        self.catalog = catalog.load()
         self._told = 0
 
     def begin(self, running: ExitStack) -> None:
@@ -119,7 +121,7 @@ class Demo:
             EmbeddedKafka(self.folder.kafka, port=options.port, progress=screen.step)
         )
         screen.step("making topics", 0, 0)
-        create_topics(self.kafka.bootstrap, default_specs(catalog.load().topics, PARTITIONS))
+        create_topics(self.kafka.bootstrap, default_specs(self.catalog.topics, PARTITIONS))
         self.receiver = running.enter_context(Receiver())
         self.play = self.again.play if self.again else _planned(options)
         self.play.write_contract(self.folder.contracts)
@@ -223,15 +225,19 @@ class Demo:
             told = not any(row["destination"] == "webhook" for row in found["undelivered"])
             sealed = sealed or (complete and found["segments"] < segments)
             segments = found["segments"]
-            return (complete and told and sealed) or time.monotonic() - since > PATIENCE
+            readable = complete and len(self._published()) == len(QUESTIONS)
+            return (readable and told and sealed) or time.monotonic() - since > PATIENCE
 
         return settled
+
+    def _published(self) -> set[str]:
+        return published(self.folder.data, self.catalog)
 
     def _tell(self) -> None:
         result = self._outcome()
         if self.options.report:
             self.options.report.write_text(json.dumps(result.report, indent=1, ensure_ascii=False), "utf-8")
-        self.screen.summary(result, self.folder.shown, self.options.report)
+        self.screen.summary(result, self.folder.shown, self.options.report, self._published())
         self.code = 0 if result.agrees else 1
 
     def _outcome(self) -> Outcome:

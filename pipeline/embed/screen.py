@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,16 +270,14 @@ class Screen:
             line = f"{at:>9}  {delivery.status:8}  {delivery.alertname}: {summary}"
             self._print(Text(clean(line), STYLES.get(delivery.status, "")))
 
-    def summary(self, result: Outcome, data: Path, report: Path | None) -> None:
-        """The end of the play, on the normal screen; what follows is shown below it."""
+    def summary(self, result: Outcome, data: Path, report: Path | None, views: Container[str]) -> None:
+        """The end of the play, on the normal screen; what follows is shown below it.  `views`: what is published."""
         self._end_display()
         self._over = True
         self._print(Text(""))
         self._print(summary_of(result, data, report, self._console.width))
         self._print(Text("\nTry next", "bold"))
-        for line in try_next(
-            data
-        ):  # wrapped by the terminal, not by us: it has to stay one line to be pasted
+        for line in try_next(data, views):  # wrapped by the terminal: it has to stay one line to be pasted
             self._console.print(Text(f"  {line}"), soft_wrap=True)
 
     def note(self, text: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pipeline.catalog import Catalog
 from pipeline.embed.outcome import Outcome, Told
+from pipeline.ledger.views import published_tables
 from pipeline.serve.servers import split_address
 from pipeline.serve.terminal import STYLES, about, add, clean, duration, equation, plain_table, quantity
 
@@ -28,6 +30,12 @@ SERVERS = {
     ),
 }
 """What each server is called, and one line to paste."""
+
+QUESTIONS = {
+    "alerts": "SELECT time, alertname, clause, state, observed, bound, unit FROM alerts ORDER BY time",
+    "gpu_15m": "SELECT window_start, region, sum(gpus) AS gpus FROM gpu_15m GROUP BY ALL ORDER BY ALL",
+}
+"""What to ask next, by the view that answers."""
 
 
 def summary_of(result: Outcome, data: Path, report: Path | None, width: int) -> RenderableType:
@@ -73,16 +81,17 @@ def addresses(servers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]
     return found
 
 
-def try_next(data: Path) -> list[str]:
-    """Three commands that show something on the data of a demo."""
+def published(data: Path, catalog: Catalog) -> set[str]:
+    """The views of `QUESTIONS` of which anything is published."""
+    roots = {table.view: data / table.root for table in published_tables(catalog)}
+    return {view for view in QUESTIONS if next(roots[view].rglob("*.parquet"), None)}
+
+
+def try_next(data: Path, views: Container[str] = tuple(QUESTIONS)) -> list[str]:
+    """Commands that show something on the data of a demo; questions only about `views`, which are published."""
     command, at = _command(), shlex.quote(str(data))
-    return [
-        f"{command} status --data {at}",
-        f"{command} sql --data {at} "
-        '"SELECT time, alertname, clause, state, observed, bound, unit FROM alerts ORDER BY time"',
-        f"{command} sql --data {at} "
-        '"SELECT window_start, region, sum(gpus) AS gpus FROM gpu_15m GROUP BY ALL ORDER BY ALL"',
-    ]
+    asked = (query for view, query in QUESTIONS.items() if view in views)
+    return [f"{command} status --data {at}", *(f'{command} sql --data {at} "{query}"' for query in asked)]
 
 
 def _command() -> str:

@@ -10,6 +10,8 @@ import msgspec
 
 from pipeline.notify.message import AlertChange
 
+ALWAYS = "Watchdog"
+"""It fires always and has no card: it leads to the board as a whole."""
 PASSING = ("alertname", "severity")
 """Labels that an anchor does not follow from: the name stands apart, and a severity changes while an alert is open."""
 
@@ -25,5 +27,6 @@ def linked(change: AlertChange, public_url: str) -> AlertChange:
     """The same change with a link to its card on the board that people open at `public_url`; none without it."""
     if not public_url:
         return change
-    card = f"{public_url}/#{anchor_of(change.alertname, change.labels)}"
+    anchor = "" if change.alertname == ALWAYS else f"#{anchor_of(change.alertname, change.labels)}"
+    card = f"{public_url}/{anchor}"
     return msgspec.structs.replace(change, generator_url=card)

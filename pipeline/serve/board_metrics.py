@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pipeline.ledger import status as written
+from pipeline.notify.links import ALWAYS
 from pipeline.serve.board_cards import SEVERITIES
-from pipeline.serve.board_model import ALWAYS
 from pipeline.serve.board_problems import Life
 from pipeline.serve.board_rows import Published, labels_of
 from pipeline.serve.board_words import short

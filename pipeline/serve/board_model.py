@@ -11,7 +11,7 @@ from datetime import UTC
 from typing import Any
 
 from pipeline.ledger import status as written
-from pipeline.notify.links import anchor_of
+from pipeline.notify.links import ALWAYS, anchor_of
 from pipeline.serve.board_cards import Card, cards_of
 from pipeline.serve.board_charts import Chart, spend_chart
 from pipeline.serve.board_lines import Group, Over, grouped, over_of
@@ -23,7 +23,6 @@ from pipeline.serve.board_standing import Contract, contracts_of
 from pipeline.serve.board_words import PROSE, amount, instant, short
 
 FATES = ("aggregated", "duplicate", "quarantined", "dead_lettered")
-ALWAYS = "Watchdog"
 
 
 @dataclass(frozen=True, slots=True)

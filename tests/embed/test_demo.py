@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,13 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from pipeline.catalog import load
 from pipeline.embed import scenarios
 from pipeline.embed.demo_folder import MADE, MARK, DemoFolder
 from pipeline.embed.outcome import outcome
 from pipeline.embed.receiver import Receiver
 from pipeline.embed.screen import View, dashboard
 from pipeline.embed.sim_writer import Sent
-from pipeline.embed.summary import summary_of, try_next
+from pipeline.embed.summary import published, summary_of, try_next
 from pipeline.errors import DataDirectoryInUse, LedgerError
 from pipeline.ledger import status
 from pipeline.ledger.query import open_views
@@ -40,6 +43,7 @@ ALERT = {
     *("alertname", "clause", "labels", "state", "active_at", "fired_at", "resolved_at"),
     *("observed", "bound", "unit"),
 }
+ROOT = Path(__file__).resolve().parents[2]
 FATES = ("aggregated", "duplicate", "quarantined", "dead_lettered")
 # What must fire and cannot: the fleet of `steady` keeps every promise.
 IMPOSSIBLE = """
@@ -368,3 +372,21 @@ def test_the_commands_to_try_next_can_be_pasted(tmp_path: Path) -> None:
     lines = try_next(Path("my demo"))
     assert len(lines) == 3
     assert all("'my demo'" in line and "\n" not in line for line in lines)
+
+
+def test_what_to_try_next_asks_only_for_what_is_published(tmp_path: Path) -> None:
+    ledgers = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
+    data, catalog = tmp_path / "data", load()
+    small = ledgers["SmallLedger"](data, catalog)
+    assert published(data, catalog) == set()
+    small.add("gpu", [ledgers["gpu_row"](START + n) for n in range(60)])
+    small.watermark(START + 60)
+    small.publish()
+    small.close()
+    lines = try_next(data, published(data, catalog))
+    assert len(lines) == 2 and "gpu_15m" in lines[1], "no alert has been published"
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pipeline.cli", *shlex.split(lines[1])[1:], "--format", "csv"], cwd=ROOT,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and len(done.stdout.splitlines()) > 1, done.stderr

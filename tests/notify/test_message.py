@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.notify.links import linked
 from pipeline.notify.message import AlertChange, UnreadableChange, annotate, fold, from_json, to_json
 
 LABELS = st.dictionaries(
@@ -93,3 +94,11 @@ def test_the_age_of_a_change_counts_from_when_it_happened_not_from_when_it_was_r
     assert change(at=1000.0, changed_at=9000.0).happened_at == 1000.0
     assert change(state="resolved", at=1000.0, changed_at=9000.0).happened_at == 1000.0
     assert change(at=1000.0, changed_at=9000.0, previous_labels={"a": "b"}).happened_at == 9000.0
+
+
+def test_the_watchdog_leads_to_the_board_as_a_whole() -> None:
+    watchdog = AlertChange(
+        identity="w", alertname="Watchdog", labels={"severity": "info"}, state="firing", changed_at=1.0
+    )
+    assert linked(watchdog, "https://noc.example").generator_url == "https://noc.example/"
+    assert linked(watchdog, "") is watchdog
