@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from pipeline.embed.kafka import EmbeddedKafka
 from pipeline.embed.sim_messages import STRUCTURED
-from pipeline.stream.own_topics import shut
+from pipeline.stream.own_topics import mend_letters, shut
 from pipeline.stream.topics import DEADLETTER, TopicSpec, admin, clock_of, create_topics
 
 GPU = "telemetry.gpu"
@@ -54,12 +56,35 @@ def test_one_record_of_2098_stops_nothing(
     assert worker.ask("SELECT DISTINCT reason FROM quarantine") == [("record_time_in_future",)]
 
 
-def test_the_broker_tells_its_clock_and_what_keeps_a_topic_shut(fresh_kafka: EmbeddedKafka) -> None:
+def test_the_broker_tells_its_clock_and_what_keeps_a_topic_shut(tmp_path: Path, eventually: Any) -> None:
     before = time.time()
-    with admin(fresh_kafka.bootstrap) as client:
+    rights = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with (
+        EmbeddedKafka(tmp_path / "kafka", heap="256m", config=rights) as broker,
+        admin(broker.bootstrap) as client,
+    ):
         reading = clock_of(client)
-    assert reading is not None and before - 0.01 <= reading.at <= time.time()
-    assert shut(fresh_kafka.bootstrap, DEADLETTER, 1_000_000) == "is missing: gigawatch topics create"
-    create_topics(fresh_kafka.bootstrap, [TopicSpec(DEADLETTER, config={"max.message.bytes": "5000"})])
-    assert "takes 5,000 bytes" in shut(fresh_kafka.bootstrap, DEADLETTER, 1_000_000)
-    assert shut(fresh_kafka.bootstrap, DEADLETTER, 4_000) == ""
+        assert reading is not None and before - 0.01 <= reading.at <= time.time()
+        assert shut(broker.bootstrap, DEADLETTER, 1_000_000) == "is missing: gigawatch topics create"
+        create_topics(broker.bootstrap, [TopicSpec(DEADLETTER, config={"max.message.bytes": "5000"})])
+        assert "takes 5,000 bytes" in shut(broker.bootstrap, DEADLETTER, 1_000_000)
+        assert shut(broker.bootstrap, DEADLETTER, 4_000) == ""
+        # A topic that somebody has rights on is closed to everybody else.
+        closed = "is closed to us: grant us WRITE and DESCRIBE on it"
+        for who, what in (("User:somebody", ACLOperation.WRITE), ("User:ANONYMOUS", ACLOperation.DESCRIBE)):
+            client.create_acls(
+                [
+                    ACL(
+                        who,
+                        "*",
+                        what,
+                        ACLPermissionType.ALLOW,
+                        ResourcePattern(ResourceType.TOPIC, DEADLETTER),
+                    )
+                ]
+            )
+            eventually("closed", lambda: shut(broker.bootstrap, DEADLETTER, 4_000) == closed)
+        assert mend_letters(broker.bootstrap, DEADLETTER) == f"the dead-letter topic {DEADLETTER} {closed}"
