@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 PRUNE_EVERY = 3600.0
 LOOK_EVERY = 300.0
-"""Seconds between two looks at the published files, at names and sizes."""
+"""Seconds between two looks at the published files: at all names and sizes, and at checksums in turns."""
 FINISH_WITHIN = 5.0
 """Seconds that the last seal and publish may take: the whole stop has ten."""
 
@@ -38,6 +38,7 @@ class Housekeeper:
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         # By the steady clock: a wall clock that is set back a day is no day without sealing.  The first round does all.
         self._sealed = self._pruned = self._looked = -math.inf
+        self._turns = verify.Turns()
         self.tampered: tuple[verify.Tampered, ...] = ()
         """Published files that were not as they should be at the last look."""
 
@@ -90,7 +91,9 @@ class Housekeeper:
             compact.settle_rollups(con, ledger.data, catalog, fence=ledger.fence)
 
     def _look(self) -> None:
-        found = verify.look(self._con, self._ledger.data, self._ledger.catalog, self._ledger.fence)
+        found = verify.look(
+            self._con, self._ledger.data, self._ledger.catalog, self._turns, self._ledger.fence
+        )
         for one in found:
             if one not in self.tampered:
                 log.error("the published history is not what was published", file=str(one))

@@ -1,4 +1,4 @@
-"""Whether the published files are those that the ledger knows: their names, sizes and, where asked, checksums.
+"""Whether the published files are those that the ledger knows: their names, sizes and, in turns or all, checksums.
 
 Nobody but the housekeeping writes where readers look, so a file that is missing, has changed or is there twice was put or
 taken by another hand, or by a disk.  It is named, with the rows that it concerns, and left as it is; only what follows
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,8 +32,8 @@ ADOPT = "adopt_published"
 """Key in `meta`: what an older Gigawatch published is there without a record, and is taken as it stands."""
 TOLD = 20
 """Files that are named one by one in a status."""
-FILL_SECONDS = 1.0
-"""Wall clock that one look spends on the checksums of such files."""
+LOOK_SECONDS = 1.0
+"""Wall clock that one look spends on checksums: on those of such files, and again on comparing; at a gigabyte a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,39 @@ class Tampered:
             "copy": f"is a copy of {self.of}: {rows} are in the answers twice",
         }
         return f"{self.path} {told[self.what]}"
+
+
+class Turns:
+    """Whose checksum a look compares: every file's once before any again, first what was written last.
+
+    A hand that changes a file is newer than the publishing, so it is seen at the first look after a start.
+    """
+
+    def __init__(self) -> None:
+        self._done: set[str] = set()
+
+    def take(self, files: Mapping[str, Path]) -> Iterator[str]:
+        """The names whose turn it is, for `LOOK_SECONDS`; one at least."""
+        left = files.keys() - self._done
+        if not left:
+            self._done, left = set(), set(files)
+        deadline = time.monotonic() + LOOK_SECONDS
+        for name in sorted(left, key=lambda name: (-_written(files[name]), name)):
+            self._done.add(name)
+            yield name
+            if time.monotonic() > deadline:
+                return
+
+    def again(self, name: str) -> None:
+        """What was found changed is compared at the next look, too."""
+        self._done.discard(name)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def told(found: Sequence[Tampered]) -> list[str]:
@@ -89,9 +122,9 @@ def note_published(con: DuckDBPyConnection, published: Iterable[tuple[str, str, 
 
 
 def tampered(
-    con: DuckDBPyConnection, data: Path, catalog: Catalog, thorough: bool = False, marked: bool = False
+    con: DuckDBPyConnection, data: Path, catalog: Catalog, turns: Turns | None = None, marked: bool = False
 ) -> list[Tampered]:
-    """Every published file that is not as the ledger knows it, by path; `thorough` compares checksums too.
+    """Every published file that is not as the ledger knows it, by path; all checksums are compared, or those of `turns`.
 
     Files that a mark says are out of date are judged only if `marked`, right after publishing on its thread: otherwise a
     kill may have come between a file and its record.
@@ -104,12 +137,20 @@ def tampered(
     }
     unjudged = () if marked else _marked(con, catalog)
     found = [Tampered(path, "missing", known[path][0]) for path in known.keys() - there.keys()]
+    whole: dict[str, Path] = {}
     for path in there.keys() & known.keys():
         rows, size, digest = known[path]
         with contextlib.suppress(FileNotFoundError):
-            same = size is None or there[path].stat().st_size == size
-            if not same or (thorough and digest is not None and checksum(there[path]) != digest):
+            if size is not None and there[path].stat().st_size != size:
                 found.append(Tampered(path, "changed", rows))
+            elif digest is not None:
+                whole[path] = there[path]
+    for path in turns.take(whole) if turns else whole:
+        with contextlib.suppress(FileNotFoundError):
+            if checksum(whole[path]) != known[path][2]:
+                found.append(Tampered(path, "changed", known[path][0]))
+                if turns:
+                    turns.again(path)
     origins = {digest: path for path, (_, _, digest) in known.items() if digest is not None}
     for path in there.keys() - known.keys():
         origin = origins.get(checksum(there[path]), "")
@@ -118,14 +159,14 @@ def tampered(
 
 
 def look(
-    con: DuckDBPyConnection, data: Path, catalog: Catalog, fence: Fence = no_fence, thorough: bool = False
+    con: DuckDBPyConnection, data: Path, catalog: Catalog, turns: Turns, fence: Fence = no_fence
 ) -> list[Tampered]:
     """`tampered` for the housekeeping, right after publishing: what can be written anew is marked to be.
 
     Files that an older Gigawatch published are recorded first, and given checksums little by little.
     """
     _adopt(con, data, catalog, fence)
-    found = tampered(con, data, catalog, thorough, marked=True)
+    found = tampered(con, data, catalog, turns, marked=True)
     gone = [one.path for one in found if one.what in ("missing", "changed")]
     if gone:
         with transaction(con, fence):
@@ -179,7 +220,7 @@ def _adopt(con: DuckDBPyConnection, data: Path, catalog: Catalog, fence: Fence) 
 def _fill(con: DuckDBPyConnection, data: Path, fence: Fence) -> None:
     """Sizes and checksums of raw files that were published without, as they stand now."""
     names = con.execute("SELECT path FROM files WHERE state = 'published' AND checksum IS NULL").fetchall()
-    deadline = time.monotonic() + FILL_SECONDS
+    deadline = time.monotonic() + LOOK_SECONDS
     found: list[Sequence[object]] = []
     for (name,) in names:
         with contextlib.suppress(FileNotFoundError):

@@ -262,7 +262,7 @@ def history(data: Path, types: catalog.Catalog) -> Iterator[Finding]:
     try:
         with duckdb.connect(str(path), read_only=True) as con:
             counter.check(con, data)
-            found = verify.tampered(con, data, types, thorough=True)
+            found = verify.tampered(con, data, types)
     except LedgerError as error:
         yield fail("history", *str(error).rsplit(". ", 1))
     except duckdb.Error:
