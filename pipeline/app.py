@@ -29,7 +29,9 @@ from pipeline.ledger import files, status, verify
 from pipeline.ledger.evaluation import load_states
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.housekeeping import Housekeeper
+from pipeline.ledger.retention import Keep
 from pipeline.ledger.store import Applied, Ledger
+from pipeline.ledger.views import DAY
 from pipeline.notify.clients import Clients
 from pipeline.notify.delays import Delays, MeasuredOutbox, quantiles
 from pipeline.notify.delivery import Delivery
@@ -130,7 +132,9 @@ class Gigawatch:
             Ledger, settings.data, self.catalog, memory_limit=settings.memory_limit, threads=settings.threads,
             destinations=[d.name for d in destinations],
         )  # fmt: skip
-        self.housekeeper = Housekeeper(self.ledger, settings.seal_every, self._pulse)
+        self.housekeeper = Housekeeper(
+            self.ledger, settings.seal_every, self._pulse, Keep(raw=settings.keep_raw_days * DAY)
+        )
         try:
             self.ledger.bind_cluster(cluster)
             take_over(self.ledger, self.clocks.bound())

@@ -122,6 +122,9 @@ class Settings(BaseSettings):
     tick: float = Field(1.0, gt=0, description="How often silence is looked for")
     publish_every: float = Field(10.0, gt=0, description="Age that published roll-ups reach at most")
     seal_every: float = Field(300.0, gt=0, description="Age that published raw rows reach at most")
+    keep_raw_days: int = Field(
+        90, ge=3, description="Days of raw rows and quarantine that are kept; the largest part of the disk"
+    )
     stalled_after: float = Field(
         30.0, gt=0, description="PipelineStalled is fired after so long a standstill"
     )

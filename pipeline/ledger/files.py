@@ -103,8 +103,8 @@ def damaged(target: Path, error: Exception) -> LedgerError:
 
 def _full(target: Path, error: Exception) -> DiskFull:
     return DiskFull(
-        f"{target}: no space left on the disk ({str(error).splitlines()[0]}); free space or shorten the "
-        "retention, then start again: nothing is lost"
+        f"{target}: no space left on the disk ({str(error).splitlines()[0]}); free space, then start "
+        "again: nothing is lost; with a smaller keep_raw_days less is kept"
     )
 
 

@@ -14,6 +14,7 @@ import structlog
 from pipeline.ledger import compact, health, publish, readings, retention, seal, verify
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.pulses import fold_pulses
+from pipeline.ledger.retention import Keep
 from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
 
@@ -29,11 +30,13 @@ FINISH_WITHIN = 5.0
 class Housekeeper:
     """Keeps `ledger`'s published files and tables in order; `seal_every` in seconds.
 
-    `pulse`: asked before each publishing for what only the running process knows of itself.
+    `pulse`: asked before each publishing for what only the running process knows of itself; `kept`: how long tables are.
     """
 
-    def __init__(self, ledger: Ledger, seal_every: float, pulse: Callable[[], Pulse] = Pulse) -> None:
-        self._ledger, self._seal_every, self._pulse = ledger, seal_every, pulse
+    def __init__(
+        self, ledger: Ledger, seal_every: float, pulse: Callable[[], Pulse] = Pulse, kept: Keep | None = None
+    ) -> None:
+        self._ledger, self._seal_every, self._pulse, self._kept = ledger, seal_every, pulse, kept or Keep()
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         # By the steady clock: a wall clock that is set back a day is no day without sealing.  The first round does all.
@@ -73,7 +76,7 @@ class Housekeeper:
     def _keep(self) -> None:
         con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.monotonic()
         health.note(con, self._pulse(), time.time(), ledger.fence)
-        publish.publish(con, ledger.data, catalog, fence=ledger.fence)
+        publish.publish(con, ledger.data, catalog, self._kept, ledger.fence)
         compact.compact_partials(con, catalog, ledger.fence)
         if now - self._sealed >= self._seal_every:
             self._sealed = now
@@ -83,7 +86,7 @@ class Housekeeper:
             self._fold()
         if now - self._pruned >= PRUNE_EVERY and not ledger.behind:  # what is left to evaluate reads old rows
             self._pruned = now
-            retention.prune(con, ledger.data, catalog, fence=ledger.fence)
+            retention.prune(con, ledger.data, catalog, self._kept, ledger.fence)
         if now - self._looked >= LOOK_EVERY:
             self._looked = now
             self._look()
@@ -112,7 +115,7 @@ class Housekeeper:
         ledger = self._ledger
         last(self._con)
         health.note(self._con, self._pulse(), time.time(), ledger.fence)
-        publish.publish(self._con, ledger.data, ledger.catalog, fence=ledger.fence)
+        publish.publish(self._con, ledger.data, ledger.catalog, self._kept, ledger.fence)
         seal.seal(self._con, ledger.data, ledger.catalog, ledger.fence)
         last(self._con)
 

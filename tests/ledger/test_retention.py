@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from pipeline.catalog import Catalog
 from pipeline.ledger import query, retention
+from pipeline.ledger.housekeeping import Housekeeper
 from pipeline.ledger.retention import Keep
 from pipeline.ledger.views import DAY, HOUR
 from pipeline.rollup.delta import Fate
@@ -52,6 +54,20 @@ def test_each_table_is_kept_as_long_as_it_says(ten_days: Any, catalog: Catalog) 
     assert prune(ten_days, catalog) > 0
     assert counts(ten_days, catalog, *views) == [3, 0, 2, 5, 10, 10, 1, 0, 1]
     assert prune(ten_days, catalog) == 0
+
+
+def test_a_pipelines_housekeeping_keeps_raw_rows_as_many_days_as_it_is_told(
+    ten_days: Any, catalog: Catalog
+) -> None:
+    async def rounds(kept: Keep) -> None:
+        housekeeper = Housekeeper(ten_days.ledger, 300.0, kept=kept)
+        await housekeeper.keep()
+        housekeeper.close()
+
+    asyncio.run(rounds(Keep()))
+    assert counts(ten_days, catalog, "gpu", "gpu_1h") == [10, 10]
+    asyncio.run(rounds(Keep(raw=4 * DAY)))
+    assert counts(ten_days, catalog, "gpu", "gpu_1h") == [4, 10]
 
 
 def test_the_ledger_forgets_the_same_and_no_more(ten_days: Any, catalog: Catalog) -> None:

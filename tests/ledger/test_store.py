@@ -360,7 +360,7 @@ def test_a_transaction_that_fails_leaves_nothing(ledger: Any) -> None:
 def test_what_a_full_disk_raises_says_what_to_do(tmp_path: Path, text: str) -> None:
     with pytest.raises(DiskFull) as full, disk_errors(tmp_path):
         raise duckdb.IOException(f'Could not write file "x": {text}')
-    assert str(tmp_path) in str(full.value) and "free space or shorten the retention" in str(full.value)
+    assert str(tmp_path) in str(full.value) and "with a smaller keep_raw_days less is kept" in str(full.value)
     assert full.value.exit_code != 0
 
 
@@ -399,7 +399,7 @@ def filled(data: Path, limit: int) -> int:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-3000:]
     count, _, text = output.strip().splitlines()[-1].partition(" ")
-    assert "no space left on the disk" in text and "free space or shorten the retention" in text
+    assert "no space left on the disk" in text and "with a smaller keep_raw_days less is kept" in text
     assert "nothing is lost" in text
     return int(count)
 
