@@ -133,8 +133,9 @@ class Gigawatch:
             destinations=[d.name for d in destinations],
         )  # fmt: skip
         self.housekeeper = Housekeeper(
-            self.ledger, settings.seal_every, self._pulse, Keep(raw=settings.keep_raw_days * DAY)
-        )
+            self.ledger, settings.seal_every, self._pulse, Keep(raw=settings.keep_raw_days * DAY),
+            settings.publish_every,
+        )  # fmt: skip
         try:
             self.ledger.bind_cluster(cluster)
             take_over(self.ledger, self.clocks.bound())

@@ -31,7 +31,7 @@ from pipeline.ledger.counter import counted
 from pipeline.ledger.publish import WHOLE, settled
 from pipeline.ledger.retention import directories, newest_watermark, partial_tables
 from pipeline.ledger.rollup_select import bounds, merge_select
-from pipeline.ledger.seal import history_table, write_sorted
+from pipeline.ledger.seal import Between, history_table, nothing, write_sorted
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
 from pipeline.ledger.verify import checksum, sound
 from pipeline.ledger.views import (
@@ -81,7 +81,12 @@ def possible(data: Path) -> bool:
 
 
 def compact_history(
-    con: DuckDBPyConnection, data: Path, catalog: Catalog, fence: Fence = no_fence, step: Step = no_step
+    con: DuckDBPyConnection,
+    data: Path,
+    catalog: Catalog,
+    fence: Fence = no_fence,
+    step: Step = no_step,
+    between: Between = nothing,
 ) -> int:
     """Merges the raw files of each settled hour into one; returns how many hours were."""
     files.sweep(data)
@@ -98,6 +103,7 @@ def compact_history(
             merged += _merge_hour(
                 con, data, history_table(catalog, topic), topic, directory, paths, fence, step
             )
+        between()
     return merged
 
 
@@ -182,7 +188,12 @@ def abandon_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -
 
 
 def settle_rollups(
-    con: DuckDBPyConnection, data: Path, catalog: Catalog, step: Step = no_step, fence: Fence = no_fence
+    con: DuckDBPyConnection,
+    data: Path,
+    catalog: Catalog,
+    step: Step = no_step,
+    fence: Fence = no_fence,
+    between: Between = nothing,
 ) -> int:
     """Puts one file in the place of the slices of each settled directory; returns how many directories.
 
@@ -205,6 +216,7 @@ def settle_rollups(
         with files.disk_errors(directory):
             _mark_whole(con, data, directory, fence)
             _settle(con, data, table, directory, step)
+        between()
     return len(chosen)
 
 

@@ -46,20 +46,25 @@ class Pulse:
 
 def note(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float, fence: Fence = no_fence) -> None:
     """Write the rows of this minute; `con` is a cursor of its own, `now` epoch seconds."""
-    at, minute = utc(now), utc(now // MINUTE * MINUTE)
     with transaction(con, fence):
-        offsets = dict(
-            con.execute("SELECT topic, sum(next_offset)::BIGINT FROM offsets GROUP BY topic").fetchall()
+        note_in(con, pulse, now)
+
+
+def note_in(con: duckdb.DuckDBPyConnection, pulse: Pulse, now: float) -> None:
+    """The same within a transaction: what it says is of the same instant as all that is read there."""
+    at, minute = utc(now), utc(now // MINUTE * MINUTE)
+    offsets = dict(
+        con.execute("SELECT topic, sum(next_offset)::BIGINT FROM offsets GROUP BY topic").fetchall()
+    )
+    marks = dict(con.execute("SELECT topic, watermark FROM frontier").fetchall())
+    waiting = con.execute("SELECT count(*) FROM outbox WHERE delivered IS NULL").fetchone()
+    con.execute('DELETE FROM health WHERE "time" >= ?', [minute])
+    rows = (
+        (
+            at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
+            pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0, *pulse.state(topic, now),
         )
-        marks = dict(con.execute("SELECT topic, watermark FROM frontier").fetchall())
-        waiting = con.execute("SELECT count(*) FROM outbox WHERE delivered IS NULL").fetchone()
-        con.execute('DELETE FROM health WHERE "time" >= ?', [minute])
-        rows = (
-            (
-                at, topic, offsets.get(topic, 0), pulse.lag.get(topic, 0), marks.get(topic), pulse.events_per_second,
-                pulse.freshness_p99, pulse.decision_delay_p99, waiting[0] if waiting else 0, *pulse.state(topic, now),
-            )
-            for topic in sorted({*offsets, *pulse.lag})
-        )  # fmt: skip
-        insert(con, "health", rows)
-        mark_dirty(con, "health", [minute])
+        for topic in sorted({*offsets, *pulse.lag})
+    )  # fmt: skip
+    insert(con, "health", rows)
+    mark_dirty(con, "health", [minute])

@@ -1,4 +1,8 @@
-"""Publishing, sealing, merging and forgetting: on a thread and a connection of their own, beside the intake."""
+"""Publishing, sealing, merging and forgetting: on a thread and a connection of their own, beside the intake.
+
+Alerts, standing and the pipeline's own health come first, and between any two steps of the rest whenever it is time: a
+bill of weeks has thousands of files, and meanwhile the board must not say less than the pager.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,21 @@ FINISH_WITHIN = 5.0
 
 
 class Housekeeper:
-    """Keeps `ledger`'s published files and tables in order; `seal_every` in seconds.
+    """Keeps `ledger`'s published files and tables in order; `seal_every` and `publish_every` in seconds.
 
     `pulse`: asked before each publishing for what only the running process knows of itself; `kept`: how long tables are.
     """
 
     def __init__(
-        self, ledger: Ledger, seal_every: float, pulse: Callable[[], Pulse] = Pulse, kept: Keep | None = None
+        self,
+        ledger: Ledger,
+        seal_every: float,
+        pulse: Callable[[], Pulse] = Pulse,
+        kept: Keep | None = None,
+        publish_every: float = 10.0,
     ) -> None:
         self._ledger, self._seal_every, self._pulse, self._kept = ledger, seal_every, pulse, kept or Keep()
+        self._publish_every, self._told = publish_every, -math.inf
         self._con = ledger.cursor()
         self._thread = ThreadPoolExecutor(1, "housekeeping")
         # By the steady clock: a wall clock that is set back a day is no day without sealing.  The first round does all.
@@ -75,13 +85,12 @@ class Housekeeper:
 
     def _keep(self) -> None:
         con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.monotonic()
-        health.note(con, self._pulse(), time.time(), ledger.fence)
-        publish.publish(con, ledger.data, catalog, self._kept, ledger.fence)
+        self._publish()
         compact.compact_partials(con, catalog, ledger.fence)
         if now - self._sealed >= self._seal_every:
             self._sealed = now
-            seal.seal(con, ledger.data, catalog, ledger.fence)
-            compact.compact_history(con, ledger.data, catalog, ledger.fence)
+            seal.seal(con, ledger.data, catalog, ledger.fence, between=self._tell_in_time)
+            compact.compact_history(con, ledger.data, catalog, ledger.fence, between=self._tell_in_time)
             compact.merge_fates(con, ledger.fence)
             self._fold()
         if now - self._pruned >= PRUNE_EVERY and not ledger.behind:  # what is left to evaluate reads old rows
@@ -91,7 +100,27 @@ class Housekeeper:
             self._looked = now
             self._look()
             # last, for what it puts in place is recorded by the next publishing
-            compact.settle_rollups(con, ledger.data, catalog, fence=ledger.fence)
+            compact.settle_rollups(con, ledger.data, catalog, fence=ledger.fence, between=self._tell_in_time)
+
+    def _publish(self) -> None:
+        con, ledger = self._con, self._ledger
+        self._tell()
+        for part in publish.parts(con, ledger.catalog):
+            publish.publish(con, ledger.data, ledger.catalog, self._kept, ledger.fence, part=part)
+            self._tell_in_time()
+
+    def _tell(self) -> None:
+        """Publish everything but the roll-ups, with the pipeline's health as of the same instant."""
+        ledger, pulse = self._ledger, self._pulse()
+        publish.publish(
+            self._con, ledger.data, ledger.catalog, self._kept, ledger.fence, part=publish.OWN,
+            first=lambda con: health.note_in(con, pulse, time.time()),
+        )  # fmt: skip
+        self._told = time.monotonic()
+
+    def _tell_in_time(self) -> None:
+        if time.monotonic() - self._told >= self._publish_every:
+            self._tell()
 
     def _look(self) -> None:
         found = verify.look(
@@ -114,8 +143,7 @@ class Housekeeper:
     def _finish(self, last: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
         ledger = self._ledger
         last(self._con)
-        health.note(self._con, self._pulse(), time.time(), ledger.fence)
-        publish.publish(self._con, ledger.data, ledger.catalog, self._kept, ledger.fence)
+        self._publish()
         seal.seal(self._con, ledger.data, ledger.catalog, ledger.fence)
         last(self._con)
 

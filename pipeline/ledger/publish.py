@@ -7,13 +7,16 @@ Every transaction that changes such a table marks the minutes it touched in `dir
     3. renames them into place
     4. takes the marks away and commits
 
+What is not all is published part by part (`parts`), each a transaction of its own, so that the alerts need not wait for
+the roll-ups of a bill of weeks.
+
 A kill before 4 leaves the marks, and the same files are written again.  A file's content follows from the
 ledger's rows alone, in a fixed order: any batching of the same events gives the same content.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +27,7 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
 from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep, cut, newest_watermark
-from pipeline.ledger.rollup_select import charges_select, partials_select
+from pipeline.ledger.rollup_select import charges_select, newest_charges, partials_select
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
 from pipeline.ledger.verify import note_published
 from pipeline.ledger.views import (
@@ -96,6 +99,27 @@ class PublishedFile:
     minute: int = field(compare=False)
 
 
+EVERYTHING = "true"
+OWN = f"""\"view\" IN ({", ".join(literal(table.view) for table in PLAIN_TABLES)})"""
+"""Parts of what is to be published, as conditions on its marks: all of it, and all but the roll-ups."""
+
+
+def parts(con: DuckDBPyConnection, catalog: Catalog) -> list[str]:
+    """The marks of roll-ups in parts that take about a second each: a day of telemetry, a week of charges."""
+    found: list[str] = []
+    for event in catalog.types:
+        days = con.execute(
+            'SELECT DISTINCT time_bucket(?::INTERVAL, minute) FROM dirty WHERE "view" = ? ORDER BY 1',
+            ["7 days" if event.retained else "1 day", event.view],
+        ).fetchall()
+        span = "INTERVAL 7 DAY" if event.retained else "INTERVAL 1 DAY"
+        found += (
+            f"\"view\" = {literal(event.view)} AND minute >= TIMESTAMP '{day}' AND minute < TIMESTAMP '{day}' + {span}"
+            for (day,) in days
+        )
+    return found
+
+
 def publish(
     con: DuckDBPyConnection,
     data: Path,
@@ -103,21 +127,28 @@ def publish(
     keep: Keep | None = None,
     fence: Fence = no_fence,
     step: Step = no_step,
+    part: str = EVERYTHING,
+    first: Callable[[DuckDBPyConnection], None] | None = None,
 ) -> int:
-    """Brings every published file up to date with the ledger; returns how many were written.
+    """Brings the published files of a part up to date with the ledger; returns how many were written.
 
-    `con` is a cursor of its own; appends by other cursors go on meanwhile and wait for the next call.
+    `con` is a cursor of its own; appends by other cursors go on meanwhile and wait for the next call.  `first` is called
+    within the transaction, and what it writes is published with the rest, as of the same instant.
     """
     files.sweep(data)
     with files.disk_errors(data), transaction(con, fence):
+        if first:
+            first(con)
         marks = con.execute(
-            'SELECT "view", epoch(minute)::BIGINT, count(*) FROM dirty GROUP BY ALL ORDER BY ALL'
+            f'SELECT "view", epoch(minute)::BIGINT, count(*) FROM dirty WHERE {part} GROUP BY ALL ORDER BY ALL'
         ).fetchall()
         if not marks:
             return 0
         newest = newest_watermark(con)
         wanted = dict.fromkeys(_files(data, catalog, keep or Keep(), newest, marks))
+        _choose_charges(con, catalog, wanted)
         written = [(file, *stage(con, data, file)) for file in wanted]
+        con.execute("DROP TABLE IF EXISTS temp.newest")
         note_published(con, ((f.path, f.view, f.minute, rows, at) for f, at, rows in written))
         staged = [(at, data / file.path) for file, at, _ in written]
         step("publish.written")
@@ -126,10 +157,19 @@ def publish(
             step("publish.renamed")
         for directory in {target.parent for _, target in staged}:
             files.fsync(directory)
-        con.execute("DELETE FROM dirty")
+        con.execute(f"DELETE FROM dirty WHERE {part}")
         _note_ragged(con, catalog, marks)
     step("publish.committed")
     return len(staged)
+
+
+def _choose_charges(con: DuckDBPyConnection, catalog: Catalog, wanted: Iterable[PublishedFile]) -> None:
+    """Once for all files of a part: to find the newest revisions takes as long for a day as for a week."""
+    for event in catalog.types:
+        days = [file.minute for file in wanted if event.retained and file.view == event.view]
+        if days:
+            newest = newest_charges(event, min(days), max(days) + DAY)
+            con.execute(f"CREATE OR REPLACE TEMP TABLE newest AS {newest}")
 
 
 def stage(con: DuckDBPyConnection, data: Path, file: PublishedFile) -> tuple[Path, int]:

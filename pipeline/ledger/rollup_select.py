@@ -125,17 +125,25 @@ def _quantiles(measure: Measure, buckets: str, key: str = "series, window_start"
     return f"{quoted(name + ' quantiles')} AS ({select})"
 
 
+def newest_charges(event_type: EventType, start: int, end: int) -> str:
+    """The newest revision of each charge that counts, or once did, in `[start, end)`, by the time that it is for.
+
+    A revision may have moved a charge out of these bounds: the newest of all decides, then the bounds.
+    """
+    moment = quoted(event_type.window_time or "time")
+    return (
+        f"SELECT * FROM charges SEMI JOIN (SELECT source, id, idx FROM charges WHERE {bounds(moment, start, end)}) "
+        "USING (source, id, idx) "
+        'QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC, known_from DESC) = 1 '
+        f"ORDER BY {moment}"
+    )
+
+
 def charges_select(event_type: EventType, width: Width, start: int, end: int) -> str:
-    """One row for each dimensions and window that starts in `[start, end)`, from the newest revisions."""
+    """One row for each dimensions and window that starts in `[start, end)`, from a table `newest` of the newest revisions."""
     moment = quoted(event_type.window_time or "time")
     inside = bounds(moment, start, end)
     dimensions = [quoted(d.name) for d in event_type.dimensions]
-    # A revision may have moved a charge out of these bounds: the newest of all decides, then the bounds.
-    newest = (
-        f"SELECT * FROM charges SEMI JOIN (SELECT source, id, idx FROM charges WHERE {inside}) "
-        "USING (source, id, idx) "
-        'QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC, known_from DESC) = 1'
-    )
     columns = [
         f"time_bucket(INTERVAL {width.seconds} SECONDS, {moment}) AS window_start",
         *dimensions,
@@ -144,7 +152,7 @@ def charges_select(event_type: EventType, width: Width, start: int, end: int) ->
         *(c for m in event_type.measures for c in _of_charges(m)),
     ]
     return (
-        f"WITH newest AS ({newest}) SELECT {', '.join(columns)} FROM newest WHERE {inside} "
+        f"SELECT {', '.join(columns)} FROM newest WHERE {inside} "
         f"GROUP BY ALL ORDER BY {', '.join(['window_start', *dimensions])}"
     )
 

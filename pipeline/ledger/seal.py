@@ -13,7 +13,7 @@ run one after the other, never at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,6 +48,14 @@ FILES_DDL = (
 ROWS_AT_ONCE = 2_000_000
 """Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory."""
 ROW_GROUP = 122_880
+HOURS_AT_ONCE = 4
+"""Segments of more hours are gathered in a table first: a bill has thousands, and each would read all segments again."""
+Between = Callable[[], None]
+"""Called between two steps of long work, outside any transaction: what must not wait for its end is done there."""
+
+
+def nothing() -> None:
+    """Nothing waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,17 @@ def hour_column(topic: str) -> str:
 
 
 def seal(
-    con: DuckDBPyConnection, data: Path, catalog: Catalog, fence: Fence = no_fence, step: Step = no_step
+    con: DuckDBPyConnection,
+    data: Path,
+    catalog: Catalog,
+    fence: Fence = no_fence,
+    step: Step = no_step,
+    between: Between = nothing,
 ) -> int:
     """Publishes the rows of every committed segment; returns how many.  `con` is a cursor of its own."""
     sealed = 0
     for topic, segments, rows in list(_sets(con)):
-        _seal_set(con, data, history_table(catalog, topic), topic, segments, fence, step)
+        _seal_set(con, data, history_table(catalog, topic), topic, segments, fence, step, between)
         sealed += rows
     return sealed
 
@@ -114,6 +127,7 @@ def _seal_set(
     segments: Sequence[str],
     fence: Fence,
     step: Step,
+    between: Between,
 ) -> None:
     paths = [data / "segments" / segment for segment in segments]
     rows = scan([pattern(path.parent, path.name) for path in paths], table.columns)
@@ -122,7 +136,17 @@ def _seal_set(
         hours = con.execute(
             f"SELECT {hour}, count(*), min(time), max(time) FROM {rows} GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        written = [_write_hour(con, data, table, topic, rows, *found) for found in hours]
+        if len(hours) > HOURS_AT_ONCE:
+            gathered = (
+                f"CREATE OR REPLACE TEMP TABLE sealing AS SELECT * FROM {rows} ORDER BY {hour_column(topic)}"
+            )
+            con.execute(gathered)
+            rows = "sealing"
+        written = []
+        for found in hours:
+            written.append(_write_hour(con, data, table, topic, rows, *found))
+            between()
+        con.execute("DROP TABLE IF EXISTS sealing")
         files.fsync(files.staging(data))
         step("seal.written")
         _commit(con, data, topic, segments, written, fence)
@@ -130,6 +154,7 @@ def _seal_set(
         for staged in written:
             publish_staged(data, staged.staged, staged.path)
             step("seal.renamed")
+            between()
         mark_published(con, [staged.path for staged in written], fence)
         step("seal.published")
         for path in paths:
@@ -195,11 +220,15 @@ def _commit(
     fence: Fence,
 ) -> None:
     with counted(con, data, fence):
-        for s in written:
-            con.execute(
-                "INSERT INTO files VALUES (?, ?, ?, ?, ?, 'renaming', ?, ?, ?)",
-                [topic, s.path, s.rows, s.min_time, s.max_time, s.staged, s.size, s.checksum],
-            )
+        columns = zip(
+            *((s.path, s.rows, s.min_time, s.max_time, s.staged, s.size, s.checksum) for s in written),
+            strict=True,
+        )
+        con.execute(
+            "INSERT INTO files SELECT $1, unnest($2::VARCHAR[]), unnest($3::BIGINT[]), unnest($4::TIMESTAMP[]), "
+            "unnest($5::TIMESTAMP[]), 'renaming', unnest($6::VARCHAR[]), unnest($7::BIGINT[]), unnest($8::VARCHAR[])",
+            [topic, *map(list, columns)],
+        )
         con.execute(
             "DELETE FROM segments WHERE topic = ? AND segment IN (SELECT unnest(?))", [topic, list(segments)]
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from pipeline.catalog import Catalog
 from pipeline.errors import DiskFull, LedgerError, StaleGeneration
 from pipeline.ledger import compact, files, query, seal
+from pipeline.ledger.health import Pulse
+from pipeline.ledger.housekeeping import Housekeeper
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 GPU_FILES = "history/telemetry.gpu/*/*/*.parquet"
@@ -55,6 +58,33 @@ def test_segments_become_one_sorted_file_for_each_hour_and_are_gone(
     for path in ledger.data.glob(GPU_FILES):
         order = duckdb.sql(f"SELECT cluster, sku, gpu, node, time FROM '{path}'").fetchall()
         assert order == sorted(order)
+
+
+def test_alerts_and_health_are_published_while_a_bill_of_many_hours_is_sealed(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    """The board would otherwise say nothing of what the pager said minutes ago."""
+    ledger.add("billing", [rows.charge(T + 3600 * n, T + 3600 * n, "1.25", f"c{n}") for n in range(40)])
+    seen: list[tuple[int, list[tuple[int]]]] = []
+
+    def pulse() -> Pulse:
+        """Asked before each publishing: how many hours are written then, and the lag that readers see."""
+        with query.open_views(ledger.data, catalog) as con:
+            lag = con.sql("SELECT lag FROM data_age").fetchall()
+        seen.append((len(list((ledger.data / "staging").glob("*.parquet"))), lag))
+        return Pulse({"telemetry.gpu": len(seen)})
+
+    keeper = Housekeeper(ledger.ledger, 0.0, pulse, publish_every=0.0)
+    asyncio.run(keeper.keep())
+    keeper.close()
+    assert [lag for _, lag in seen] == [[(n,)] if n else [] for n in range(len(seen))], (
+        "each is published at once"
+    )
+    assert seen[0][0] == 0 and {n for n, _ in seen} >= set(range(1, 41)), (
+        "first of all, and between any two hours"
+    )
+    with query.open_views(ledger.data, catalog) as con:
+        assert con.sql("SELECT count(*), count(DISTINCT id) FROM billing").fetchall() == [(40, 40)]
 
 
 def test_sealing_again_publishes_nothing_twice(ledger: Any, catalog: Catalog, two_hours: Any) -> None:
