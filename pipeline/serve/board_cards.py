@@ -110,5 +110,5 @@ def _excess(observed: float | None, bound: float | None) -> float:
 def _chart(row: Row, clauses: Clauses, published: Published) -> Chart | None:
     for key in keys_of(row, clauses):
         if points := (published.series or {}).get(key):
-            return readings_chart(points, short(row["unit"], 20))
+            return readings_chart(points, short(row["unit"], 20), published.unknown_for)
     return None

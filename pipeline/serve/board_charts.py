@@ -53,14 +53,17 @@ class Frame:
         return f"{x:.1f},{y:.1f}"
 
 
-def readings_chart(points: Sequence[Point], unit: str) -> Chart | None:
-    """The last hours of a reading and the bound in force; None while there are fewer than two readings."""
+def readings_chart(points: Sequence[Point], unit: str, unknown_for: float = 0.0) -> Chart | None:
+    """The last hours of a reading and the bound in force; None while there are fewer than two readings.
+
+    The lines end where the data ends: the last `unknown_for` seconds up to now are left blank.
+    """
     points = thinned(points)
     seen = [(t, value) for t, value, _ in points if value is not None]
     if len(seen) < 2:
         return None
     bounds = [(t, bound) for t, _, bound in points if bound is not None]
-    frame = framed([*seen, *bounds], points[0][0], points[-1][0])
+    frame = framed([*seen, *bounds], points[0][0], points[-1][0] + unknown_for)
     return Chart(
         observed=path(frame, [(t, value) for t, value, _ in points]),
         bound=path(frame, bounds, steps=True),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
 
-from pipeline.ledger import status as written
 from pipeline.notify.links import ALWAYS, anchor_of
 from pipeline.serve.board_cards import Card, cards_of
 from pipeline.serve.board_charts import Chart, spend_chart
@@ -87,6 +86,7 @@ class Body:
     tranches: tuple[Tranche, ...]
     windows: tuple[Window, ...]
     published_at: str
+    evaluated_to: str
     watchdog: bool
     alertmanager: str
 
@@ -125,6 +125,7 @@ def body_of(published: Published, routing: Routing, now: float, elsewhere: Elsew
         tranches=tuple(_tranches(published.spend, now)),
         windows=tuple(_window(row, now) for row in published.windows),
         published_at=instant(published.published_at),
+        evaluated_to=instant(published.evaluated_to),
         watchdog=len(alerts) < len(published.alerts),
         alertmanager=routing.address,
     )
@@ -143,14 +144,13 @@ def _told_apart(alerts: Sequence[Row], routing: Routing) -> tuple[list[Row], lis
 def page_of(data: str, life: Life, body: Body, routing: Routing, now: float) -> Page:
     """The page at `now`, epoch seconds of the wall clock."""
     status = life.status or {}
-    mark = written.least_watermark(status) if status else None
     return Page(
         data=short(data),
         body=body,
         problems=problems(life, routing, now),
         topics=tuple(_topics(status)),
         written_at=_second(status.get("written_at")),
-        evaluated_to=instant(mark),
+        evaluated_to=body.evaluated_to,
         rate=f"{status['rate_events_per_s']:,.0f}" if status else "",
         delays=tuple(_delays(status)) if status else (),
     )

@@ -69,7 +69,8 @@ class Pages:
     def render(self, page: Page) -> Answer:
         """The page, ready to be sent."""
         text = self._page.render(
-            page=page, static=self._names, bad=_is_bad(page), title=title(page), headline=headline(page), mood=mood(page)
+            page=page, static=self._names, bad=_is_bad(page), title=title(page), headline=headline(page), mood=mood(page),
+            counts=counts(page),
         )  # fmt: skip
         return answer(text.encode(errors="replace"), "text/html; charset=utf-8")
 
@@ -92,7 +93,12 @@ def _formed(at: str, form: str) -> str:
 
 
 def headline(page: Page) -> str:
-    """The page in a line."""
+    """The page in a line: what is wrong with it, and only when nothing is, how it stands."""
+    return next((one.title for one in page.problems if one.level == "bad"), "") or counts(page)
+
+
+def counts(page: Page) -> str:
+    """How many alerts fire; of a page that is not of now, fired."""
     as_of = ", as of then" if _is_bad(page) else ""
     if not page.body.firing:
         calm = "No alert fired, as of then" if _is_bad(page) else "Nothing fires"

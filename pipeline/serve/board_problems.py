@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipeline.ledger import status as written
 from pipeline.serve.board_silences import Routing
-from pipeline.serve.board_words import PROSE, instant, short
+from pipeline.serve.board_words import PROSE, at_time, short
 from pipeline.serve.status import QUIET_AFTER
 from pipeline.serve.terminal import duration
 
@@ -19,6 +19,7 @@ STANDS_STILL = 60.0
 """Seconds without any progress of evaluation, which otherwise goes on at the clock's pace even when nothing comes."""
 UNPUBLISHED = 60.0
 """Seconds since the last publishing, which comes every ten."""
+AS_OF_THEN = "What is below is as of then, not now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,22 @@ def _life(life: Life, now: float) -> Iterator[Problem]:
             yield Problem("bad", "No data yet: the pipeline is starting")
         return
     age = written.age(life.status, now)
-    since = f"Its last word is {duration(round(age))} old. What is below is as of then, not now."
+    since = at_time(now - age)
+    told = f"Its last word is {duration(round(age))} old. {AS_OF_THEN}"
     if life.pid is None:
         state = life.status["state"]
         if state == "failed":
             said = short(life.status.get("error"), PROSE)
-            yield Problem("bad", "The pipeline has failed", f"It said: {said}. {since}")
+            yield Problem(
+                "bad", f"The pipeline has failed, at {since}: {short(said)}", f"It said: {said}. {told}"
+            )
         elif state == "stopped":
-            yield Problem("bad", "The pipeline is stopped", since)
+            yield Problem("bad", f"The pipeline has been stopped since {since}, in good order", told)
         else:
-            yield Problem("bad", "The pipeline is dead: it ended without a word", since)
+            yield Problem("bad", f"The pipeline has been dead since {since}: it ended without a word", told)
     elif age > QUIET_AFTER:
-        yield Problem("bad", "The pipeline has stalled: it runs and says nothing", since)
+        why = "it runs, and hangs or is suspended"
+        yield Problem("bad", f"The pipeline has said nothing since {since}: {why}", told)
 
 
 def _reading(life: Life, now: float) -> Iterator[Problem]:
@@ -80,8 +85,8 @@ def _reading(life: Life, now: float) -> Iterator[Problem]:
         if age > UNPUBLISHED:
             yield Problem(
                 "bad",
-                "Nothing new is published",
-                f"Alerts and standing are {duration(round(age))} old. What is below is as of then, not now.",
+                f"Nothing has been published since {at_time(now - age)}",
+                f"Alerts and standing are {duration(round(age))} old. {AS_OF_THEN}",
             )
     elif written.least_watermark(life.status) is not None:
         yield Problem(
@@ -100,14 +105,14 @@ def _progress(life: Life, now: float) -> Iterator[Problem]:
     elif life.still > STANDS_STILL:
         yield Problem(
             "bad",
-            f"Evaluation has stood still for {duration(round(life.still))}",
-            f"It has come to {instant(mark)}. What is below is as of then, not now.",
+            f"Evaluation has stood still since {at_time(now - life.still)}",
+            f"It has come to {at_time(mark)}. {AS_OF_THEN}",
         )
     elif now - mark > BEHIND:
         yield Problem(
             "warn",
             f"What is below is {duration(round(now - mark))} behind the clock",
-            f"Events are evaluated up to {instant(mark)}, and it goes on: a backlog, or the replay of an old day.",
+            f"Events are evaluated up to {at_time(mark)}, and it goes on: a backlog, or the replay of an old day.",
         )
 
 
@@ -115,7 +120,7 @@ def _notes(life: Life) -> Iterator[Problem]:
     if life.status is None:
         return
     if stalled := life.status.get("stalled"):
-        yield Problem("bad", short(f"T{stalled[1:]}", PROSE), "What is below is as of then, not now.")
+        yield Problem("bad", short(f"T{stalled[1:]}", PROSE), AS_OF_THEN)
     for words in life.status.get("clocks", ()):
         yield Problem("bad", "A clock is wrong", short(words, PROSE))
     if life.status["contract_error"]:

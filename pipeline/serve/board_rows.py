@@ -66,7 +66,8 @@ PROMISES = (
 FATES = """SELECT topic, fate, coalesce(reason, '') AS reason, sum(n)::BIGINT AS n FROM fates GROUP BY ALL
 UNION ALL SELECT topic, 'set_aside' AS fate, reason, sum(n)::BIGINT AS n FROM set_aside GROUP BY ALL ORDER BY ALL"""
 """What became of events, and how many of those that are aggregated lack a measure, under a word that is no fate."""
-PULSE = "SELECT max(published_at) AS published_at FROM data_age"
+PULSE = """SELECT published_at, since, least(watermark, (SELECT max("time") FROM standing)) AS evaluated_to
+FROM pipeline_health"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,10 @@ class Published:
     contracts: Sequence[Row] = ()
     fates: Sequence[Row] = ()
     published_at: datetime | None = None
+    evaluated_to: datetime | None = None
+    """Event time up to which all of this was evaluated."""
+    unknown_for: float = 0.0
+    """Seconds up to now of which nothing is known, for the pipeline is stalled, stopped or silent; HOURS at most."""
 
 
 def open_history(data: Path, catalog: Catalog) -> DuckDBPyConnection:
@@ -113,6 +118,8 @@ def look(con: DuckDBPyConnection, now: float) -> Published:
         contracts=_rows(con, PROMISES),
         fates=_rows(con, FATES),
         published_at=pulse["published_at"],
+        evaluated_to=pulse["evaluated_to"],
+        unknown_for=_ago(pulse["since"], now),
     )
 
 
@@ -148,6 +155,12 @@ def labels_of(text: str | None) -> dict[str, str]:
     """A JSON object of labels or values, all as text."""
     found = json.loads(text or "{}")
     return {str(name): str(value) for name, value in found.items() if value is not None}
+
+
+def _ago(since: datetime | None, now: float) -> float:
+    return (
+        0.0 if since is None else min(max(0.0, now - since.replace(tzinfo=UTC).timestamp()), HOURS * 3600.0)
+    )
 
 
 def _series(con: DuckDBPyConnection, wanted: Sequence[Key]) -> dict[Key, list[Point]]:

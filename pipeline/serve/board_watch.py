@@ -132,12 +132,10 @@ class Watch:
 
     def _life(self) -> Life:
         try:
-            return Life(
-                written.read(self._data),
-                written.writer_of(self._data),
-                self._published.published_at,
-                self._reading,
-            )
+            status = written.read(self._data)
+            still = self._stood_still(status)
+            published_at = self._published.published_at
+            return Life(status, written.writer_of(self._data), published_at, self._reading, still)
         except GigawatchError as error:
             return Life(None, None, None, str(error))
 

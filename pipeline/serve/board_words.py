@@ -45,6 +45,12 @@ def beyond(observed: Any, bound: Any, unit: object) -> str:
     return f"{amount(abs(away), unit)} {'above' if away > 0 else 'below'}"
 
 
+def at_time(at: datetime | float) -> str:
+    """The same for a sentence: `29 Nov 23:10:12 UTC`."""
+    moment = datetime.fromtimestamp(at, UTC) if isinstance(at, int | float) else at.replace(tzinfo=UTC)
+    return f"{moment:%d %b %H:%M:%S UTC}"
+
+
 def instant(at: datetime | float | None) -> str:
     """RFC 3339 in UTC to the second, for `<time datetime>`; empty where there is none."""
     if at is None:

@@ -18,7 +18,7 @@ from pipeline.serve.board_gate import credentials, host_of
 from pipeline.serve.board_metrics import Tally
 from pipeline.serve.board_model import Page, body_of
 from pipeline.serve.board_model import page_of as page_with
-from pipeline.serve.board_page import Pages, headline, title
+from pipeline.serve.board_page import Pages, counts, headline, title
 from pipeline.serve.board_problems import BEHIND, STANDS_STILL, Life, problems
 from pipeline.serve.board_rows import Published
 from pipeline.serve.board_silences import Muted, Routing, Silence, muted
@@ -87,14 +87,20 @@ def test_a_pipeline_that_is_well_gives_no_cause_for_doubt() -> None:
     [
         (Life(None, None), "no pipeline has ever run here"),
         (Life(None, 7), "is starting"),
-        (life(pid=None, state="stopped"), "is stopped"),
-        (life(pid=None), "ended without a word"),
-        (life(pid=None, state="failed", error="disk full"), "has failed"),
-        (life(age=QUIET_AFTER + 1), "has stalled"),
-        (replace(life(behind=70), still=STANDS_STILL + 1), "has stood still for 1m01s"),
+        (life(pid=None, state="stopped"), "has been stopped since 30 Nov 00:53:19 UTC, in good order"),
+        (life(pid=None), "has been dead since 30 Nov 00:53:19 UTC: it ended without a word"),
+        (life(pid=None, state="failed", error="disk full"), "has failed, at 30 Nov 00:53:19 UTC: disk full"),
+        (
+            life(age=QUIET_AFTER + 1),
+            "has said nothing since 30 Nov 00:52:49 UTC: it runs, and hangs or is suspended",
+        ),
+        (replace(life(behind=70), still=STANDS_STILL + 1), "has stood still since 30 Nov 00:52:19 UTC"),
         (life(watermarks={}), "nothing has been evaluated"),
         (replace(life(), reading="broken file"), "cannot be read"),
-        (replace(life(), published_at=datetime(2026, 11, 29, 23, 30)), "Nothing new is published"),
+        (
+            replace(life(), published_at=datetime(2026, 11, 29, 23, 30)),
+            "Nothing has been published since 29 Nov 23:30:00 UTC",
+        ),
     ],
 )
 def test_dead_or_old_data_is_said_loudly(of: Life, says: str) -> None:
@@ -119,10 +125,26 @@ def test_a_page_over_dead_data_never_says_that_all_is_well() -> None:
     calm = page_of("d", life(), Published(), Routing(), NOW)
     assert headline(calm) == "Nothing fires"
     dead = page_of("d", life(pid=None), Published(), Routing(), NOW)
-    assert headline(dead) == "No alert fired, as of then"
-    assert title(dead).startswith("STALE")
+    assert headline(dead).startswith("The pipeline has been dead since") and title(dead).startswith("STALE")
+    assert counts(dead) == "No alert fired, as of then"
     text = Pages().render(dead).body.decode()
+    assert f'<h1 class="dead">{headline(dead)}</h1>' in text
     assert text.index("Do not trust what is below") < text.index('id="alerts"')
+    assert '<main class="past">' in text and "<main>" in Pages().render(calm).body.decode()
+    assert "not known now" in text and "events/s" not in text, "the Watchdog and the rate are of then"
+
+
+def test_lines_end_where_the_data_ends() -> None:
+    rows = [alert(by_values="{}")]
+    key = ("c", "k", "Novel", '{"region": "r", "sku": ""}')
+    series = {key: [(NOW - 7200 + 60 * n, 3.0, 4.0) for n in range(60)]}
+    drawn = []
+    for ago in (0.0, 3600.0):
+        given = Published(alerts=rows, standing=[stands()], series=series, unknown_for=ago)
+        (card,) = page_of("d", life(), given, Routing(), NOW).body.alerts
+        assert card.chart
+        drawn.append((card.chart.observed.rpartition("L")[2].partition(",")[0], card.chart.ends[11:16]))
+    assert drawn == [("600.0", "23:52"), ("297.5", "00:52")]
 
 
 def test_a_kind_of_clause_that_nobody_has_heard_of_appears_by_its_own_name() -> None:
