@@ -334,7 +334,10 @@ def test_the_table_of_the_history_says_how_long_it_is_kept_and_how_old_it_is() -
         rows[f"| `rollups/<topic>/<{', '.join(keep.widths)}>/date=…/`"],
     )
     small = rows["| `alerts/`, `standing/`, `fates/`"]
-    assert raw.endswith(f"| {settings.seal_every / 60:.0f} min (`seal_every`) | {keep.raw // DAY} days |")
+    assert keep.raw == settings.keep_raw_days * DAY
+    assert raw.endswith(
+        f"| {settings.seal_every / 60:.0f} min (`seal_every`) | {settings.keep_raw_days} days (`keep_raw_days`) |"
+    )
     assert rollups.endswith(
         f"| {settings.publish_every:.0f} s (`publish_every`) | {', '.join(rolled[0])} days, {', '.join(rolled[1])} years |"
     )
