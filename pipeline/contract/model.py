@@ -143,6 +143,15 @@ class CapacityClause(Clause):
                     promises.append(Promise(name, *coming, gpus))
         return tuple(promises)
 
+    def promise_open(self, t: int, window: str, windows: Windows) -> Promise | None:
+        """The floor of `window` if it is open at `t`, as it was promised for its start."""
+        bounds = self.in_window.get(window)
+        interval = windows[window].interval_at(t) if bounds else None
+        if interval is None or bounds is None or bounds.committed_gpus is None:
+            return None
+        gpus = bounds.committed_gpus.at(interval[0])
+        return None if gpus is None else Promise(window, *interval, gpus)
+
 
 def _in_force(
     own: Ramp | None, inside: Mapping[str, Ramp | None], t: int, windows: Windows

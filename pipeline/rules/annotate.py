@@ -43,7 +43,7 @@ class Trust(NamedTuple):
 WORDS: Mapping[str, str] = {
     "CapacityShortfall": "{observed} {unit} delivered, at least {bound} promised",
     "CapacityCeilingExceeded": "{observed} {unit} delivered, at most {bound} allowed",
-    "WindowNotReady": "{observed} {unit} delivered, {bound} promised when {window} opens",
+    "WindowNotReady": "{observed} {unit} delivered, {bound} promised when {window} {opens}",
     "PowerCeilingExceeded": "{observed} {unit} drawn, at most {bound} allowed",
     "QueueWaitBreach": "{observed} {unit} waited, at most {bound} allowed",
     "QueueBacklog": "{observed} {unit} pending, at most {bound} allowed",
@@ -57,6 +57,11 @@ WORDS: Mapping[str, str] = {
 def utc(t: int) -> str:
     """The instant `t` as RFC 3339."""
     return f"{datetime.fromtimestamp(t, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def short(t: float) -> str:
+    """The instant `t` in few words, for a line."""
+    return f"{datetime.fromtimestamp(t, UTC):%-d %b %H:%M} UTC"
 
 
 def number(value: float | Decimal | None) -> str:
@@ -120,13 +125,24 @@ def _words(state: AlertState, details: Mapping[str, Any]) -> str:
         unit=state.unit,
         bound=number(state.bound),
         window=state.window,
+        opens=_opens(details),
     )
+
+
+def _opens(details: Mapping[str, Any]) -> str:
+    """When the window opens, or opened."""
+    starts = details.get("window_starts")
+    if starts is None:
+        return "opens"
+    return f"{'opened' if details.get('opened') else 'opens'} on {short(starts)}"
 
 
 def _summary(change: AlertChange, details: Mapping[str, Any]) -> str:
     """One line within the limit; what is cut is the end, and it shows."""
     state = change.state
     verb = {"resolved": "Resolved: ", "inactive": "Over: ", "stale": "Unverified: "}.get(change.kind, "")
+    if details.get("over"):
+        verb = "Over: "
     line = " ".join(f"{verb}{state.clause}: {_words(state, details)} ({_where(state)})".split())
     return line if len(line) <= SUMMARY_LIMIT else line[: SUMMARY_LIMIT - 1] + "…"
 
@@ -138,7 +154,8 @@ def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]
         yield "It still fires, but its readings can no longer vouch for it."
     yield f"{_where(state)}: {_words(state, details)}{inside}; out of bounds since {utc(state.active_at)}."
     if "window_starts" in details:
-        yield f"{state.window} starts at {utc(details['window_starts'])}."
+        starts = "opened at" if details.get("opened") else "starts at"
+        yield f"{state.window} {starts} {utc(details['window_starts'])}."
     if "course" in details:
         yield _course(details, state.unit)
     if details.get("crosses"):
@@ -149,7 +166,9 @@ def _sentences(change: AlertChange, verdict: Verdict, details: Mapping[str, Any]
         yield f"{number(details['moved'])} {state.unit} have moved: they now report from {details['moved_to']}."
     if details.get("blinds"):
         yield f"Blinded by this: {', '.join(details['blinds'])}."
-    if verdict.state != "breach" and details.get("absent"):
+    if details.get("over"):
+        yield "Nothing is promised any more: it is over, whether it was kept or not."
+    elif verdict.state != "breach" and details.get("absent"):
         yield "No reading speaks of it any more."
 
 

@@ -98,7 +98,8 @@ class CapacityCeilingExceeded(_Capacity):
 class WindowNotReady(_Capacity):
     """Breach: a window starts within its lead, and the GPUs promised inside it are not there yet.
 
-    Once the window is open CapacityShortfall speaks, and this alert ends.
+    Once the window is open CapacityShortfall speaks, and this alert does not begin any more.  One that fires goes on
+    until the GPUs are there or the window is over: nobody is told "resolved" while they are short.
     """
 
     alertname = "WindowNotReady"
@@ -113,6 +114,17 @@ class WindowNotReady(_Capacity):
         details = _starts(ahead)
         found = [self.verdict(terms, r, below(r, ahead.gpus), details) for r in rows]
         return found + self.unread(terms, t, rows)
+
+
+    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
+        """As it was promised before the window opened, with the severity of before: nobody is paged twice for it."""
+        windows = self.contract_in_force.windows
+        opened = self.clause_of_contract.promise_open(t, window or "", windows)
+        row = next((row for row in answers[self.spec].at(t) if row.by == by), None)
+        if opened is None or row is None or not self.contract_in_force.in_force(t):
+            return None
+        terms = self.terms(opened.start - 1, opened.gpus, opened.window)
+        return self.verdict(terms, row, below(row, opened.gpus), {**_starts(opened), "opened": True})
 
 
 def _starts(promise: Promise) -> Mapping[str, Any]:

@@ -67,6 +67,10 @@ class ClauseRule(Generic[C]):
         """One verdict for each group; None when the clause promises nothing at `t`."""
         return self.judge(t, answers) if self.contract_in_force.in_force(t) else None
 
+    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
+        """Nothing: when nothing is promised any more, what fires for it is over."""
+        return None
+
     def terms(self, t: int, bound: float, window: str | None) -> Terms:
         """The terms in force at `t`, with the severity of the windows that are open then."""
         clause = self.clause_of_contract

@@ -267,12 +267,12 @@ class _Run:
         last: Sequence[Verdict] = ()
         for t in instants:
             found = rule.verdicts(t, self.answers)
-            last = found or ()
+            last = self._lingering(rule, found or (), live, t) if live else found or ()
             since = self._since(last, since, t)
             for verdict in last:
                 if t % HISTORY == 0 or since[verdict.key][1] == t:
                     self.history.append(_row(verdict, since[verdict.key][1], verdict.brief_facts))
-            absent = self._absent(rule, found, live, own, t) if live else ()
+            absent = self._absent(rule, found, last, live, own, t) if live else ()
             for verdict in (*last, *absent):
                 if live or verdict.state != "ok":
                     self._step(rule, verdict, live)
@@ -298,16 +298,28 @@ class _Run:
             now[key] = before if before is not None and before[0] == verdict.state else (verdict.state, t)
         return now
 
+    def _lingering(self, rule: Rule, found: Sequence[Verdict], live: set[Key], t: int) -> Sequence[Verdict]:
+        """`found`, with what is still short for an alert that fires though it is well or promised no more."""
+        said = {verdict.key: verdict for verdict in found}
+        for key in sorted(live):
+            now, state = said.get(key), self.states[key]
+            if state.phase == "firing" and (now is None or now.state == "ok"):
+                still = rule.lingering(t, key[3], state.window, self.answers)
+                if still is not None and (now is None or still.state != "ok"):
+                    said[key] = still
+        return tuple(said.values())
+
     def _absent(
         self,
         rule: Rule,
         found: Sequence[Verdict] | None,
+        last: Sequence[Verdict],
         live: set[Key],
         own: Callable[[Key], bool],
         t: int,
     ) -> list[Verdict]:
         """Verdicts for live alerts of which no reading speaks: they end when nothing is promised any more."""
-        spoken = {verdict.key for verdict in found or ()}
+        spoken = {verdict.key for verdict in last}
         state = "ok" if found is None else rule.absent
         missing = sorted(key for key in live if key not in spoken and own(key))
         return [
@@ -319,7 +331,7 @@ class _Run:
                 None,
                 0,
                 state == "ok",
-                {"absent": True},
+                {"absent": True, "over": found is None},
             )
             for key in missing
         ]

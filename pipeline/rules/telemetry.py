@@ -78,6 +78,9 @@ class TelemetrySilent:
     def terms(self, t: int, bound: float, window: str | None) -> Terms:
         return self._terms
 
+    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
+        return None
+
     def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict]:
         return [self._verdict(t, row) for row in answers[self.spec].at(t)]
 
@@ -126,6 +129,9 @@ class LossImbalance:
 
     def terms(self, t: int, bound: float, window: str | None) -> Terms:
         return self._terms
+
+    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
+        return None
 
     def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict]:
         topic = self.event_type.topic

@@ -95,7 +95,8 @@ class Rule(Protocol):
     """One alert of one clause: what it reads and how it judges.
 
     `topics`: the Kafka topics it waits for.  `absent`: what a group that has a live alert but no reading
-    counts as.  `verdicts` returns None when nothing is promised at `t` (then live alerts end).
+    counts as.  `verdicts` returns None when nothing is promised at `t`: then live alerts end, but those of which
+    `lingering` still has a verdict, by their group and window.
     """
 
     @property
@@ -111,4 +112,7 @@ class Rule(Protocol):
     @property
     def absent(self) -> State: ...
     def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None: ...
+    def lingering(
+        self, t: int, by: tuple[str, ...], window: str | None, answers: Answers
+    ) -> Verdict | None: ...
     def terms(self, t: int, bound: float, window: str | None) -> Terms: ...
