@@ -75,6 +75,9 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "state": "ok, breach or unknown",
             "since": "First instant of that state, UTC",
             "time": "Instant of the reading, UTC",
+            "labels": "Labels of the alert that is open on it, as a JSON object; NULL: none is",
+            "fired_at": "When that fired, UTC",
+            "fired_observed": "What was read when it fired",
         },
     ),
     "readings": (

@@ -14,15 +14,18 @@ from datetime import UTC, datetime
 import duckdb
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.alert_notes import beside, by_text, write_notes
 from pipeline.ledger.forecasts import note_forecasts
-from pipeline.ledger.instants import Heard, Stretch
+from pipeline.ledger.instants import Heard, Stretch, utc
+from pipeline.ledger.missing import Looker
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.readings import Reader
 from pipeline.ledger.tables import insert
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
-from pipeline.rules.evaluate import Plan, StandingRow, evaluate
+from pipeline.rules.evaluate import Plan, evaluate
 from pipeline.rules.readings import GRID, Readings, ReadingSpec, TrancheSpend
+from pipeline.rules.standing import StandingRow
 
 AT_ONCE = 360
 """Instants of a group that one step evaluates at most, an hour: whatever the watermark passes, memory stays bounded, and
@@ -74,14 +77,18 @@ def judge(
     if judged:
         answers = _answers(reader, plan, judged, every)
         reader.note_decided()
-        found = evaluate(plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every)
+        look = Looker(reader)
+        found = evaluate(
+            plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every, look
+        )
         write_states(con, found.states)
         _write_standing(con, found.standing)
+        notes = write_notes(con, look, plan, found.states.values(), found.standing, found.changes)
         _write_history(con, found.history)
         note_forecasts(con, found.history)
         changes = found.changes
         appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in changes}}
-        write_changes(con, changes, destinations, now, appended)
+        write_changes(con, changes, destinations, now, appended, notes)
     con.execute(
         'UPDATE evaluated SET instant = reached.instant FROM (SELECT unnest(?::VARCHAR[]) AS "group", '
         'unnest(?::TIMESTAMP[]) AS instant) reached WHERE evaluated."group" = reached."group"',
@@ -175,11 +182,6 @@ def _first(con: duckdb.DuckDBPyConnection, query: str) -> int | None:
     return row[0] if row else None
 
 
-def utc(t: float) -> datetime:
-    """Epoch seconds as the ledger's naive UTC."""
-    return datetime.fromtimestamp(t, UTC).replace(tzinfo=None)
-
-
 def _epoch(at: datetime) -> int:
     return int(at.replace(tzinfo=UTC).timestamp())
 
@@ -201,10 +203,12 @@ def write_changes(
     destinations: Sequence[str],
     now: float,
     appended: Mapping[int, float | None] | None = None,
+    notes: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """History rows for every change, and outbox rows for those that people are told about.
 
-    `appended`: instant → the Kafka time of the record that let the watermark pass it, for the freshness.
+    `appended`: instant → the Kafka time of the record that let the watermark pass it, for the freshness.  `notes`:
+    identity → what is known now, for those that fire: whoever is told has it too, the history does not.
     """
     changes = tuple(changes)
     if not changes:
@@ -212,7 +216,13 @@ def write_changes(
     insert(con, "alerts", (_history(change, change.t) for change in changes))
     mark_dirty(con, "alerts", (utc(change.t) for change in changes))
     appended = appended or {}
-    told = [(d, _body(c, now, appended.get(c.t))) for c in changes if c.pages for d in destinations]
+    known = notes or {}
+    told = [
+        (d, _body(c, now, appended.get(c.t), known.get(c.state.identity)))
+        for c in changes
+        if c.pages
+        for d in destinations
+    ]
     if told:
         con.executemany(
             "INSERT INTO outbox VALUES (nextval('outbox_seq'), ?, ?, ?, 0, NULL, NULL, NULL)",
@@ -263,9 +273,18 @@ def _float(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]
 
 
-def _body(change: AlertChange, now: float, appended_at: float | None = None) -> str:
-    """The change as `notify.message.from_json` reads it, with what its delays are measured from."""
+def _body(
+    change: AlertChange,
+    now: float,
+    appended_at: float | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    """The change as `notify.message.from_json` reads it, with what its delays are measured from.
+
+    `notes` are annotations that say how it stands now, where it fires.
+    """
     s = change.state
+    known = dict(notes or {}) if s.phase == "firing" else {}
     return json.dumps(
         {
             "identity": s.identity,
@@ -273,7 +292,7 @@ def _body(change: AlertChange, now: float, appended_at: float | None = None) -> 
             "kind": change.kind,
             "labels": dict(s.labels),
             "state": "resolved" if change.kind == "resolved" else "firing",
-            "annotations": dict(s.annotations),
+            "annotations": {**s.annotations, **known},
             "active_at": s.active_at,
             "fired_at": s.fired_at,
             "resolved_at": s.resolved_at,
@@ -293,8 +312,9 @@ def bodies(changes: Iterable[AlertChange], now: float) -> list[str]:
 
 def firing_bodies(con: duckdb.DuckDBPyConnection, now: float) -> list[str]:
     """Every alert that fires now, as its firing change: for destinations that must be told again."""
-    states = load_states(con).values()
-    return [_body(AlertChange("firing", s.active_at, s), now) for s in states if s.phase == "firing"]
+    firing = [s for s in load_states(con).values() if s.phase == "firing"]
+    notes = beside(con, firing)
+    return [_body(AlertChange("firing", s.active_at, s), now, None, notes.get(s.identity)) for s in firing]
 
 
 def _standing(con: duckdb.DuckDBPyConnection) -> list[StandingRow]:
@@ -314,7 +334,7 @@ def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingR
     con.execute("DELETE FROM standing")
     rows = (
         (
-            row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed), _float(row.bound),
+            row.contract, row.clause, row.alertname, by_text(row.by), row.state, _float(row.observed), _float(row.bound),
             row.unit, utc(row.since), utc(row.t), row.window, row.samples, row.facts,
         )
         for row in standing
@@ -323,14 +343,10 @@ def _write_standing(con: duckdb.DuckDBPyConnection, standing: Sequence[StandingR
     mark_dirty(con, "standing", [None])
 
 
-def _by(row: StandingRow) -> str:
-    return json.dumps(dict(row.by), ensure_ascii=False)
-
-
 def _write_history(con: duckdb.DuckDBPyConnection, history: Sequence[StandingRow]) -> None:
     rows = (
         (
-            utc(row.t), row.contract, row.clause, row.alertname, _by(row), row.state, _float(row.observed),
+            utc(row.t), row.contract, row.clause, row.alertname, by_text(row.by), row.state, _float(row.observed),
             _float(row.bound), row.unit, row.window, row.samples, row.facts,
         )
         for row in history

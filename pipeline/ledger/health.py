@@ -11,7 +11,7 @@ from datetime import datetime
 
 import duckdb
 
-from pipeline.ledger.evaluation import utc
+from pipeline.ledger.instants import utc
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
 from pipeline.ledger.transaction import Fence, no_fence, transaction

@@ -11,6 +11,7 @@ This follows from rows and their `known_from` alone, so it is the same live and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection
@@ -22,6 +23,11 @@ from pipeline.rules.readings import GRID
 DAY = 86_400
 QUIET = 2 * DAY
 """Seconds; as long as 10 s partials are kept, so that no reading looks back farther."""
+
+
+def utc(t: float) -> datetime:
+    """Epoch seconds as the ledger's naive UTC."""
+    return datetime.fromtimestamp(t, UTC).replace(tzinfo=None)
 
 
 class Stretch(NamedTuple):

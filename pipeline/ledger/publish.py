@@ -25,6 +25,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files
+from pipeline.ledger.alert_notes import standing_select
 from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep, cut, newest_watermark
 from pipeline.ledger.rollup_select import charges_select, newest_charges, partials_select
@@ -37,6 +38,7 @@ from pipeline.ledger.views import (
     HOUR,
     MOMENT,
     PLAIN_TABLES,
+    STANDING_TABLE,
     WIDTHS,
     PublishedTable,
     literal,
@@ -194,7 +196,8 @@ def _files(
                 if newest is None or minute >= cut(newest, keep.widths[width.name], table.directory or DAY):
                     yield _rollup_file(data, views[view], table, minute, newest)
         elif (table := PLAIN[view]).directory is None:
-            yield PublishedFile(f"{table.root}/{view}.parquet", _plain_select(view, table, ""), view, 0)
+            select = standing_select() if table is STANDING_TABLE else _plain_select(view, table, "")
+            yield PublishedFile(f"{table.root}/{view}.parquet", select, view, 0)
         else:
             yield _plain_file(data, table, MOMENT[view], minute, newest)
             if table is ALERTS_TABLE:

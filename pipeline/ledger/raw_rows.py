@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -44,11 +44,20 @@ class RawRows:
         `total` is what they add up to, in quanta.
         """
         assert event.entity
-        found = self._committed(event, measure, start, end, series)
+        counts = f"epoch_us(known_from) // {GRID_US}"
+        found = self._committed(
+            event, start, end, series, lambda rows: _counted(event, measure, counts, start, end, rows)
+        )
         target = f"raw_{event.view}"
-        self._con.register("committed", found)
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE {target} AS SELECT * FROM committed")
-        self._con.unregister("committed")
+        if found is None:
+            self._con.execute(
+                f"CREATE OR REPLACE TEMP TABLE {target}"
+                "(series UBIGINT, entity VARCHAR, w BIGINT, k BIGINT, total HUGEINT, n BIGINT)"
+            )
+        else:
+            self._con.register("committed", found)
+            self._con.execute(f"CREATE OR REPLACE TEMP TABLE {target} AS SELECT * FROM committed")
+            self._con.unregister("committed")
         if (known := self.arriving.get(event.view)) is not None:
             first = f"greatest({_grid('time')} + 1, epoch_us(TIMESTAMP '{known}') // {GRID_US})"
             rows = f"FROM delta_samples_{event.view} WHERE series IN (SELECT unnest($series::UBIGINT[]))"
@@ -57,14 +66,59 @@ class RawRows:
                 {"series": list(series)},
             )
 
+    def labels(
+        self,
+        event: EventType,
+        label: str,
+        start: int,
+        end: int,
+        known: int,
+        entities: Sequence[tuple[int, str]],
+    ) -> dict[tuple[int, str], str]:
+        """(series, entity) → the last value of `label` in `[start, end)`, of what was known by the instant `known`.
+
+        Those that are not there have none.
+        """
+        assert event.entity
+        series = sorted({s for s, _ in entities})
+        values: dict[str, Sequence[object]] = {"series": series}
+        values |= {"of": [s for s, _ in entities], "who": [who for _, who in entities]}
+        name, last = quoted(event.entity.name), f'arg_max({quoted(label)}, ("time", {quoted(label)}))'
+
+        def select(rows: str) -> str:
+            return (
+                f"SELECT series, {name} AS entity, {last} AS label {rows} AND {quoted(label)} IS NOT NULL "
+                f'AND "time" >= {timestamp(start)} AND "time" < {timestamp(end)} AND (series, {name}) IN '
+                "(SELECT unnest($of::UBIGINT[]), unnest($who::VARCHAR[])) GROUP BY ALL"
+            )
+
+        seen = f"AND known_from <= {timestamp(known)}"
+        found = self._committed(event, start, end, series, lambda rows: select(rows + seen), values)
+        labels = {
+            (row["series"], row["entity"]): row["label"] for row in (found.to_pylist() if found else ())
+        }
+        first = self.arriving.get(event.view)
+        if first is not None and first <= datetime.fromtimestamp(known, UTC).replace(tzinfo=None):
+            rows = f"FROM delta_samples_{event.view} WHERE series IN (SELECT unnest($series::UBIGINT[]))"
+            labels |= {(s, who): text for s, who, text in self._con.execute(select(rows), values).fetchall()}
+        return labels
+
     def _committed(
-        self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]
-    ) -> pa.Table:
-        """From segments and published files, as they are named now: housekeeping moves them meanwhile."""
+        self,
+        event: EventType,
+        start: int,
+        end: int,
+        series: Sequence[int],
+        select: Callable[[str], str],
+        values: Mapping[str, object] | None = None,
+    ) -> pa.Table | None:
+        """From segments and published files, as they are named now: housekeeping moves them meanwhile.
+
+        `select` makes the query of the rows, which end in a WHERE; None where there is no file.
+        """
         cursor = self._con.cursor()
         names = [quoted(d.name) for d in event.dimensions]
         same = " AND ".join(f"r.{name} IS NOT DISTINCT FROM s.{name}" for name in names)
-        known = f"epoch_us(known_from) // {GRID_US}"
         for tries in range(TRIES):
             paths = list(self._paths(cursor, event, start, end))
             if tries == TRIES - 1:
@@ -75,19 +129,15 @@ class RawRows:
             rows = (
                 f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false) r "
                 f"JOIN (SELECT * FROM series_{event.view} WHERE series IN (SELECT unnest($series::UBIGINT[]))) s "
-                f"ON {same} WHERE true"
+                f"ON {same} WHERE true "
             )
             try:
-                counted = _counted(event, measure, known, start, end, rows)
-                return cursor.sql(counted, params={"series": list(series)}).to_arrow_table()
+                return cursor.sql(select(rows), params=values or {"series": list(series)}).to_arrow_table()
             except duckdb.IOException:
                 if tries == TRIES - 1:
                     raise
                 time.sleep(PAUSE)
-        return cursor.sql(
-            "SELECT 0::UBIGINT AS series, '' AS entity, 0::BIGINT AS w, 0::BIGINT AS k, 0::HUGEINT AS total, "
-            "0::BIGINT AS n WHERE false"
-        ).to_arrow_table()
+        return None
 
     def _paths(self, cursor: DuckDBPyConnection, event: EventType, start: int, end: int) -> Iterator[Path]:
         held = f"topic = $topic AND max_time >= {timestamp(start)} AND min_time < {timestamp(end)}"

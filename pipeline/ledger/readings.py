@@ -103,6 +103,13 @@ class Reader:
             depart(self.con, event_type, self._silence[key])
         return self._silence[key]
 
+    def silence_at(self, event_type: EventType, t: int) -> Silence:
+        """Who is silent at the instant `t`: as it was read with the readings, where it was."""
+        for (view, t0, t1), silent in self._silence.items():
+            if view == event_type.view and t0 < t <= t1:
+                return silent
+        return self._silent(event_type, t - GRID, t)
+
     def note_decided(self) -> None:
         """Writes down which series were found to have moved, so that it is not asked again."""
         for (view, _, _), silent in self._silence.items():

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from pipeline.ledger.views import DATE
 
-DIMENSIONS = ("provider", "region", "site", "cluster", "sku", "queue", "workload_class")
+DIMENSIONS = (
+    "provider", "region", "site", "cluster", "sku", "nvlink_domain", "data_class", "feed", "queue", "workload_class",
+)  # fmt: skip
 """Those that clauses are split by; each a column, NULL where a clause is not split by it."""
 OF_CLAUSE: Mapping[str, str] = {
     "contract": "Contract, by its id",
@@ -21,8 +23,8 @@ DATED: Mapping[str, str] = {
     DATE: "Day of the time, UTC: by a condition on it the files of other days are not opened"
 }
 SPLIT = ", ".join(f"by_values ->> '$.{name}' AS {name}" for name in DIMENSIONS)
-ABOUT = """array_to_string([v for v in json_extract_string(labels, ['$.topic', '$.provider', '$.region', '$.site', '$.cluster',
-            '$.sku', '$.queue', '$.workload_class']) if v IS NOT NULL], ' / ')"""
+_ABOUT = ", ".join(f"'$.{name}'" for name in ("topic", *DIMENSIONS, "partition"))
+ABOUT = f"array_to_string([v for v in json_extract_string(labels, [{_ABOUT}]) if v IS NOT NULL], ' / ')"
 """What an alert is about, from its labels, in words."""
 NOW = "make_timestamp(epoch_us(now()))"
 

@@ -13,6 +13,12 @@ from pipeline.catalog import Catalog
 from pipeline.ledger.money_views import GPU_HOURS, SINCE_YESTERDAY, SPEND
 from pipeline.ledger.ready_view import ABOUT, DATED, NOW, OF_CLAUSE, SPLIT, ReadyView
 
+_BESIDE = ", ".join(
+    f"coalesce(s.facts ->> '$.{name}', a.annotations ->> '$.{name}') AS {name}"
+    for name in ("missing", "worst", "meters")
+)
+"""What is known now, else what was when it changed."""
+
 CAPACITY = ReadyView(
     "capacity",
     "GPUs delivered against what was promised, for each capacity clause: a row a minute, and one at each change",
@@ -140,27 +146,39 @@ ALERTS_OPEN = ReadyView(
         "about": "The values that it is split by, in words",
         "active_at": "First instant of the unbroken run of breaches, UTC",
         "fired_at": "When it fired; NULL while pending",
-        "observed": "What was read",
+        "observed": "What was read when it fired, or when it last changed",
+        "now": "What is read now",
+        "now_at": "Instant of that reading, UTC",
         "bound": "What is allowed or promised",
-        "unit": "Unit of both",
+        "unit": "Unit of all three",
         "window": "Business-critical window that the bound comes from",
         "summary": "In one line",
         "text": "The clause in words",
+        "missing": "Which GPUs are not delivered: failed, gone or silent, how many, since when",
+        "worst": "The racks and nodes that most of them are in",
+        "meters": "What the meters of the sites that fell silent show, and what that probably means",
+        "blinds": "Clauses that cannot be vouched for because of it",
+        "opens": "When the window opens that it is about, as text",
         "at_risk": "Money, GPUs or megawatts at risk, in words",
         "risk_per_hour": "What an hour of breach is said to cost, in the contract's currency",
         "stale": "It fires, but its last reading could not vouch for it",
         "runbook": "What to do",
         "contact": "Whom to call",
         "sql": "The query that gives the number",
+        "rows_sql": "The query that lists what is missing, row by row",
     },
     f"""SELECT a.severity, list_position(['critical', 'warning', 'ticket', 'info'], a.severity) - 1 AS urgency,
         CASE WHEN a.fired_at IS NULL THEN 'pending' ELSE 'firing' END AS state, a.alertname, a.contract, a.clause,
-        a.labels, {ABOUT} AS about,
-        a.active_at, a.fired_at, a.observed, a.bound, a.unit, a."window", a.annotations ->> '$.summary' AS summary,
-        a.annotations ->> '$.text' AS "text", a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour,
-        a.state = 'stale' AS stale, a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
-        a.annotations ->> '$.sql' AS "sql"
-    FROM alerts_now a LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause""",
+        a.labels, {ABOUT.replace("labels", "a.labels")} AS about, a.active_at, a.fired_at, a.observed, s.observed AS now,
+        s."time" AS now_at, a.bound, a.unit, a."window", a.annotations ->> '$.summary' AS summary,
+        a.annotations ->> '$.text' AS "text", {_BESIDE},
+        a.annotations ->> '$.blinds' AS blinds, a.annotations ->> '$.opens' AS opens,
+        a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour, a.state = 'stale' AS stale,
+        a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
+        a.annotations ->> '$.sql' AS "sql", a.annotations ->> '$.rows_sql' AS rows_sql
+    FROM alerts_now a LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause
+    LEFT JOIN standing s ON s.alertname = a.alertname AND s.contract = a.contract AND s.clause = a.clause
+        AND s.labels = a.labels""",
 )
 
 DATA_AGE = ReadyView(

@@ -26,7 +26,8 @@ from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import counter, evaluation, files, readings
 from pipeline.ledger.append import append_rows
-from pipeline.ledger.evaluation import Judged, utc
+from pipeline.ledger.evaluation import Judged
+from pipeline.ledger.instants import utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
 from pipeline.ledger.raw_rows import RawRows

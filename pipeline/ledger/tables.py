@@ -16,7 +16,7 @@ from pipeline.errors import LedgerError
 from pipeline.ledger.pulses import pulses_table
 from pipeline.ledger.sightings import share_all, sightings_tables
 from pipeline.ledger.silence import seen_ddl, seen_migration
-from pipeline.ledger.views import PLAIN_TABLES, Columns
+from pipeline.ledger.views import PLAIN_TABLES, STANDING_COLUMNS, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.rollup.windows import WIDTHS
@@ -42,6 +42,18 @@ _OWN: Mapping[str, Columns] = {
         ("max_time", "TIMESTAMP"),
     ),
     "alert_state": (("identity", "VARCHAR"), ("state", "VARCHAR")),
+    "alert_notes": (
+        ("contract", "VARCHAR"),
+        ("clause", "VARCHAR"),
+        ("alertname", "VARCHAR"),
+        ("by_values", "VARCHAR"),
+        ("labels", "VARCHAR"),
+        ("fired_at", "TIMESTAMP"),
+        ("fired_observed", "DOUBLE"),
+        ("time", "TIMESTAMP"),
+        ("notes", "VARCHAR"),
+        ("facts", "VARCHAR"),
+    ),
     "outbox": (
         ("seq", "BIGINT"),
         ("created", "TIMESTAMP"),
@@ -53,7 +65,11 @@ _OWN: Mapping[str, Columns] = {
         ("last_error", "VARCHAR"),
     ),
 }
-_FIXED: Mapping[str, Columns] = {**_OWN, **{table.view: table.columns for table in PLAIN_TABLES}}
+_FIXED: Mapping[str, Columns] = {
+    **_OWN,
+    **{table.view: table.columns for table in PLAIN_TABLES},
+    "standing": STANDING_COLUMNS,
+}
 """The tables that are the same whatever the event types are, with their columns."""
 
 

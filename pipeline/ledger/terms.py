@@ -17,7 +17,7 @@ import duckdb
 
 from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
 from pipeline.contract.money import money_text
-from pipeline.ledger.evaluation import utc
+from pipeline.ledger.instants import utc
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
 

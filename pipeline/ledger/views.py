@@ -70,6 +70,13 @@ STANDING_COLUMNS: Columns = (
     ("samples", "BIGINT"),
     ("facts", "VARCHAR"),
 )
+STANDING_NOW_COLUMNS: Columns = (
+    *STANDING_COLUMNS,
+    ("labels", "VARCHAR"),
+    ("fired_at", "TIMESTAMP"),
+    ("fired_observed", "DOUBLE"),
+)
+"""The standing as it is published: with the alert that is open on it."""
 READINGS_COLUMNS: Columns = (
     ("time", "TIMESTAMP"),
     ("contract", "VARCHAR"),
@@ -271,7 +278,7 @@ def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
 QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTINE_COLUMNS, HOUR, None)
 ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
 ALERTS_NOW_TABLE = PublishedTable("alerts_now", "alerts_now", ALERTS_COLUMNS, None, None)
-STANDING_TABLE = PublishedTable("standing", "standing", STANDING_COLUMNS, None, None)
+STANDING_TABLE = PublishedTable("standing", "standing", STANDING_NOW_COLUMNS, None, None)
 FATES_TABLE = PublishedTable("fates", "fates", FATES_COLUMNS, DAY, HOUR)
 SET_ASIDE_TABLE = PublishedTable("set_aside", "set_aside", SET_ASIDE_COLUMNS, DAY, HOUR)
 READINGS_TABLE = PublishedTable("readings", "readings", READINGS_COLUMNS, DAY, HOUR)
@@ -284,7 +291,10 @@ PLAIN_TABLES = (
     ALERTS_TABLE, STANDING_TABLE, FATES_TABLE, READINGS_TABLE, CLAUSES_TABLE, WINDOWS_TABLE, ALIASES_TABLE,
     HEALTH_TABLE, SET_ASIDE_TABLE, FORECASTS_TABLE,
 )  # fmt: skip
-"""The tables that are the same in the ledger and in the files; those without dates are one file each."""
+"""The tables that are the same in the ledger and in the files; those without dates are one file each.
+
+The standing has more in its file: how each open alert on it stood when it fired, and what is known beside.
+"""
 OWN_TABLES = (*PLAIN_TABLES, ALERTS_NOW_TABLE)
 """All that are of no event type; the newest alerts are chosen from the ledger's when they are published."""
 MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "time", "set_aside": "minute"}

@@ -23,7 +23,8 @@ Kind = Literal["pending", "firing", "updated", "stale", "fresh", "resolved", "in
 class AlertState:
     """One alert that is not inactive.  Instants are epoch seconds; `labels` is the full label set, sorted.
 
-    `hold`: the clause's `for` when it became active, in seconds.
+    `hold`: the clause's `for` when it became active, in seconds.  `observed` is the present value, `fired_observed` the
+    one that it fired with.
     `good_since`: the first instant of the good run that a firing alert is in.  `unknown_since`: since when
     readings have been unknown.  `stale`: it fires, but the last reading could not vouch for it.
     `annotations` are those of the last change.
@@ -50,6 +51,7 @@ class AlertState:
     trusted: bool = True
     annotations: Mapping[str, str] = field(default_factory=dict)
     hold: int = 0
+    fired_observed: float | None = None
 
     @property
     def key(self) -> tuple[str, str, str, tuple[str, ...]]:
@@ -126,6 +128,7 @@ def _begin(verdict: Verdict, t: int) -> Step:
             bound=verdict.terms.bound,
             unit=verdict.terms.unit,
             hold=verdict.terms.hold,
+            fired_observed=verdict.observed if fires else None,
         ),
         verdict,
     )
@@ -137,7 +140,7 @@ def _pending(state: AlertState, verdict: Verdict, t: int) -> Step:
         state = replace(_seen(state, verdict), unknown_since=None)
         if t - state.active_at < verdict.terms.hold:
             return state, None
-        state = replace(state, phase="firing", fired_at=t)
+        state = replace(state, phase="firing", fired_at=t, fired_observed=verdict.observed)
         return state, AlertChange("firing", t, state)
     if verdict.state == "unknown":
         since = t if state.unknown_since is None else state.unknown_since

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Clause, PipelineAlert
 from pipeline.rules.alerts import AlertChange, AlertState
+from pipeline.rules.missing import Missing, megawatts_of, notes_of, sentences_of
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
 from pipeline.rules.readings import EntityCount, FleetPower, MeterMean, ReadingSpec, match_of
 from pipeline.rules.reproduce import forecast_sql, sql_of
@@ -74,30 +75,49 @@ def number(value: float | Decimal | None) -> str:
 
 
 def annotate(
-    change: AlertChange, verdict: Verdict, rule: Rule, catalog: Catalog, trust: Mapping[str, Trust]
+    change: AlertChange,
+    verdict: Verdict,
+    rule: Rule,
+    catalog: Catalog,
+    trust: Mapping[str, Trust],
+    missing: Missing | None = None,
 ) -> dict[str, str]:
-    """The annotations of a change; those without anything to say are left out."""
+    """The annotations of a change; those without anything to say are left out.  `missing`: who is, where it was asked."""
     state = change.state
     source = _source(rule)
     details = verdict.details or {}
+    told = notes_of(missing, verdict.t) if missing else {}
     notes = {
         "summary": _summary(change, details),
-        "description": " ".join(_sentences(change, verdict, details)),
+        "description": " ".join([*_sentences(change, verdict, details), *sentences_of(told)]),
         "text": source.text if source else "",
         "observed": number(state.observed),
         "bound": number(state.bound),
         "unit": state.unit,
         "since": utc(state.active_at),
         "window": state.window or "",
+        "opens": utc(details["window_starts"]) if "window_starts" in details else "",
         "crosses": details.get("crosses", ""),
-        "at_risk": _at_risk(state, source),
+        "at_risk": _at_risk(state, source, missing),
+        **told,
         "samples": str(state.samples),
+        "blinds": ", ".join(details.get("blinds", ())),
         "trust": " ".join(_doubts(state, verdict, details, rule, trust)),
         "runbook": (source.runbook or "") if source else "",
         "contact": (source.contact or "") if source else "",
         "sql": _sql(verdict, rule, catalog),
     }
     return {name: text for name, text in notes.items() if text}
+
+
+def now_text(state: str | None, observed: float | None, unit: str, t: int) -> str:
+    """How an alert that was told stands now; `state` is that of its last verdict, None where there is none any more."""
+    if state is None:
+        return "No reading speaks of it any more."
+    if state == "unknown" or observed is None:
+        known = "" if observed is None else f"; {number(observed)} {unit} are seen"
+        return f"Not known at {utc(t)}{known}."
+    return f"{number(observed)} {unit} at {utc(t)}{', within its bound' if state == 'ok' else ''}."
 
 
 def _source(rule: Rule) -> Clause | PipelineAlert | None:
@@ -225,16 +245,21 @@ def _quality(topic: str, trust: Trust | None) -> Iterator[str]:
         yield f"{trust.quarantined_share:.1%} of {topic} were quarantined as not credible."
 
 
-def _at_risk(state: AlertState, source: Clause | PipelineAlert | None) -> str:
-    """Money by the clause's own formula, and GPUs, megawatts or money beyond the bound; not seconds or jobs."""
+def _at_risk(state: AlertState, source: Clause | PipelineAlert | None, missing: Missing | None = None) -> str:
+    """Money by the clause's own formula, and GPUs, megawatts or money beyond the bound; not seconds or jobs.
+
+    GPUs are told in megawatts too where it is known what one draws.
+    """
     parts = []
     if isinstance(source, Clause) and source.money_at_risk:
         risk = source.money_at_risk
         parts.append(f"{number(risk.per_hour)} {risk.currency} an hour")
     counts = state.unit not in ("s", "jobs", "events") and state.phase in ("pending", "firing")
     if state.observed is not None and counts:
-        parts.append(f"{number(abs(state.observed - state.bound))} {state.unit}")
-    return "; ".join(parts)
+        beyond = abs(state.observed - state.bound)
+        parts.append(f"{number(beyond)} {state.unit}")
+        parts.append(megawatts_of(beyond, missing))
+    return "; ".join(filter(None, parts))
 
 
 def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.contract.model import CapacityClause, Promise
 from pipeline.rules.clauses import ClauseRule, above, below, lookback, told
+from pipeline.rules.missing import Look, Missing
 from pipeline.rules.readings import EntityCount, Reading, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
@@ -115,7 +116,6 @@ class WindowNotReady(_Capacity):
         found = [self.verdict(terms, r, below(r, ahead.gpus), details) for r in rows]
         return found + self.unread(terms, t, rows)
 
-
     def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
         """As it was promised before the window opened, with the severity of before: nobody is paged twice for it."""
         windows = self.contract_in_force.windows
@@ -125,6 +125,23 @@ class WindowNotReady(_Capacity):
             return None
         terms = self.terms(opened.start - 1, opened.gpus, opened.window)
         return self.verdict(terms, row, below(row, opened.gpus), {**_starts(opened), "opened": True})
+
+
+FLOORS = (CapacityShortfall, WindowNotReady)
+"""The alerts of which somebody asks who is missing."""
+
+
+def missing(
+    rule: CapacityShortfall | WindowNotReady,
+    by: tuple[str, ...],
+    t: int,
+    facts: Mapping[str, Any],
+    active_at: int,
+    look: Look,
+) -> Missing:
+    """Who is missing in the group `by` at `t`, with as many silent as its reading carries, by the `facts` of that."""
+    silent = int(facts.get("silent", 0) + facts.get("lost", 0))
+    return look(rule.spec, by, t, active_at).silent(silent)
 
 
 def _starts(promise: Promise) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.contract.model import (
@@ -29,38 +29,16 @@ from pipeline.contract.model import (
 from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
+from pipeline.rules.missing import Look, Missing
 from pipeline.rules.pipeline import WALL_CLOCK
 from pipeline.rules.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec, said
-from pipeline.rules.verdicts import Answers, Labels, Rule, State, Terms, Verdict
+from pipeline.rules.standing import Key, StandingRow, row_of
+from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict
 
 HISTORY = 60
 """Seconds between two instants whose readings are kept whatever they say."""
 
 Range = tuple[int, int]
-Key = tuple[str, str, str, tuple[str, ...]]
-
-
-class StandingRow(NamedTuple):
-    """How one group of one clause stands: the last verdict, and since when its state has been this one."""
-
-    contract: str
-    clause: str
-    alertname: str
-    by: Labels
-    state: State
-    observed: float | None
-    bound: float
-    unit: str
-    since: int
-    t: int
-    window: str | None = None
-    samples: int = 0
-    facts: str = "{}"
-    """What else the reading says, as a JSON object."""
-
-    @property
-    def key(self) -> Key:
-        return (self.alertname, self.contract, self.clause, tuple(value for _, value in self.by))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +189,16 @@ def evaluate(
     standing: Iterable[StandingRow] = (),
     trust: Mapping[str, Trust] | None = None,
     every: Mapping[str, int] | None = None,
+    look: Look | None = None,
 ) -> Evaluation:
     """Judges every rule at every instant it is due, and moves the alerts.
 
     `every`: group → seconds between its instants, where that is not `GRID`.
     `answers` must hold every spec of `plan.wanted(due)`.  States of rules that no contract has any more are
-    resolved at the last instant of `due`.  `trust`: each topic's quality, for the annotations.
+    resolved at the last instant of `due`.  `trust`: each topic's quality, for the annotations; `look` is asked for who is
+    missing when a shortfall fires or changes, never else.
     """
-    run = _Run(plan, answers, states, standing, trust or {})
+    run = _Run(plan, answers, states, standing, trust or {}, look)
     for group, (t0, t1) in due.items():
         step_of = (every or {}).get(group, GRID)
         for rule in plan.groups.get(group, ()):
@@ -242,8 +222,9 @@ class _Run:
         states: Mapping[str, AlertState],
         standing: Iterable[StandingRow],
         trust: Mapping[str, Trust],
+        look: Look | None,
     ) -> None:
-        self.plan, self.answers, self.trust = plan, answers, trust
+        self.plan, self.answers, self.trust, self.look = plan, answers, trust, look
         self.states: dict[Key, AlertState] = {s.key: s for s in states.values()}
         self.standing: dict[Key, StandingRow] = {row.key: row for row in standing}
         self.rows_of: dict[tuple[str, ...], list[Key]] = {}
@@ -271,13 +252,13 @@ class _Run:
             since = self._since(last, since, t)
             for verdict in last:
                 if t % HISTORY == 0 or since[verdict.key][1] == t:
-                    self.history.append(_row(verdict, since[verdict.key][1], verdict.brief_facts))
+                    self.history.append(row_of(verdict, since[verdict.key][1], verdict.brief_facts))
             absent = self._absent(rule, found, last, live, own, t) if live else ()
             for verdict in (*last, *absent):
                 if live or verdict.state != "ok":
                     self._step(rule, verdict, live)
         for verdict in last:
-            self.standing[verdict.key] = _row(verdict, since[verdict.key][1], verdict.facts)
+            self.standing[verdict.key] = row_of(verdict, since[verdict.key][1], verdict.facts)
 
     @staticmethod
     def _own(rule: Rule) -> Callable[[Key], bool]:
@@ -345,7 +326,8 @@ class _Run:
         before = self.states.get(key)
         after, change = step(before, verdict, verdict.t)
         if change is not None:
-            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust)
+            missing = self._missing(rule, verdict, change)
+            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust, missing)
             told = replace(change.state, annotations=notes)
             change = change._replace(state=told)
             self.changes.append(change)
@@ -356,6 +338,12 @@ class _Run:
         else:
             self.states[key] = after
             live.add(key)
+
+    def _missing(self, rule: Rule, verdict: Verdict, change: AlertChange) -> Missing | None:
+        if self.look is None or change.state.phase != "firing" or not isinstance(rule, capacity.FLOORS):
+            return None
+        facts, since = verdict.details or {}, change.state.active_at
+        return capacity.missing(rule, verdict.by, verdict.t, facts, since, self.look)
 
     def withdraw(self, t: int | None) -> None:
         """Ends the alerts and the standing of rules that are no more; those by wall clock are not ours."""
@@ -375,23 +363,3 @@ class _Run:
                 annotations=notes,
             )
             self.changes.append(AlertChange(phase, t, ended))
-
-
-def _row(verdict: Verdict, since: int, facts: str) -> StandingRow:
-    terms = verdict.terms
-    by = tuple(zip(terms.by, verdict.by, strict=True))
-    return StandingRow(
-        terms.contract,
-        terms.clause,
-        terms.alertname,
-        by,
-        verdict.state,
-        verdict.observed,
-        terms.bound,
-        terms.unit,
-        since,
-        verdict.t,
-        terms.window,
-        verdict.samples,
-        facts,
-    )

@@ -23,7 +23,8 @@ from typing import ParamSpec, TypeVar
 import duckdb
 
 from pipeline.errors import LedgerError
-from pipeline.ledger.evaluation import AT_ONCE, utc
+from pipeline.ledger.evaluation import AT_ONCE
+from pipeline.ledger.instants import utc
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Delta
 from pipeline.stream.admission import Growth

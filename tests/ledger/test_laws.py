@@ -307,9 +307,15 @@ class Run:
         return {**found, "charges": self.rows(charges)}
 
     def judgements(self) -> dict[str, list[Any]]:
-        """Alert history, live alerts, standing and its history, and what was to be delivered."""
+        """Alert history, live alerts, standing and its history, and what was to be delivered.
+
+        What is told beside an alert (who is missing now, what the meters show) is what is known when it is told.
+        """
         outbox = [json.loads(body) for (body,) in self.rows("SELECT body FROM outbox ORDER BY seq")]
         told = [{k: v for k, v in body.items() if k != "appended_at"} for body in outbox]
+        for body in told:
+            for beside in ("missing", "worst", "meters"):
+                body["annotations"].pop(beside, None)
         return {
             "alerts": self.rows("SELECT * FROM alerts ORDER BY ALL"),
             "states": self.rows("FROM alert_state ORDER BY ALL"),

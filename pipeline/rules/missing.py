@@ -1,0 +1,187 @@
+"""What of a fleet is not delivered: how many, since when, where, and whether it still draws power.
+
+The ledger looks it up (`Look`) when an alert begins or changes, and while it is told again; here it is put into words.
+Dark is not lost: GPUs that say nothing while the meters of their site go on are a matter of telemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.rules.readings import EntityCount
+
+PLACES = 3
+"""So many of the worst racks and nodes are named."""
+TOGETHER = 120
+"""Seconds within which the first and the last have gone for it to be one moment."""
+STILL_DRAWN, NO_LONGER_DRAWN = 0.25, 0.75
+"""Shares of what dark GPUs drew: meters that fell by less say that they still draw it, by more that they do not."""
+WATTS_PER_MEGAWATT = 1e6
+
+
+FAILED, GONE, SILENT, IDLE = "failed", "gone", "silent", "idle"
+"""Ways of not being delivered: marked unhealthy, no longer reported by a source that reports, of a source that has
+stopped, and there without being in use where that is what counts."""
+
+
+class Lack(NamedTuple):
+    """`n` GPUs that are `what`; the first of them was last well at `first`, the last at `last` (epoch seconds).
+
+    None: longer ago than was looked back.
+    """
+
+    what: str
+    n: int
+    first: float | None = None
+    last: float | None = None
+
+
+class Place(NamedTuple):
+    """`n` of the `of` GPUs of a rack or node are missing; `of` 0: not known."""
+
+    name: str
+    n: int
+    of: int = 0
+
+
+class Meters(NamedTuple):
+    """What the meters of `sites` show now and showed before `dark` watts of GPUs fell silent, in watts; None: nothing."""
+
+    sites: tuple[str, ...]
+    now: float | None
+    before: float | None
+    dark: float | None
+
+
+class Missing(NamedTuple):
+    """`lacks` without a `what` that nobody is; `places` (racks, or what `kind` says) and `nodes`: the worst first.
+
+    `watts`: mean power of one GPU.  `sites`: those with dark GPUs, which are silent or gone, by the dimensions that
+    meters have too.
+    """
+
+    lacks: tuple[Lack, ...] = ()
+    kind: str = "rack"
+    places: tuple[Place, ...] = ()
+    nodes: tuple[Place, ...] = ()
+    more_places: int = 0
+    more_nodes: int = 0
+    watts: float | None = None
+    sites: tuple[tuple[str, ...], ...] = ()
+    meters: Meters | None = None
+
+    @property
+    def dark(self) -> tuple[Lack, ...]:
+        """Those that say nothing any more."""
+        return tuple(lack for lack in self.lacks if lack.what in (SILENT, GONE))
+
+    def silent(self, n: int) -> Missing:
+        """With `n` silent GPUs, as the reading carries them."""
+        kept = (lack._replace(n=n) if lack.what == SILENT else lack for lack in self.lacks)
+        return self._replace(lacks=tuple(lack for lack in kept if lack.n))
+
+
+class Look(Protocol):
+    """Asks who of the group `by` is missing at `t`, for an alert that is active since `active_at`."""
+
+    def __call__(self, spec: EntityCount, by: tuple[str, ...], t: int, active_at: int) -> Missing: ...
+
+
+def clock(at: float, t: float) -> str:
+    """The time of day of an instant that lies within a day before `t`, else its date too."""
+    form = "%H:%M UTC" if t - at < 86_400 else "%-d %b %H:%M UTC"
+    return f"{datetime.fromtimestamp(at, UTC):{form}}"
+
+
+def missing_text(missing: Missing, t: int) -> str:
+    """`8 failed since 09:40 UTC, 320 silent since 09:43 UTC`; empty when nobody is known to be missing."""
+    return ", ".join(f"{lack.n:,} {lack.what}{_since(lack, t)}" for lack in missing.lacks)
+
+
+def _since(lack: Lack, t: int) -> str:
+    if lack.last is None:
+        return " for more than an hour"
+    last = clock(lack.last, t)
+    if lack.first is None:
+        return f", the last since {last}"
+    if lack.last - lack.first < TOGETHER:
+        return f" since {clock(lack.first, t)}"
+    return f" since {clock(lack.first, t)}, the last since {last}"
+
+
+def worst_text(missing: Missing) -> str:
+    """`racks nvl-07 (36 of 72), nvl-09 (8 of 72) and 2 more; nodes node-0042 (8)`; empty when no place is known."""
+    kinds = (
+        (missing.kind, missing.places, missing.more_places),
+        ("node", missing.nodes, missing.more_nodes),
+    )
+    return "; ".join(_named(kind, places, more) for kind, places, more in kinds if places)
+
+
+def _named(kind: str, places: Sequence[Place], more: int) -> str:
+    named = ", ".join(f"{p.name} ({p.n:,}{f' of {p.of:,}' if p.of else ''})" for p in places)
+    many = "s" if len(places) + more > 1 else ""
+    return f"{kind}{many} {named}{f' and {more:,} more' if more else ''}"
+
+
+def meters_text(meters: Meters) -> str:
+    """What the meters say of the dark, and what that probably means."""
+    names = ", ".join(meters.sites[:PLACES])
+    if meters.now is None:
+        return f"the meters of {names} are silent too" if meters.before is not None else ""
+    now = _megawatts(meters.now)
+    if meters.before is None:
+        return f"the meters of {names} show {now}"
+    before = _megawatts(meters.before)
+    share = (meters.before - meters.now) / meters.dark if meters.dark else None
+    if share is not None and share <= STILL_DRAWN:
+        return f"the meters of {names} still show {now} ({before} before): probably telemetry"
+    if share is not None and share >= NO_LONGER_DRAWN:
+        return f"the meters of {names} show {now}, {before} before: they no longer draw it"
+    return f"the meters of {names} show {now}, {before} before"
+
+
+def _megawatts(watts: float) -> str:
+    return f"{watts / WATTS_PER_MEGAWATT:.3g} MW"
+
+
+def notes_of(missing: Missing, t: int) -> dict[str, str]:
+    """The annotations that say it; those without anything to say are left out."""
+    notes = {
+        "missing": missing_text(missing, t),
+        "worst": worst_text(missing),
+        "meters": meters_text(missing.meters) if missing.meters else "",
+    }
+    return {name: text for name, text in notes.items() if text}
+
+
+def sentences_of(notes: Mapping[str, str]) -> Iterator[str]:
+    """The same as sentences of a description."""
+    if text := notes.get("missing"):
+        yield f"Not delivered: {text}."
+    if text := notes.get("worst"):
+        yield f"Worst hit: {text}."
+
+
+def facts_of(missing: Missing) -> dict[str, Any]:
+    """The same as numbers, for who reads the standing; instants are RFC 3339."""
+    return dict(_facts(missing))
+
+
+def _facts(missing: Missing) -> Iterator[tuple[str, Any]]:
+    for lack in missing.lacks:
+        yield lack.what, lack.n
+        if lack.first is not None:
+            yield f"{lack.what}_since", f"{datetime.fromtimestamp(lack.first, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    for name, places in ((f"worst_{missing.kind}s", missing.places), ("worst_nodes", missing.nodes)):
+        if places:
+            yield name, {place.name: place.n for place in places}
+    if missing.meters and missing.meters.now is not None:
+        yield "metered_megawatts", round(missing.meters.now / WATTS_PER_MEGAWATT, 6)
+
+
+def megawatts_of(gpus: float, missing: Missing | None) -> str:
+    """What so many GPUs draw, in words; empty where their power is not known."""
+    return "" if missing is None or not missing.watts else f"about {_megawatts(gpus * missing.watts)}"

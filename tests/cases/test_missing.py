@@ -1,0 +1,110 @@
+"""A shortfall says who is missing, since when and where, and whether the meters still show what they draw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.ledger.evaluation import firing_bodies
+
+Play = Callable[..., Any]
+START = datetime(2026, 11, 23, 9, 30, tzinfo=UTC).timestamp()
+CONTRACT = """
+metadata: {id: acme, version: "1"}
+parties: {customer: C, supplier: S}
+term: {start: 2026-01-01, end: 2027-01-01}
+currency: EUR
+timezone: UTC
+capacity:
+  - {id: floor, by: [region], committed_gpus: 16, for: 0s}
+"""
+
+
+def fleet(drawn: Callable[[int], float], end: int = 450) -> Iterator[dict[str, Any]]:
+    """Two racks of two nodes with four GPUs, a message for each rack; and a meter that shows `drawn` watts.
+
+    A GPU of the first rack fails at minute 2, another goes without a word after that, and the second rack falls silent
+    after minute 3.
+    """
+    for at in range(0, end, 30):
+        for rack in (0, 1) if at <= 180 else (0,):
+            gpus = []
+            for node, gpu in ((n, g) for n in (2 * rack, 2 * rack + 1) for g in range(4)):
+                if (node, gpu) == (1, 0) and at > 120:
+                    continue
+                health = "failed" if (node, gpu) == (0, 0) and at >= 120 else "ok"
+                gpus.append({**place(node), "gpu": f"g{node}{gpu}", "power_watts": 600.0, "health": health})
+            yield event("gpu.utilization.v1", at + rack, f"/rack{rack}", gpus)
+        meter = {"provider": "acme", "region": "eu", "site": "ams-02", "feed": "a"}
+        yield event("energy.reading.v1", at + 5, "/meter", [{**meter, "it_power_watts": drawn(at)}])
+
+
+def place(node: int) -> dict[str, str]:
+    named = {"provider": "acme", "region": "eu", "site": "ams-02", "cluster": "c1", "sku": "GB300"}
+    return {**named, "nvlink_domain": f"nvl-{1 + node // 2}", "node": f"node-{node}"}
+
+
+def event(kind: str, at: float, source: str, data: list[dict[str, Any]]) -> dict[str, Any]:
+    time = datetime.fromtimestamp(START + at, UTC).isoformat().replace("+00:00", "Z")
+    return {"specversion": "1.0", "id": f"{at}", "source": source, "type": kind, "time": time, "data": data}
+
+
+@pytest.fixture
+def played(play: Play, tmp_path: Path) -> Play:
+    def played(events: Iterator[dict[str, Any]]) -> Any:
+        lines = sorted(events, key=lambda message: message["time"])
+        (tmp_path / "dark.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "dark.yaml").write_text(CONTRACT)
+        return play(str(tmp_path / "dark"))
+
+    return played
+
+
+def texts(found: Any) -> list[dict[str, str]]:
+    """The annotations of each change of the shortfall, in order."""
+    rows = found.sql("SELECT annotations FROM alerts WHERE alertname = 'CapacityShortfall' ORDER BY \"time\"")
+    return [json.loads(annotations) for (annotations,) in rows]
+
+
+def test_a_shortfall_says_who_failed_is_gone_and_silent_since_when_and_where(played: Play) -> None:
+    found = played(fleet(lambda at: 9600.0))
+    fired = texts(found)[0]
+    assert fired["missing"] == "1 failed since 09:32 UTC"
+    assert fired["worst"] == "rack nvl-1 (1 of 8); node node-0 (1)"
+    assert fired["at_risk"] == "1 GPUs; about 0.0006 MW"
+    assert "Not delivered: 1 failed since 09:32 UTC. Worst hit: rack nvl-1 (1 of 8)" in fired["description"]
+    ((missing, worst, meters, observed, now),) = found.sql(
+        "SELECT missing, worst, meters, observed, now FROM alerts_open WHERE alertname = 'CapacityShortfall'"
+    )
+    assert missing == "1 failed since 09:32 UTC, 1 gone since 09:32 UTC, 8 silent since 09:33 UTC"
+    assert (
+        worst == "racks nvl-2 (8 of 8), nvl-1 (2 of 8); nodes node-2 (4), node-3 (4), node-0 (1) and 1 more"
+    )
+    assert meters == "the meters of ams-02 still show 0.0096 MW (0.0096 MW before): probably telemetry"
+    assert (observed, now) == (15.0, 6.0)
+    ((facts, fired_observed),) = found.sql(
+        "SELECT facts, fired_observed FROM standing WHERE alertname = 'CapacityShortfall'"
+    )
+    facts = json.loads(facts)
+    assert (facts["failed"], facts["gone"], facts["silent"], facts["metered_megawatts"]) == (1, 1, 8, 0.0096)
+    assert (facts["silent_since"], fired_observed) == ("2026-11-23T09:33:01Z", 15.0)
+
+
+def test_meters_that_fell_with_the_gpus_say_that_these_no_longer_draw(played: Play) -> None:
+    found = played(fleet(lambda at: 9600.0 if at <= 180 else 4900.0))
+    ((meters,),) = found.sql("SELECT meters FROM alerts_open WHERE alertname = 'CapacityShortfall'")
+    assert meters == "the meters of ams-02 show 0.0049 MW, 0.0096 MW before: they no longer draw it"
+
+
+def test_who_is_told_again_gets_the_present_value_beside_that_at_firing(played: Play) -> None:
+    found = played(fleet(lambda at: 9600.0))
+    bodies = [json.loads(body) for body in firing_bodies(found.ledger.con, found.now)]
+    (told,) = [body["annotations"] for body in bodies if body["alertname"] == "CapacityShortfall"]
+    assert (told["observed"], told["now"][:7]) == ("15", "6 GPUs ")
+    assert "8 silent since 09:33 UTC" in told["missing"]
+    assert "probably telemetry" in told["meters"]
