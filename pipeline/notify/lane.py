@@ -20,7 +20,7 @@ import structlog
 
 from pipeline.notify.destination import Destination, NotAccepted, Refused
 from pipeline.notify.links import linked
-from pipeline.notify.message import AlertChange, annotate
+from pipeline.notify.message import AlertChange, annotate, present
 from pipeline.notify.outbox import NEVER, Mark, Outbox, OutboxRow
 from pipeline.notify.plan import Moment, Step, identities, plan
 from pipeline.notify.policy import Policy, Timing
@@ -170,13 +170,19 @@ class Lane:
         steps = [replace(s, rows=tuple(replace(r, attempts=r.attempts + 1) for r in s.rows)) for s in steps]
         await self._outbox.record([self._mark(r, last_error=r.last_error) for s in steps for r in s.rows])
         try:
-            await self._send([step.change for step in steps])
+            await self._send(await self._as_it_stands(steps))
         except Refused as refusal:
             await self._refused(steps, refusal)
         except Exception as fault:
             await self._failed(steps, fault)
         else:
             await self._delivered(steps)
+
+    async def _as_it_stands(self, steps: Sequence[Step]) -> list[AlertChange]:
+        """The changes; one that was tried before says beside it how its alert stands by now."""
+        again = any(step.change.firing and step.rows[-1].attempts > 1 for step in steps)
+        firing = {c.identity: c for c in await self._around.firing()} if again else {}
+        return [present(step.change, firing.get(step.change.identity)) for step in steps]
 
     async def _send(self, changes: Sequence[AlertChange]) -> None:
         notes, board = self._around.notes(self.name), self._around.public_url

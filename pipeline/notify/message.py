@@ -123,3 +123,15 @@ def annotate(change: AlertChange, notes: Mapping[str, str]) -> AlertChange:
     if not notes:
         return change
     return msgspec.structs.replace(change, annotations={**notes, **change.annotations})
+
+
+PRESENT = ("now", "missing", "worst", "meters")
+"""Annotations that say how an alert stands when it is told, not when it fired."""
+
+
+def present(change: AlertChange, firing: AlertChange | None) -> AlertChange:
+    """The same change with what the `firing` alert of its identity says of now, if there is one."""
+    if firing is None or not change.firing:
+        return change
+    now = {name: firing.annotations[name] for name in PRESENT if name in firing.annotations}
+    return msgspec.structs.replace(change, annotations={**change.annotations, **now})

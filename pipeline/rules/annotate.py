@@ -17,7 +17,7 @@ from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.missing import Missing, megawatts_of, notes_of, sentences_of
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
 from pipeline.rules.readings import EntityCount, FleetPower, MeterMean, ReadingSpec, match_of
-from pipeline.rules.reproduce import forecast_sql, sql_of
+from pipeline.rules.reproduce import forecast_sql, missing_sql, sql_of
 from pipeline.rules.spend import Forecast, TrancheOverrunForecast
 from pipeline.rules.telemetry import TelemetrySilent
 from pipeline.rules.verdicts import Rule, Verdict
@@ -106,6 +106,7 @@ def annotate(
         "runbook": (source.runbook or "") if source else "",
         "contact": (source.contact or "") if source else "",
         "sql": _sql(verdict, rule, catalog),
+        "rows_sql": _rows_sql(verdict, rule, catalog) if missing else "",
     }
     return {name: text for name, text in notes.items() if text}
 
@@ -278,6 +279,13 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
     fallback = str(details.get("basis", "")).startswith("oldest wait")
     frozen = bool(details.get("frozen")) or not isinstance(rule.specs[0], EntityCount)
     return _one(rule.specs[0], verdict.t, group, catalog, fallback, frozen)
+
+
+def _rows_sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
+    """What lists who is missing, where the rule counts who is there."""
+    spec = rule.specs[0]
+    group = dict(zip(verdict.terms.by, verdict.by, strict=True))
+    return missing_sql(spec, group, verdict.t, catalog) if isinstance(spec, EntityCount) else ""
 
 
 def _one(

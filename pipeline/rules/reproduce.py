@@ -32,6 +32,8 @@ from pipeline.rules.readings import (
 Group = Mapping[str, str]
 #: A series is expected for this long after its last sample, in seconds.
 EXPECTED = 86_400
+MISSED = 3_600
+"""An entity that is not delivered is listed if it was there in so many seconds before."""
 
 
 def moment(t: int) -> str:
@@ -127,6 +129,36 @@ def _count(spec: EntityCount, event_type: EventType, group: Group, t: int) -> st
     recent = f'FILTER ("time" >= {moment(t - spec.span)})'
     at_home = _at_home(event_type, t, spec.span, f", coalesce(bool_or({mark}) {recent}, false) AS marked")
     return f"SELECT count(*) AS value FROM (\n{at_home})\nWHERE {_all([keep, *where(spec.match, group)])}"
+
+
+def missing_sql(spec: EntityCount, group: Group, t: int, catalog: Catalog) -> str:
+    """One SELECT with a row for each entity of `group` that was there in the hour before `t` and is not delivered.
+
+    Where it is, its labels (the node), when it was last seen, and why: failed, idle, gone or silent.
+    """
+    event_type = catalog.by_topic(spec.topic)
+    entity, series, stop = _entity(event_type), _series(event_type), _stop(event_type)
+    labels = "".join(
+        f', arg_max({name(each.name)}, "time") AS {name(each.name)}' for each in event_type.labels
+    )
+    own = ", ".join([*(name(d) for d in event_type.within), entity])
+    marks = {mark.name: mark for mark in event_type.marks}
+    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
+    marked = ""
+    if spec.counts == "healthy" and "unhealthy" in marks:
+        marked = f"\n      WHEN bool_or({marked_sql(marks['unhealthy'])}) {recent} THEN 'failed'"
+    elif spec.counts == "in_use":
+        marked = (
+            f"\n      WHEN NOT coalesce(bool_or({marked_sql(marks['in_use'])}) {recent}, false) THEN 'idle'"
+        )
+    return (
+        f'SELECT * FROM (\n  SELECT {series}, {entity}{labels}, max("time") AS last_seen,\n'
+        f"    CASE WHEN max(max(\"time\")) OVER (PARTITION BY {series}) < {moment(t - stop)} THEN 'silent'\n"
+        f"      WHEN max(\"time\") < {moment(t - spec.span)} THEN 'gone'{marked} END AS why\n"
+        f"  FROM {event_type.view} WHERE {_within((), {}, t, MISSED)}\n  GROUP BY {series}, {entity}\n"
+        f'  QUALIFY row_number() OVER (PARTITION BY {own} ORDER BY max("time") DESC) = 1)\n'
+        f"WHERE {_all(['why IS NOT NULL', *where(spec.match, group)])} ORDER BY why, {series}, {entity}"
+    )
 
 
 def _at_home(event_type: EventType, t: int, span: int, more: str = "") -> str:

@@ -14,6 +14,14 @@ from pipeline.serve.board_silences import Muted, Routing
 from pipeline.serve.board_words import PROSE, amount, beyond, instant, lines, link, short
 
 SEVERITIES = ("critical", "warning", "ticket", "info")
+BESIDE = (
+    ("Not delivered", "missing"),
+    ("Worst hit", "worst"),
+    ("Meters", "meters"),
+    ("Blinds", "blinds"),
+    ("Window opens", "opens"),
+)
+"""What a card says beside the numbers, and the column that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ class Card:
     summary: str
     text: str
     observed: str
+    """What is read now, where it is known, else what was when it fired; `at_firing` is that where it is another."""
+    at_firing: str
     bound: str
     beyond: str
     excess: float
@@ -40,12 +50,15 @@ class Card:
     window: str
     window_ends: str
     at_risk: str
+    beside: tuple[tuple[str, str], ...]
+    """What else is known of it, by what it is: who is missing, where, what the meters show, what it blinds, …"""
     runbook: str
     runbook_link: str
     contact: tuple[Part, ...]
     silence_link: str
     grafana_link: str
     sql: str
+    rows_sql: str
     chart: Chart | None
     muted: Muted | None
     unheard: bool
@@ -69,6 +82,8 @@ def _card(
     labels = labels_of(row["labels"])
     muted = routing.of(labels, row["alertname"])
     asked = bool(routing.address) and not routing.error
+    observed = row["observed"] if row["now"] is None else row["now"]
+    at_firing = amount(row["observed"], row["unit"])
     return Card(
         id=anchor_of(row["alertname"], labels),
         severity=row["severity"] if row["severity"] in SEVERITIES else short(row["severity"], 20),
@@ -80,15 +95,17 @@ def _card(
         about=short(row["about"]),
         summary=short(row["summary"], PROSE),
         text=short(row["text"], PROSE),
-        observed=amount(row["observed"], row["unit"]),
+        observed=amount(observed, row["unit"]),
+        at_firing=at_firing if at_firing != amount(observed, row["unit"]) else "",
         bound=amount(row["bound"], row["unit"]),
-        beyond=beyond(row["observed"], row["bound"], row["unit"]),
-        excess=_excess(row["observed"], row["bound"]),
+        beyond=beyond(observed, row["bound"], row["unit"]),
+        excess=_excess(observed, row["bound"]),
         active_at=instant(row["active_at"]),
         fired_at=instant(row["fired_at"]),
         window=short(row["window"]),
         window_ends=instant(window_ends),
         at_risk=short(row["at_risk"], PROSE),
+        beside=tuple((what, short(row[name], PROSE)) for what, name in BESIDE if row[name]),
         runbook=short(row["runbook"], PROSE),
         runbook_link=link(row["runbook"]),
         contact=tuple(parts_of(short(row["contact"], PROSE))),
@@ -97,6 +114,7 @@ def _card(
             elsewhere, row["contract"], row["clause"], labels.get("region"), row["active_at"], row["sql"]
         ),
         sql=lines(row["sql"]),
+        rows_sql=lines(row["rows_sql"]),
         chart=chart,
         muted=muted if muted and muted.mute else None,
         unheard=asked and muted is None and row["state"] == "firing",

@@ -36,8 +36,9 @@ STANDING = 2_000
 WINDOWS_AHEAD = 30
 """Days."""
 
-OPEN = """SELECT severity, urgency, state, alertname, contract, clause, labels, about, active_at, fired_at, observed, bound,
-    unit, "window", summary, "text", at_risk, risk_per_hour, stale, runbook, contact, "sql"
+OPEN = """SELECT severity, urgency, state, alertname, contract, clause, labels, about, active_at, fired_at, observed, now,
+    bound, unit, "window", summary, "text", missing, worst, meters, blinds, opens, at_risk, risk_per_hour, stale, runbook,
+    contact, "sql", rows_sql
 FROM alerts_open ORDER BY coalesce(urgency, 4), state, fired_at DESC, alertname, contract, clause, labels"""
 OVER = f"""SELECT arg_max(severity, "time") AS severity, alertname, contract, clause, arg_max(labels, "time") AS labels,
     any_value({ABOUT}) AS about, arg_max(fired_at, "time") AS fired_at, max(resolved_at) AS resolved_at,

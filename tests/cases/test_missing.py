@@ -78,6 +78,9 @@ def test_a_shortfall_says_who_failed_is_gone_and_silent_since_when_and_where(pla
     assert fired["worst"] == "rack nvl-1 (1 of 8); node node-0 (1)"
     assert fired["at_risk"] == "1 GPUs; about 0.0006 MW"
     assert "Not delivered: 1 failed since 09:32 UTC. Worst hit: rack nvl-1 (1 of 8)" in fired["description"]
+    assert [row[-4:] for row in found.sql(fired["rows_sql"])] == [
+        ("g00", "node-0", datetime(2026, 11, 23, 9, 32), "failed")
+    ]
     ((missing, worst, meters, observed, now),) = found.sql(
         "SELECT missing, worst, meters, observed, now FROM alerts_open WHERE alertname = 'CapacityShortfall'"
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -292,6 +293,29 @@ def test_the_remarks_of_the_pipeline_stand_on_every_alert(
         assert hook.accepted[0]["alerts"][0]["annotations"] == notes
 
     asyncio.run(scenario())
+
+
+def test_a_receiver_that_is_told_at_the_second_try_is_told_the_present_value_beside_the_one_at_firing(
+    receiver, outbox, quick, running, until, change
+) -> None:
+    ledger = outbox("webhook")
+
+    async def scenario() -> None:
+        async with hooks(receiver, "webhook") as ([hook], destinations):
+            hook.script = ["500"]
+            fired = replace_notes(change("a"), observed="1,208")
+            ledger.write(fired)
+            ledger.live[fired.identity] = replace_notes(fired, observed="1,208", now="1,100 GPUs at 10:00")
+            async with running(Delivery(ledger, destinations, policy=quick, firing=ledger.firing)):
+                await until(settled(ledger, "webhook"))
+        (told,) = hook.accepted
+        assert told["alerts"][0]["annotations"] == {"observed": "1,208", "now": "1,100 GPUs at 10:00"}
+
+    asyncio.run(scenario())
+
+
+def replace_notes(change: AlertChange, **notes: str) -> AlertChange:
+    return msgspec.structs.replace(change, annotations=notes)
 
 
 def test_a_stop_does_not_wait_for_a_destination_that_hangs_and_loses_nothing(
