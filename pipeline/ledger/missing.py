@@ -90,7 +90,6 @@ class Looker:
         nodes, more_nodes = self._nodes(event, entities, gaps, t)
         return Missing(
             lacks=tuple(_lacks(event, spec, live, entities, gaps)),
-            kind="rack" if any(dims.get(RACK) for dims in names.values()) else "cluster",
             places=places,
             nodes=nodes,
             more_places=more_places,

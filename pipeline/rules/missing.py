@@ -56,14 +56,13 @@ class Meters(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """`lacks` without a `what` that nobody is; `places` (racks, or what `kind` says) and `nodes`: the worst first.
+    """`lacks` without a `what` that nobody is; `places` (racks, or clusters without any) and `nodes`: the worst first.
 
     `watts`: mean power of one GPU.  `sites`: those with dark GPUs, which are silent or gone, by the dimensions that
     meters have too.
     """
 
     lacks: tuple[Lack, ...] = ()
-    kind: str = "rack"
     places: tuple[Place, ...] = ()
     nodes: tuple[Place, ...] = ()
     more_places: int = 0
@@ -112,18 +111,14 @@ def _since(lack: Lack, t: int) -> str:
 
 
 def worst_text(missing: Missing) -> str:
-    """`racks nvl-07 (36 of 72), nvl-09 (8 of 72) and 2 more; nodes node-0042 (8)`; empty when no place is known."""
-    kinds = (
-        (missing.kind, missing.places, missing.more_places),
-        ("node", missing.nodes, missing.more_nodes),
-    )
-    return "; ".join(_named(kind, places, more) for kind, places, more in kinds if places)
+    """`nvl-07 (36 of 72), nvl-09 (8 of 72) and 2 more; node-0042 (8)`: racks, then nodes; empty when none is known."""
+    kinds = ((missing.places, missing.more_places), (missing.nodes, missing.more_nodes))
+    return "; ".join(_named(places, more) for places, more in kinds if places)
 
 
-def _named(kind: str, places: Sequence[Place], more: int) -> str:
+def _named(places: Sequence[Place], more: int) -> str:
     named = ", ".join(f"{p.name} ({p.n:,}{f' of {p.of:,}' if p.of else ''})" for p in places)
-    many = "s" if len(places) + more > 1 else ""
-    return f"{kind}{many} {named}{f' and {more:,} more' if more else ''}"
+    return f"{named}{f' and {more:,} more' if more else ''}"
 
 
 def meters_text(meters: Meters) -> str:
@@ -175,7 +170,7 @@ def _facts(missing: Missing) -> Iterator[tuple[str, Any]]:
         yield lack.what, lack.n
         if lack.first is not None:
             yield f"{lack.what}_since", f"{datetime.fromtimestamp(lack.first, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    for name, places in ((f"worst_{missing.kind}s", missing.places), ("worst_nodes", missing.nodes)):
+    for name, places in (("worst_places", missing.places), ("worst_nodes", missing.nodes)):
         if places:
             yield name, {place.name: place.n for place in places}
     if missing.meters and missing.meters.now is not None:

@@ -157,7 +157,7 @@ def missing_sql(spec: EntityCount, group: Group, t: int, catalog: Catalog) -> st
         f"      WHEN max(\"time\") < {moment(t - spec.span)} THEN 'gone'{marked} END AS why\n"
         f"  FROM {event_type.view} WHERE {_within((), {}, t, MISSED)}\n  GROUP BY {series}, {entity}\n"
         f'  QUALIFY row_number() OVER (PARTITION BY {own} ORDER BY max("time") DESC) = 1)\n'
-        f"WHERE {_all(['why IS NOT NULL', *where(spec.match, group)])} ORDER BY why, {series}, {entity}"
+        f"WHERE {_all(['why IS NOT NULL', *where(spec.match, group)])} ORDER BY ALL"
     )
 
 

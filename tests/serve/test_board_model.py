@@ -52,7 +52,8 @@ def alert(**values: Any) -> dict[str, Any]:
         "severity": "critical", "urgency": 0, "state": "firing", "alertname": "Novel", "contract": "c", "clause": "k",
         "labels": json.dumps(labels), "about": "r", "active_at": at, "fired_at": at, "observed": 3.0, "bound": 4.0,
         "unit": "widgets", "window": None, "summary": "s", "text": "t", "at_risk": None, "risk_per_hour": None,
-        "stale": False, "runbook": None, "contact": None, "sql": None, **values,
+        "stale": False, "runbook": None, "contact": None, "sql": None, "now": None, "missing": None, "worst": None,
+        "meters": None, "blinds": None, "opens": None, "rows_sql": None, **values,
     }  # fmt: skip
 
 
@@ -145,6 +146,23 @@ def test_lines_end_where_the_data_ends() -> None:
         assert card.chart
         drawn.append((card.chart.observed.rpartition("L")[2].partition(",")[0], card.chart.ends[11:16]))
     assert drawn == [("600.0", "23:52"), ("297.5", "00:52")]
+
+
+def test_a_card_shows_the_present_value_beside_the_one_at_firing_and_what_is_known_besides() -> None:
+    known = {
+        "missing": "8 silent since 09:43 UTC",
+        "meters": "the meters still show 0.195 MW",
+        "blinds": "c/floor",
+    }
+    published = Published(
+        alerts=[alert(observed=3.0, now=1.0, **known), alert(observed=3.0, now=3.0, clause="other")]
+    )
+    fallen, steady = page_of("d", life(), published, Routing(), NOW).body.alerts
+    assert (fallen.observed, fallen.at_firing, fallen.beyond) == ("1 widgets", "3 widgets", "3 widgets below")
+    assert [what for what, _ in fallen.beside] == ["Not delivered", "Meters", "Blinds"]
+    assert (steady.observed, steady.at_firing, steady.beside) == ("3 widgets", "", ())
+    html = Pages().render(page_of("d", life(), published, Routing(), NOW)).body.decode()
+    assert "3 widgets when it fired" in html and "8 silent since 09:43 UTC" in html and "c/floor" in html
 
 
 def test_a_kind_of_clause_that_nobody_has_heard_of_appears_by_its_own_name() -> None:
