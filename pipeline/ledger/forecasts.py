@@ -17,8 +17,8 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import MONEY_DECIMALS
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
-from pipeline.rules.standing import StandingRow
 from pipeline.rules.spend import TrancheOverrunForecast
+from pipeline.rules.standing import StandingRow
 
 MOST = Decimal(10) ** (38 - MONEY_DECIMALS)
 
