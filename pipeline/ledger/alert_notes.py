@@ -28,6 +28,9 @@ from pipeline.rules.standing import StandingRow
 AGAIN = 60
 """Seconds of event time after which what was looked up is looked up again."""
 
+LOOKS = 20
+"""Alerts that are looked up in one transaction; of more, those first that were longest not."""
+
 Key = tuple[str, str, str, str]
 
 
@@ -59,26 +62,29 @@ def write_notes(
     rules = {(r.alertname, r.contract, r.clause): r for r in plan.rules if isinstance(r, capacity.FLOORS)}
     stands = {row.key: row for row in standing}
     changed = {change.state.identity for change in changes}
-    rows, told = [], {}
-    for state in states:
-        row, key = stands.get(state.key), _key(state)
-        kept = before.get(key) if state.identity not in changed else None
+    rows, told, looks = [], {}, 0
+    for state in sorted(states, key=lambda s: before.get(_key(s), _Kept(0)).time):
+        row, kept = stands.get(state.key), before.get(_key(state))
         rule = rules.get(state.key[:3])
         if row is None or rule is None or row.state == "ok" or state.phase != "firing":
-            kept = _Kept(0)
-        elif kept is None or row.t // AGAIN > kept.time // AGAIN:
-            kept = _looked(look, rule, row, state)
-        rows.append(
-            (
-                *key, json.dumps(dict(state.labels), ensure_ascii=False),
-                None if state.fired_at is None else utc(state.fired_at), state.fired_observed,
-                utc(kept.time), kept.notes, kept.facts,
-            )
-        )  # fmt: skip
-        if kept.notes != "{}":
+            kept = None
+        elif looks < LOOKS and (state.identity in changed or _is_old(kept, row.t)):
+            kept, looks = _looked(look, rule, row, state), looks + 1
+        rows.append(_row(state, kept or _Kept(0)))
+        if kept is not None and kept.notes != "{}":
             told[state.identity] = json.loads(kept.notes)
     insert(con, "alert_notes", rows)
     return told
+
+
+def _is_old(kept: _Kept | None, t: int) -> bool:
+    return kept is None or t // AGAIN > kept.time // AGAIN
+
+
+def _row(state: AlertState, kept: _Kept) -> tuple[object, ...]:
+    labels = json.dumps(dict(state.labels), ensure_ascii=False)
+    fired_at = None if state.fired_at is None else utc(state.fired_at)
+    return (*_key(state), labels, fired_at, state.fired_observed, utc(kept.time), kept.notes, kept.facts)
 
 
 def _looked(

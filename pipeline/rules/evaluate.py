@@ -12,6 +12,7 @@ evaluated at once or instant by instant, with or without a restart between.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -37,6 +38,9 @@ from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict
 
 HISTORY = 60
 """Seconds between two instants whose readings are kept whatever they say."""
+
+LOOKS = 20
+"""Groups of one clause that are looked up at one instant: a blackout of hundreds must not wait for them all to be."""
 
 Range = tuple[int, int]
 
@@ -232,6 +236,7 @@ class _Run:
             self.rows_of.setdefault(key[:3], []).append(key)
         self.changes: list[AlertChange] = []
         self.history: list[StandingRow] = []
+        self.looked: Counter[tuple[str, str, str, int]] = Counter()
         # A rule's live alerts: none, nearly always, and then its healthy verdicts cost one look-up each.
         self.live: dict[tuple[str, ...], set[Key]] = {}
         for key in self.states:
@@ -341,6 +346,10 @@ class _Run:
 
     def _missing(self, rule: Rule, verdict: Verdict, change: AlertChange) -> Missing | None:
         if self.look is None or change.state.phase != "firing" or not isinstance(rule, capacity.FLOORS):
+            return None
+        at = (rule.alertname, rule.contract, rule.clause, verdict.t)
+        self.looked[at] += 1
+        if self.looked[at] > LOOKS:
             return None
         facts, since = verdict.details or {}, change.state.active_at
         return capacity.missing(rule, verdict.by, verdict.t, facts, since, self.look)
