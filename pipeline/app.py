@@ -217,7 +217,7 @@ class Gigawatch:
         mend = partial(mend_letters, settings.bootstrap, settings.deadletter_topic, settings.kafka_client())
         letters = DeadLetters(self.clients.producer, settings.deadletter_topic, mend)
         self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told, self.clocks)
-        app.source = BatchSource(
+        app.source = self.source = BatchSource(
             settings.bootstrap, settings.kafka_client(), self.catalog.topics, self.ledger.offsets(),
             self.ledger.topic_ids(), put=hand_on, wanted=lambda: not decoder_free.locked(),
             assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
@@ -227,7 +227,7 @@ class Gigawatch:
         )  # fmt: skip
         self.health = Health(
             self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
-            give_up_after=settings.give_up_after, steady=self.clocks.steady(),
+            give_up_after=settings.give_up_after, steady=self.clocks.steady(), unmatched_after=settings.unmatched_after,
         )  # fmt: skip
         self.status = OwnStatus(self.ledger, self.status_file, self._live_status, self.clocks.own)
         self.servers = Servers(servers(settings))
@@ -331,7 +331,10 @@ class Gigawatch:
         grown, more = self.health.look_at_growth(
             pipeline_alerts(self.contracts), self.intake.growth(), clocks.steady(), clocks.bound()
         )
-        states, changes = states | grown, [*changes, *more]
+        strange, told = self.health.look_at_clauses(
+            pipeline_alerts(self.contracts), self.housekeeper.unmatched, clocks.bound()
+        )
+        states, changes = states | grown | strange, [*changes, *more, *told]
         if changes:
             self.own.note(states, changes).add_done_callback(self._heard)
 
@@ -387,6 +390,8 @@ class Gigawatch:
             "contracts": [{"id": c.id, "version": c.version, "digest": c.digest} for c in self.contracts],
             "contract_error": self.contract_error,
             "servers": self.servers.status(),
+            "unmatched": [str(one) for one in self.housekeeper.unmatched or ()],
+            "absent_topics": self.source.absent,
             "tampered": verify.told(self.housekeeper.tampered),
             "stalled": str(self.health.stall or ""),
             "clocks": [skew.words for skew in self.clocks.skews(self.ledger.reached)],

@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     keep_raw_days: int = Field(
         90, ge=3, description="Days of raw rows and quarantine that are kept; the largest part of the disk"
     )
+    unmatched_after: float = Field(
+        3600.0,
+        ge=0,
+        description="ClauseUnmatched is fired when so much event time has passed and a clause has matched nothing",
+    )
     stalled_after: float = Field(
         30.0, gt=0, description="PipelineStalled is fired after so long a standstill"
     )

@@ -209,6 +209,7 @@ def read_pipeline(scope: Scope, cursor: Cursor) -> PipelineAlerts | None:
         "pipeline_stalled",
         "clock_skew",
         "telemetry_cardinality",
+        "clause_unmatched",
         "watchdog",
     ):
         item = cursor.at(name)

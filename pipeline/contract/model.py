@@ -253,6 +253,7 @@ class PipelineAlerts:
     pipeline_stalled: PipelineAlert = PipelineAlert(severity="critical")
     clock_skew: PipelineAlert = PipelineAlert(severity="critical")
     telemetry_cardinality: PipelineAlert = PipelineAlert(severity="warning")
+    clause_unmatched: PipelineAlert = PipelineAlert(severity="warning")
     watchdog: PipelineAlert = PipelineAlert(severity="info")
 
 

@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import structlog
 
-from pipeline.ledger import compact, health, publish, readings, retention, seal, verify
+from pipeline.ledger import compact, health, publish, readings, retention, seal, unmatched, verify
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.pulses import fold_pulses
 from pipeline.ledger.retention import Keep
 from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
+from pipeline.rules.pipeline import Unmatched
 
 log = structlog.get_logger()
 
@@ -54,6 +55,8 @@ class Housekeeper:
         self._turns = verify.Turns()
         self.tampered: tuple[verify.Tampered, ...] = ()
         """Published files that were not as they should be at the last look."""
+        self.unmatched: tuple[Unmatched, ...] | None = None
+        """Clauses that match nothing that was ever seen; None before the first look."""
 
     async def keep(self) -> None:
         """Publish; seal, merge and forget when it is time."""
@@ -86,6 +89,8 @@ class Housekeeper:
     def _keep(self) -> None:
         con, ledger, catalog, now = self._con, self._ledger, self._ledger.catalog, time.monotonic()
         self._publish()
+        if ledger.plan:
+            self.unmatched = unmatched.note(con, ledger.plan, catalog, ledger.fence)
         compact.compact_partials(con, catalog, ledger.fence)
         if now - self._sealed >= self._seal_every:
             self._sealed = now

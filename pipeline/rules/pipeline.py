@@ -1,4 +1,4 @@
-"""PipelineStalled, ClockSkew, TelemetryCardinality and Watchdog: the alerts that go by the wall clock.
+"""PipelineStalled, ClockSkew, TelemetryCardinality, ClauseUnmatched and Watchdog: the alerts that go by the wall clock.
 
 The pipeline raises them itself, when event time may be standing still; instants here are wall-clock epoch
 seconds.  They have the same type as every other alert, so that the same delivery carries them.
@@ -15,7 +15,7 @@ from pipeline.rules.telemetry import OWN
 from pipeline.rules.verdicts import State, Terms, Verdict
 
 #: Alerts whose states no reading moves.
-WALL_CLOCK = ("PipelineStalled", "ClockSkew", "TelemetryCardinality", "Watchdog")
+WALL_CLOCK = ("PipelineStalled", "ClockSkew", "TelemetryCardinality", "ClauseUnmatched", "Watchdog")
 
 
 def _terms(alertname: str, clause: str, by: tuple[str, ...], bound: float, alert: PipelineAlert) -> Terms:
@@ -113,6 +113,49 @@ def growing(
     return (annotated if after is not None else None), change._replace(state=annotated)
 
 
+@dataclass(frozen=True, slots=True)
+class Unmatched:
+    """A clause that for `seconds` of event time has matched nothing that was ever seen; `why` names what was.
+
+    `billed`: it reads bills alone, which come by the month.
+    """
+
+    contract: str
+    clause: str
+    why: str
+    seconds: int = 0
+    billed: bool = False
+
+    def __str__(self) -> str:
+        """In one line, the same wherever it is told."""
+        return f"clause {self.clause} of {self.contract} matches nothing that was ever seen: {self.why}"
+
+
+def unmatched(
+    state: AlertState | None, alert: PipelineAlert, one: Unmatched, limit: float, over: bool, now: int
+) -> tuple[AlertState | None, AlertChange | None]:
+    """Moves ClauseUnmatched of one clause: a breach until it is `over`.  Its labels are those of the clause."""
+    route = tuple(sorted(alert.route.items()))
+    terms = Terms(
+        "ClauseUnmatched", one.contract, one.clause, (), limit, "s", None, alert.severity, route, 0, 0, 0
+    )
+    verdict_state: State = "ok" if over else "breach"
+    after, change = step(state, Verdict(terms, (), now, verdict_state, float(one.seconds)), now)
+    if change is None:
+        return after, None
+    line = f"C{str(one)[1:]}"
+    told = {"summary": line, "description": f"{line}. {_MATCH_REMEDY}"}
+    if change.kind == "resolved":
+        words = f"Clause {one.clause} of {one.contract} matches something now, or is no longer in force"
+        told = {"summary": words, "description": f"{words}."}
+    annotated = _annotated(change.state, alert, told)
+    return (annotated if after is not None else None), change._replace(state=annotated)
+
+
+_MATCH_REMEDY = (
+    "Nobody watches what it promises. Mend its `match` in the contract, or the labels at the source; if what it is about is "
+    "still to come, silence this alert until then."
+)
 _GROWTH_REMEDY = (
     "What is beyond is in the view quarantine, and counted; those that were there before go on. Take what is of one job, "
     "pod or moment out of the dimension at its source, or raise the setting if the fleet is that large."

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.ledger import status as written
 from pipeline.serve.board_silences import Routing
 from pipeline.serve.board_words import PROSE, at_time, short
-from pipeline.serve.status import QUIET_AFTER
+from pipeline.serve.status import MAKE_TOPICS, QUIET_AFTER
 from pipeline.serve.terminal import duration
 
 BEHIND = 300.0
@@ -123,6 +123,12 @@ def _notes(life: Life) -> Iterator[Problem]:
         yield Problem("bad", short(f"T{stalled[1:]}", PROSE), AS_OF_THEN)
     for words in life.status.get("clocks", ()):
         yield Problem("bad", "A clock is wrong", short(words, PROSE))
+    for words in life.status.get("unmatched", ()):
+        yield Problem("warn", "A clause matches nothing that was ever seen", short(f"C{words[1:]}", PROSE))
+    for topic in life.status.get("absent_topics", ()):
+        yield Problem(
+            "warn", f"The topic {short(topic)} is missing", f"{MAKE_TOPICS[:1].upper()}{MAKE_TOPICS[1:]}."
+        )
     if life.status["contract_error"]:
         said = short(life.status["contract_error"], PROSE)
         yield Problem("warn", "A new contract is refused, the old one goes on", said)

@@ -32,6 +32,10 @@ def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str
     yield "disk", partial(doctor_machine.disk, settings.data)
     yield "contract", lambda: doctor_machine.contract(settings.contract, settings.schemas, time.time())
     yield "data", lambda: doctor_machine.directory(settings.data, time.time(), settings.schemas)
+    yield (
+        "contract",
+        lambda: doctor_machine.matches(settings.data, settings.contract, settings.schemas, time.time()),
+    )
     yield "broker", lambda: _broker(settings)
     yield (
         "receivers",

@@ -18,8 +18,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from pipeline import catalog
 from pipeline.contract.loader import check, load_all
 from pipeline.errors import GigawatchError, LedgerError
-from pipeline.ledger import counter, files, status, verify
+from pipeline.ledger import counter, files, status, unmatched, verify
+from pipeline.ledger.retention import newest_watermark
 from pipeline.ledger.tables import SCHEMA_VERSION, get_meta
+from pipeline.rules.evaluate import plan_of
 from pipeline.serve.findings import Finding, fail, ok, warn
 from pipeline.serve.status import QUIET_AFTER, reopened
 from pipeline.serve.terminal import duration
@@ -36,6 +38,7 @@ REMEDY = (
 )
 """What to do about published files that are not as they were published."""
 SCARCE_BYTES = 10 * 2**30
+MEND_MATCH = "mend its `match`, or the labels at the source: nobody watches what it promises; if it is still to come, wait"
 
 
 def versions(python: tuple[int, int] = sys.version_info[:2]) -> Iterator[Finding]:
@@ -215,6 +218,7 @@ def _told(last: Mapping[str, Any]) -> Iterator[Finding]:
             f"the pipeline refuses the new one: {last['contract_error']}",
             "mend it: the old one goes on",
         )
+    yield from (fail("contract", words, MEND_MATCH) for words in last.get("unmatched", ()))
     for command, server in last.get("servers", {}).items():
         if server["error"]:
             yield fail(
@@ -233,6 +237,25 @@ def _told(last: Mapping[str, Any]) -> Iterator[Finding]:
                 f"{row['count']} alerts wait for {row['destination']}: {row['last_error']}",
                 f"mend {row['destination']}; they go out by themselves then",
             )
+
+
+def matches(data: Path, path: Path | None, schemas: Path | None, now: float) -> Iterator[Finding]:
+    """The clauses that match nothing that the ledger has ever seen, where no pipeline runs that would say so itself."""
+    if (
+        path is None
+        or status.writer_of(data) is not None
+        or not (data / "ledger.duckdb").exists()
+        or check([path])
+    ):
+        return
+    types = catalog.load(schemas)
+    try:
+        with duckdb.connect(str(data / "ledger.duckdb"), read_only=True) as con:
+            if newest_watermark(con) is not None:
+                for one in unmatched.look(con, plan_of(load_all(path), types), types, int(now)):
+                    yield (warn if one.billed else fail)("contract", str(one), MEND_MATCH)
+    except duckdb.Error:
+        return  # `ledger` says why
 
 
 def ledger(data: Path) -> Finding:

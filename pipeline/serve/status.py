@@ -25,11 +25,14 @@ EXTRA = (
     "evaluated_share",
     "stalled",
     "clocks",
+    "unmatched",
+    "absent_topics",
     "tampered",
     "standing",
     "undelivered",
 )
 """What `status --json` says beyond a report."""
+MAKE_TOPICS = "it is looked for again and again; gigawatch topics create makes it"
 QUIET_AFTER = 30.0
 """Seconds after which a living pipeline's status, written every two, is too old."""
 
@@ -85,7 +88,12 @@ def well(data: Path, now: float) -> tuple[bool, str]:
     if found.get("stalled"):
         return False, f"{data}: process {pid} runs, and {found['stalled']}"
     age = status.age(found, now)
-    return age <= QUIET_AFTER, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
+    if age > QUIET_AFTER:
+        return (
+            False,
+            f"{data}: process {pid} runs, and hangs or is suspended: its status is {duration(age)} old",
+        )
+    return True, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
 
 
 def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +130,8 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     if state["running"]:
         yield from (f"STALLED: {clean(words)}" for words in [found.get("stalled")] if words)
         yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
+    yield from (f"TOPIC MISSING: {clean(topic)}; {MAKE_TOPICS}" for topic in found.get("absent_topics", ()))
+    yield from (f"MATCHES NOTHING: {clean(words)}" for words in found.get("unmatched", ()))
     if not state["running"] and (why := nothing_yet(data, catalog.load())) is not None:
         yield clean(why)
     yield from (f"HISTORY TAMPERED WITH: {clean(line)}" for line in found.get("tampered", ()))

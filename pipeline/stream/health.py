@@ -1,4 +1,5 @@
-"""The alerts that go by the clock: Watchdog, PipelineStalled, TelemetryCardinality for each topic, ClockSkew for each clock.
+"""The alerts that go by the clock: Watchdog, PipelineStalled, TelemetryCardinality for each topic, ClockSkew for each
+clock, ClauseUnmatched for each clause.
 
 A topic is well while the broker answers, the ledger is not busy with one thing for long, and either nothing waits or
 what waits is taken in.  When it has not been well for `stalled_after` seconds, PipelineStalled goes out; when the broker
@@ -8,14 +9,15 @@ that slowly died does not come back by itself.  Seconds are those of the steady 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
 from pipeline.rollup.delta import Place
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.pipeline import Stall, growing, skewed, stalled, watchdog
+from pipeline.rules.pipeline import Stall, Unmatched, growing, skewed, stalled, unmatched, watchdog
 from pipeline.stream.admission import Growth
 from pipeline.stream.clocks import CLOCKS_DIFFER, Skew, Stopwatch
 from pipeline.stream.watermark import ANSWER_HOLDS, Watermarks
@@ -27,6 +29,7 @@ GROWN_FOR = 600.0
 BUSY_FOR = 5.0
 """Seconds after which one piece of the ledger's work is no progress any more: silence is not looked for meanwhile."""
 
+K = TypeVar("K", bound=Hashable)
 Found = tuple[dict[str, AlertState | None], list[AlertChange]]
 """Identity → the state after, None when it is over; and what changed."""
 
@@ -49,6 +52,7 @@ class Work:
 class Health:
     """Watches `topics`; `states` are the live alerts of the ledger at the start, `steady` the steady clock (s).
 
+    `unmatched_after`: seconds of event time after which a clause that matches nothing is an alert.
     `stall` says what does not progress, since when and why; None while all is well.
     """
 
@@ -61,6 +65,7 @@ class Health:
         stalled_after: float,
         give_up_after: float,
         steady: float,
+        unmatched_after: float = 3600.0,
     ) -> None:
         self._watermarks = watermarks
         self._stalled_after, self._give_up_after = stalled_after, give_up_after
@@ -73,6 +78,10 @@ class Health:
         self._skewed = {dict(s.by)["clock"]: s for s in states.values() if s.alertname == "ClockSkew"}
         self._grown = {
             dict(s.by)["topic"]: s for s in states.values() if s.alertname == "TelemetryCardinality"
+        }
+        self._unmatched_after = unmatched_after
+        self._unmatched = {
+            (s.contract, s.clause): s for s in states.values() if s.alertname == "ClauseUnmatched"
         }
         self._grew: dict[str, tuple[int, float]] = {}
         self.stall: Stall | None = None
@@ -154,6 +163,21 @@ class Health:
             _note(self._grown, topic, after, change, states, changes)
         return states, changes
 
+    def look_at_clauses(self, alerts: PipelineAlerts, found: Sequence[Unmatched] | None, now: float) -> Found:
+        """What changed about ClauseUnmatched; None: nobody has looked yet, and all stays as it is."""
+        states: dict[str, AlertState | None] = {}
+        changes: list[AlertChange] = []
+        if found is None:
+            return states, changes
+        wanted = {(one.contract, one.clause): one for one in found if one.seconds >= self._unmatched_after}
+        for name in sorted({*wanted, *self._unmatched}):
+            one, over = wanted.get(name, Unmatched(*name, why="")), name not in wanted
+            after, change = unmatched(
+                self._unmatched.get(name), alerts.clause_unmatched, one, self._unmatched_after, over, int(now)
+            )
+            _note(self._unmatched, name, after, change, states, changes)
+        return states, changes
+
     def _look_at_clocks(self, alerts: PipelineAlerts, skews: Sequence[Skew], now: int) -> Found:
         states: dict[str, AlertState | None] = {}
         changes: list[AlertChange] = []
@@ -174,8 +198,8 @@ class Health:
 
 
 def _note(
-    known: dict[str, AlertState],
-    name: str,
+    known: dict[K, AlertState],
+    name: K,
     after: AlertState | None,
     change: AlertChange | None,
     states: dict[str, AlertState | None],

@@ -94,6 +94,11 @@ class BatchSource(Service):
             **client,
         )
 
+    @property
+    def absent(self) -> list[str]:
+        """Topics that are wanted and not there."""
+        return sorted(self._absent)
+
     async def connect(self) -> None:
         """Connect and take every partition; raises LogMoved."""
         try:

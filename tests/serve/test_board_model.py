@@ -122,6 +122,18 @@ def test_what_is_amiss_beside_the_data_is_a_note_and_the_bad_comes_first() -> No
     assert "3 alert changes could not be delivered to webhook" in [title for _, title in found]
 
 
+def test_a_clause_that_matches_nothing_and_a_missing_topic_are_notes() -> None:
+    words = (
+        "clause floor of c matches nothing that was ever seen: region is 'boralis'; did you mean 'borealis'?"
+    )
+    of = life(unmatched=[words], absent_topics=["telemetry.energy"])
+    assert [(p.level, p.title, p.text) for p in problems(of, Routing(), NOW)] == [
+        ("warn", "A clause matches nothing that was ever seen", f"C{words[1:]}"),
+        ("warn", "The topic telemetry.energy is missing",
+         "It is looked for again and again; gigawatch topics create makes it."),
+    ]  # fmt: skip
+
+
 def test_a_page_over_dead_data_never_says_that_all_is_well() -> None:
     calm = page_of("d", life(), Published(), Routing(), NOW)
     assert headline(calm) == "Nothing fires"

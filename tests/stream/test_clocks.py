@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.catalog import Catalog
 from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
-from pipeline.rules.pipeline import Stall, stalled
+from pipeline.rules.pipeline import Stall, Unmatched, stalled
 from pipeline.stream.clocks import Ahead, Clocks
 from pipeline.stream.health import Health, Work
 from pipeline.stream.topics import ClockReading
@@ -293,6 +293,35 @@ def test_a_ledger_that_is_busy_is_a_standstill_although_no_record_waits(
             _answer(quiet, times, 10)
             told += _look(health, times, Work({(GPU, 0): 10}, busy=float(second), busy_with="apply"))
     assert told == [("PipelineStalled", "firing")]
+
+
+def test_a_clause_that_matches_nothing_is_told_after_an_hour_of_events_and_until_it_matches(
+    quiet: Watermarks, times: Times
+) -> None:
+    health = _health(quiet, times)
+
+    def look(found: list[Unmatched] | None) -> list[tuple[str, dict[str, str]]]:
+        changes = health.look_at_clauses(PipelineAlerts(), found, times.wall)[1]
+        return [
+            (change.kind, dict(change.state.labels) | dict(change.state.annotations)) for change in changes
+        ]
+
+    def one(seconds: int) -> Unmatched:
+        return Unmatched("acme", "floor", "region is 'boralis'; did you mean 'borealis'?", seconds)
+
+    assert look(None) == look([one(3599)]) == []
+    ((kind, told),) = look([one(3600)])
+    assert (kind, told["alertname"], told["contract"], told["clause"], told["severity"]) == (
+        "firing", "ClauseUnmatched", "acme", "floor", "warning",
+    )  # fmt: skip
+    assert told["summary"] == (
+        "Clause floor of acme matches nothing that was ever seen: region is 'boralis'; did you mean 'borealis'?"
+    )
+    assert look([one(3700)]) == look(None) == [], "it is told once, and nobody knows before the first look"
+    ((kind, told),) = look([])
+    assert (kind, told["summary"]) == (
+        "resolved", "Clause floor of acme matches something now, or is no longer in force",
+    )  # fmt: skip
 
 
 def test_a_process_that_was_suspended_was_not_watching(quiet: Watermarks, times: Times) -> None:
