@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,31 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
     assert re.search(rf"Examples?:.*gigawatch {name}", text, re.DOTALL)
 
 
-def test_no_command_takes_a_secret_as_an_argument() -> None:
+FOR_SCRIPTS = {
+    *("status", "doctor", "topics create", "topics describe", "contract check", "dashboards push"),
+    *("deadletter list", "deadletter show", "deadletter replay"),
+}
+"""What says something that a script may want to read; `sql` has --format, `demo` --report."""
+BY_SCHEMAS = {
+    *(
+        "run",
+        "doctor",
+        "sql",
+        "topics create",
+        "topics describe",
+        "contract check",
+        "deadletter show",
+        "deadletter replay",
+    ),
+}
+"""What reads events, or says which there are."""
+
+
+def test_a_command_takes_json_and_schemas_where_they_mean_something_and_never_a_secret() -> None:
     for name in COMMANDS:
         options = re.findall(r"--[a-z-]+", gigawatch(*name.split(), "--help").stdout)
+        assert ("--json" in options) == (name in FOR_SCRIPTS), name
+        assert ("--schemas" in options) == (name in BY_SCHEMAS), name
         assert not [o for o in options if ("password" in o or "token" in o) and not o.endswith("-file")]
 
 
@@ -146,6 +169,13 @@ def test_a_good_contract_is_told_in_a_few_lines() -> None:
     text = gigawatch("contract", "check", EXAMPLE).stdout
     assert "8 clauses" in text and "MW (it)" in text
     assert re.search(r"window fleet-replanning, Europe/Berlin:\n    (next|open)  \d{4}-", text)
+    told = json.loads(gigawatch("contract", "check", EXAMPLE, "--json").stdout)
+    (found,) = told["contracts"]
+    assert (told["faults"], found["id"], len(found["clauses"])) == ([], "northwind-aurora", 8)
+    (window,) = [each for each in found["windows"] if each["window"] == "fleet-replanning"]
+    assert window["asks"]["planning-wait-p95"] == "at most 120s, critical"
+    starts = [datetime.fromisoformat(each["starts"]) for each in window["occurrences"]]
+    assert len(starts) == 3 and {f"{at:%H:%M}" for at in starts} == {"22:00"}, "in its own zone"
 
 
 def test_every_fault_of_a_contract_is_told_at_once(tmp_path: Path) -> None:
@@ -159,6 +189,9 @@ def test_every_fault_of_a_contract_is_told_at_once(tmp_path: Path) -> None:
     ]
     assert all(re.match(r".*wrong\.yaml:\d+:\d+ ", line) for line in lines[:-1])
     assert not done.stdout
+    told = json.loads(gigawatch("contract", "check", wrong, "--json", code=2).stdout)
+    assert told["contracts"] == [] and len(told["faults"]) == len(lines) - 1
+    assert all(f["file"] == str(wrong) and f["line"] > 0 and f["expected"] for f in told["faults"])
 
 
 def test_a_contract_may_split_by_a_dimension_of_ones_own_schemas(tmp_path: Path) -> None:
@@ -369,6 +402,11 @@ def test_dead_letters_are_listed_by_reason_and_topic(running: Running) -> None:
     assert set(listed(running)) == {*BAD, "gpu_mistyped", "too_large"}
     assert set(listed(running, "--reason", "not_json")) == {"not_json"}
     assert listed(running, "--topic", "telemetry.queue") == {}
+    told = json.loads(gigawatch("deadletter", "list", "--json", "--bootstrap", running.bootstrap).stdout)
+    assert {each["reason"]: each["record"] for each in told["records"]} == listed(running)
+    assert told["in_all"] == len(told["records"])
+    (large,) = [each for each in told["records"] if each["reason"] == "too_large"]
+    assert (large["bytes"], "too large to keep" in large["lost"]) == (1_048_577, True)
 
 
 def test_a_dead_letter_is_shown_with_everything_unprintable_escaped(running: Running) -> None:
@@ -381,6 +419,11 @@ def test_a_dead_letter_is_shown_with_everything_unprintable_escaped(running: Run
         and r"key        \xff\x00key" in text
     )
     assert "read now   1 dead_lettered (not_utf8)" in text
+    whole = gigawatch("deadletter", "show", record, "--json", "--bootstrap", running.bootstrap).stdout
+    told = json.loads(whole)
+    assert "\x1b" not in whole and r"\xff" + "\x1b[2J" in told["value"]
+    assert (told["key"], ["trace", r"\x80\x81"] in told["headers"]) == (r"\xff" + "\x00key", True)
+    assert told["read_now"] == [{"fate": "dead_lettered", "reason": "not_utf8", "n": 1}]
     missing = gigawatch(
         "deadletter", "show", "telemetry.gpu/0/99999999", "--bootstrap", running.bootstrap, code=2
     )
@@ -413,6 +456,13 @@ def test_a_replay_sends_the_same_bytes_key_and_headers_and_only_what_was_kept_wh
     assert f"{records['not_utf8']}: would be sent" in dry
     assert f"{records['too_large']}: refused: its value (1,048,577 bytes) was too large" in dry
     assert f"{records['gpu_mistyped']}: refused: 2 samples of it were taken in already" in dry
+    told = json.loads(
+        gigawatch(
+            "deadletter", "replay", records["not_utf8"], "telemetry.gpu/0/99999999", "--dry-run", "--json", "--bootstrap",
+            running.bootstrap, code=1,
+        ).stdout
+    )  # fmt: skip
+    assert [each["outcome"] for each in told] == ["would be sent", "missing"]
     assert ends(running.bootstrap) == before, "a dry run sends nothing"
 
     done = gigawatch("deadletter", "replay", records["not_utf8"], "--bootstrap", running.bootstrap).stdout
@@ -498,7 +548,17 @@ def test_a_recorded_day_is_replayed(broker: EmbeddedKafka, tmp_path: Path) -> No
         "    entity: {gpu: pod, node: pod}\n    files:\n"
         "      - {file: duty.csv, time: at, fields: {utilization_ratio: {column: percent, scale: 0.01}}}\n"
     )
-    gigawatch("topics", "create", "--partitions", "2", "--bootstrap", broker.bootstrap)
+    at = ("--bootstrap", broker.bootstrap, "--json")
+    made = json.loads(gigawatch("topics", "create", "--partitions", "2", *at).stdout)
+    assert {each["outcome"] for each in made} <= {"created", "existed"}
+    schemas = tmp_path / "schemas"
+    shutil.copytree(ROOT / "schemas", schemas)
+    file = schemas / "energy.reading.v1.json"
+    file.write_text(file.read_text().replace('"telemetry.energy"', '"telemetry.power"'))
+    own = json.loads(gigawatch("topics", "describe", "--schemas", schemas, *at).stdout)
+    there = {each["topic"]: each for each in own}
+    assert there["telemetry.power"] == {"topic": "telemetry.power", "exists": False}
+    assert there["telemetry.gpu"]["exists"] and "telemetry.energy" not in there
     done = gigawatch("simulate", "--trace", tmp_path, "--mapping", mapping, "--bootstrap", broker.bootstrap)
     assert done.stdout.startswith("3 events in ") and "3 to telemetry.gpu" in done.stdout
 

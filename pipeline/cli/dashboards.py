@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import AsJson, print_json
+
 
 def build(
     out: Annotated[Path, typer.Option(help="The directory of the JSON files.")] = Path("dashboards"),
@@ -50,6 +52,7 @@ def push(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Folder, data source and dashboards into an existing Grafana; a second push changes nothing.
 
@@ -67,7 +70,12 @@ def push(
         )
         source = pushing.DataSource(datasource, datasource_user, password, certificate)
     changes = pushing.plan(pushing.Grafana(url, token), documents(), source)
-    for change in changes if dry_run else pushing.push(changes):
+    done = changes if dry_run else pushing.push(changes)
+    if as_json:
+        return print_json(
+            [{"what": c.what, "outcome": c.outcome, "diff": c.diff if dry_run else []} for c in done]
+        )
+    for change in done:
         typer.echo(f"{change.what}: {change.outcome}")
         for line in change.diff if dry_run else ():
             typer.echo(f"  {line}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.options import Bootstrap, Config
+from pipeline.cli.options import AsJson, Bootstrap, Config, Schemas, print_json
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
 
@@ -22,6 +22,7 @@ def list_(
     reason: ForReason = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
     bootstrap: Bootstrap = None,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """What could not be understood, and why; oldest first.
@@ -30,7 +31,7 @@ def list_(
     """
     from collections import deque
 
-    from pipeline.serve.letters import letters_table
+    from pipeline.serve.letters import letter_document, letters_table
     from pipeline.serve.terminal import stdout
     from pipeline.stream.deadletter_tools import letters
 
@@ -41,6 +42,8 @@ def list_(
     for letter in letters(settings.bootstrap, dead, client, topic=topic, reason=reason):
         newest.append(letter)
         count += 1
+    if as_json:
+        return print_json({"records": [letter_document(each) for each in newest], "in_all": count})
     stdout().print(letters_table(newest))
     typer.echo(f"{len(newest)} of {count}; --limit shows more" if count > len(newest) else f"{count} in all")
 
@@ -49,6 +52,8 @@ def show(
     record: Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET, as `list` prints it.")],
     max_bytes: Annotated[int, typer.Option(min=1, help="So much of the value at most.")] = 4096,
     bootstrap: Bootstrap = None,
+    schemas: Schemas = None,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """One dead letter: reasons, headers, key, and its value with everything unprintable escaped.
@@ -56,12 +61,14 @@ def show(
     Example: gigawatch deadletter show telemetry.gpu/0/1234
     """
     from pipeline import catalog
-    from pipeline.serve.letters import described
+    from pipeline.serve.letters import described, whole_document
     from pipeline.stream.deadletter_tools import find, verdicts
 
-    settings = load_settings(config, bootstrap=bootstrap)
+    settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     letter = find(settings.bootstrap, settings.deadletter_topic, record, settings.kafka_client())
     now = verdicts(letter, catalog.load(settings.schemas), settings.max_message_bytes)
+    if as_json:
+        return print_json(whole_document(letter, now, max_bytes))
     for line in described(letter, now, max_bytes):
         typer.echo(line)
 
@@ -80,6 +87,8 @@ def replay(
         bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")
     ] = False,
     bootstrap: Bootstrap = None,
+    schemas: Schemas = None,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Send records again to where they came from: their bytes, key and headers; exit code 1 if one is refused.
@@ -95,7 +104,7 @@ def replay(
         raise SettingsError(
             "replay: found nothing to choose by, expected records, --topic, --reason, or --all for every one"
         )
-    settings = load_settings(config, bootstrap=bootstrap)
+    settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     client = settings.kafka_client()
     names = [checked_name(name) for name in records or ()]
     chosen = letters(
@@ -105,14 +114,18 @@ def replay(
         settings.bootstrap, chosen, client, catalog=catalog.load(settings.schemas),
         max_message_bytes=settings.max_message_bytes, dry_run=dry_run, partial=partial,
     )  # fmt: skip
-    refused = missing = 0
-    left = set(names)
+    told, left = [], set(names)
     for each in done:
         left.discard(each.letter.name)
-        refused += each.outcome == "refused"
-        typer.echo(f"{each.letter.name}: {each.outcome}" + (f": {each.why}" if each.why else ""))
+        told.append({"record": each.letter.name, "outcome": each.outcome, "why": each.why})
+        if not as_json:
+            typer.echo(f"{each.letter.name}: {each.outcome}" + (f": {each.why}" if each.why else ""))
+    if as_json:
+        missing = [
+            {"record": name, "outcome": "missing", "why": "no dead letter about it"} for name in sorted(left)
+        ]
+        print_json([*told, *missing])
     for name in sorted(left):
-        missing += 1
         typer.echo(f"{name}: no dead letter about it", err=True)
-    if refused or missing:
+    if left or any(each["outcome"] == "refused" for each in told):
         raise typer.Exit(1)

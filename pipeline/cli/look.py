@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import AsJson, Bootstrap, Config, Data, Format
+from pipeline.cli.options import AsJson, Bootstrap, Config, Data, Format, Schemas
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
 
@@ -61,6 +61,7 @@ def doctor(
         Path | None, typer.Option(help="File with the bearer token for the webhook.")
     ] = None,
     grafana: Annotated[str | None, typer.Option(help="Base URL of a Grafana.")] = None,
+    schemas: Schemas = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -78,7 +79,7 @@ def doctor(
 
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file,
+        webhook_token_file=webhook_token_file, schemas=schemas,
     )  # fmt: skip
     findings = list(examine(checks(settings, grafana)))
     if as_json:
@@ -94,6 +95,7 @@ def sql(
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How rows are written.")] = Format.table,
     data: Data = None,
+    schemas: Schemas = None,
     config: Config = None,
 ) -> None:
     """Ask the published history; works beside a running pipeline.
@@ -108,7 +110,7 @@ def sql(
     from pipeline.errors import QueryError
     from pipeline.ledger.query import ask, nothing_yet, open_views, render
 
-    settings = load_settings(config, data=data)
+    settings = load_settings(config, data=data, schemas=schemas)
     if query is None:
         if sys.stdin.isatty():
             raise SettingsError(

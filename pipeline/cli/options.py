@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,3 +46,10 @@ AlertmanagerExternalUrl = Annotated[
 GrafanaUrl = Annotated[
     str | None, typer.Option(help="Grafana as people open it; the board links to a clause's dashboard there.")
 ]
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output; nothing in it can steer a terminal."""
+    from pipeline.ledger.query import as_json
+
+    typer.echo(as_json(document, indent=1))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import Bootstrap, Config
+from pipeline.cli.options import AsJson, Bootstrap, Config, Schemas, print_json
 from pipeline.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pipeline.stream.topics import TopicState
 
 
 def create(
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each telemetry topic.")] = 4,
     bootstrap: Bootstrap = None,
+    schemas: Schemas = None,
+    as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Make the topics that are not there yet; one that exists is left as it is, and differences are told.
@@ -21,12 +26,17 @@ def create(
     """
     from pipeline.stream.topics import create_topics
 
-    settings = load_settings(config, bootstrap=bootstrap)
-    for done in create_topics(settings.bootstrap, _specs(settings, partitions), settings.kafka_client()):
+    settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
+    made = create_topics(settings.bootstrap, _specs(settings, partitions), settings.kafka_client())
+    if as_json:
+        return print_json([{"topic": d.name, "outcome": d.what, "differs": d.differs} for d in made])
+    for done in made:
         typer.echo(f"{done.name}: {done.what}" + "".join(f"; {text}" for text in done.differs))
 
 
-def describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
+def describe(
+    bootstrap: Bootstrap = None, schemas: Schemas = None, as_json: AsJson = False, config: Config = None
+) -> None:
     """The pipeline's topics as they are on the broker.
 
     Example: gigawatch topics describe --bootstrap kafka:9092
@@ -34,11 +44,13 @@ def describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
     from pipeline.serve.terminal import add, plain_table, stdout
     from pipeline.stream.topics import describe_topics
 
-    settings = load_settings(config, bootstrap=bootstrap)
+    settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     names = [spec.name for spec in _specs(settings, 1)]
     found = {
         state.name: state for state in describe_topics(settings.bootstrap, names, settings.kafka_client())
     }
+    if as_json:
+        return print_json([_document(name, found.get(name)) for name in names])
     table = plain_table("topic", "partitions", "replicas", "records", "set on the topic",
                         right=("partitions", "replicas", "records"))  # fmt: skip
     for name in names:
@@ -48,6 +60,15 @@ def describe(bootstrap: Bootstrap = None, config: Config = None) -> None:
         config_text = " ".join(f"{key}={value}" for key, value in sorted(state.config.items()))
         add(table, name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)
     stdout().print(table)
+
+
+def _document(name: str, state: TopicState | None) -> dict[str, Any]:
+    if state is None:
+        return {"topic": name, "exists": False}
+    return {
+        "topic": name, "exists": True, "partitions": state.partitions, "replicas": state.replication,
+        "records": state.records, "config": dict(sorted(state.config.items())),
+    }  # fmt: skip
 
 
 def _specs(settings: Settings, partitions: int) -> list[Any]:

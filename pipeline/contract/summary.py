@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipeline.contract.model import (
@@ -36,6 +37,37 @@ def summary(contract: Contract, t: int) -> Iterator[str]:
         yield from _window(window, contract, t)
     for notice in contract.notices:
         yield f"  note: {notice}"
+
+
+def as_document(contract: Contract, t: int) -> dict[str, Any]:
+    """The same for scripts; instants are RFC 3339 in the zone that they are meant in."""
+    begin, end = (_instant(at, contract.timezone) for at in contract.term)
+    return {
+        "file": str(contract.path), "id": contract.id, "version": contract.version,
+        "customer": contract.parties.customer, "supplier": contract.parties.supplier, "currency": contract.currency,
+        "timezone": contract.timezone, "term": {"starts": begin, "ends": end}, "in_force": contract.in_force(t),
+        "clauses": [{"id": c.id, "kind": c.kind, "asks": _asks(c, contract, t)} for c in contract.clauses],
+        "windows": [_window_document(window, contract, t) for window in contract.windows.values()],
+        "notices": [str(notice) for notice in contract.notices],
+    }  # fmt: skip
+
+
+def _window_document(window: Window, contract: Contract, t: int) -> dict[str, Any]:
+    coming = tuple(_occurrences(window, t))
+    asked = ((clause.id, _asks_inside(clause, window.name, coming)) for clause in contract.clauses)
+    return {
+        "window": window.name,
+        "zone": window.zone,
+        "occurrences": [
+            {"starts": _instant(start, window.zone), "ends": _instant(end, window.zone), "open": start <= t}
+            for start, end in coming
+        ],
+        "asks": {name: words for name, words in asked if words},
+    }
+
+
+def _instant(at: int, zone: str) -> str:
+    return datetime.fromtimestamp(at, ZoneInfo(zone)).isoformat()
 
 
 def _asks(clause: Clause, contract: Contract, t: int) -> str:

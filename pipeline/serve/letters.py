@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.table import Table
 
@@ -39,6 +40,35 @@ def described(letter: Letter, now: Counter[tuple[str, str]], max_bytes: int) -> 
     if value:
         more = f" … and {len(value) - max_bytes:,} bytes more" if len(value) > max_bytes else ""
         yield escaped(value[:max_bytes]) + more
+
+
+def letter_document(letter: Letter) -> dict[str, Any]:
+    """A letter as `--json` lists it; `bytes` is null where the record had no value, `lost` what was not kept of it."""
+    return {
+        "record": letter.name,
+        "time": f"{datetime.fromtimestamp(max(letter.time_ms, 0) / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "reason": letter.reason,
+        "reasons": letter.reasons.split(","),
+        "bytes": letter.size,
+        "lost": letter.cut or None,
+    }
+
+
+def whole_document(letter: Letter, now: Counter[tuple[str, str]], max_bytes: int) -> dict[str, Any]:
+    """One letter with what is in it: bytes as text, `\\\\x..` where they are no UTF-8."""
+    remedies = dict.fromkeys(remedy(part.partition(":")[2]) for part in letter.reasons.split(","))
+    return {
+        **letter_document(letter),
+        "to_do": [words for words in remedies if words],
+        "read_now": [{"fate": fate, "reason": why or None, "n": n} for (fate, why), n in sorted(now.items())],
+        "key": _text(letter.key),
+        "headers": [[name, _text(value)] for name, value in letter.headers],
+        "value": _text(letter.value[:max_bytes] if letter.value is not None else None),
+    }
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
 
 
 def utc_text(time_ms: int) -> str:
