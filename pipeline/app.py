@@ -24,7 +24,7 @@ from faust.app.base import BootStrategy
 from pipeline import catalog
 from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.contract.model import Contract, pipeline_alerts
-from pipeline.errors import ContractError, GigawatchError, Stalled
+from pipeline.errors import ContractError, GigawatchError, StaleGeneration, Stalled
 from pipeline.ledger import files, status, verify
 from pipeline.ledger.evaluation import load_states
 from pipeline.ledger.health import Pulse
@@ -40,6 +40,7 @@ from pipeline.notify.own_alerts import OwnAlerts, take_over
 from pipeline.notify.policy import Policy, Timing
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import plan_of
+from pipeline.secret import hidden
 from pipeline.serve.last_resort import end_within
 from pipeline.serve.own_status import OwnStatus
 from pipeline.serve.servers import Servers, servers
@@ -157,6 +158,7 @@ class Gigawatch:
             await self._until(stop)
         finally:
             self._end_at_last()
+            await self._last_word()
             closing = asyncio.create_task(self.servers.stop())
             self.own.stop()
             await self.intake.stop()
@@ -347,6 +349,16 @@ class Gigawatch:
         self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange]
     ) -> None:
         await self.intake.with_ledger(self.ledger.record_own, states, changes, self.clocks.bound())
+
+    async def _last_word(self) -> None:
+        """After a failure the alert says what the exit message says; a writer that was taken over has no say any more."""
+        assert self._failure is not None
+        error = self._failure.exception() if self._failure.done() else None
+        if error is not None and not isinstance(
+            error, Stalled | StaleGeneration
+        ):  # the first was told long before
+            alerts = pipeline_alerts(self.contracts)
+            await self.own.last_word(*self.health.end(alerts, hidden(str(error)), self.clocks.bound()))
 
     def _end_at_last(self) -> None:
         """Should a thread hang that an orderly end waits for, the process ends all the same, and says why."""

@@ -9,6 +9,7 @@ at all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 RECORDED_WITHIN = 1.0
 READ_WITHIN = 3.0
 """Seconds that the ledger may take to say what fires, before what it said last is told again."""
+LAST_WORD_WITHIN = 3.0
+"""Seconds that destinations have for it: the end of a process that failed has ten."""
 ALIVE = "Watchdog"
 FILE = "own-alerts.json"
 """What was told and is not in the ledger yet, in the data directory."""
@@ -102,6 +105,19 @@ class OwnAlerts:
                 found[change.identity] = change
         dead = bool(self._hangs())
         return [c for c in found.values() if c.firing and not (dead and c.alertname == ALIVE)]
+
+    async def last_word(self, states: States, changes: Sequence[Change]) -> None:
+        """Something changed, and the process ends: it is told past the ledger, and written at the next start.
+
+        Where even the file for that cannot be written, the receivers believe it until it runs out.
+        """
+        noted = _Noted(states, changes)
+        self._noted.append(noted)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._keep, list(self._noted))
+        if self.delivery and (bodies := self._bodies(noted)):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.delivery.tell(bodies, noted.written), LAST_WORD_WITHIN)
 
     async def _write(self, noted: _Noted) -> None:
         async with self._writing:  # in their order

@@ -54,7 +54,7 @@ class Pages:
     def __init__(self) -> None:
         self._templates = Environment(
             loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True,
+            lstrip_blocks=True, auto_reload=False,  # an upgrade under a running board must not mix new pages and old code
         )  # fmt: skip
         self._templates.filters.update(spoken=spoken, day=day)
         self.static: Mapping[str, Answer] = {

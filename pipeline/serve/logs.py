@@ -29,20 +29,24 @@ class Seldom(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+        self._said: dict[tuple[str, int | str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == "pipeline":
             return True
         if record.msg in SAID_BY_US:
             return False
-        place, now = (record.pathname, record.lineno), self._clock()
+        event = dict(record.msg) if isinstance(record.msg, dict) else None  # a line of a server of ours
+        place = (record.name, str(event["event"])) if event else (record.pathname, record.lineno)
+        now = self._clock()
         at, unsaid = self._said.get(place, (-SAME_AGAIN, 0))
         if now - at < SAME_AGAIN:
             self._said[place] = (at, unsaid + 1)
             return False
         self._said[place] = (now, 0)
-        if unsaid:
+        if unsaid and event:
+            record.msg = {**event, "event": f"{event['event']} (and {unsaid} times more before)"}
+        elif unsaid:
             record.msg, record.args = f"{record.getMessage()} (and {unsaid} times more before)", None
         return True
 

@@ -142,6 +142,14 @@ class Health:
                 "resolved", now, replace(self._of_topics.pop(), phase="resolved", resolved_at=now)
             )
 
+    def end(self, alerts: PipelineAlerts, why: str, now: float) -> Found:
+        """The process ends with an error: nothing progresses until it is started again."""
+        self.stall = Stall(self.stall.since if self.stall else int(now), why, tuple(self._stood))
+        self._stalled, change = stalled(
+            self._stalled, alerts.pipeline_stalled, self.stall, self._stalled_after, int(now)
+        )
+        return ({change.state.identity: change.state}, [change]) if change else ({}, [])
+
     def look_at_growth(
         self, alerts: PipelineAlerts, growth: Mapping[str, Growth], steady: float, now: float
     ) -> Found:

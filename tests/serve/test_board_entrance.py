@@ -13,9 +13,11 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
+import structlog
 
 from pipeline.serve.board_entrance import MOST
-from pipeline.serve.logs import Seldom
+from pipeline.serve.logs import Seldom, log_to_stderr
 
 Open = Callable[..., Any]
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -86,6 +88,29 @@ def test_nonsense_is_refused_and_is_a_line_in_the_log_not_a_traceback(stage: Any
     assert len(lines) <= 2, lines
     assert lines[0]["event"].startswith("a request that is no HTTP, from 127.0.0.1: ")
     assert not any("exception" in line for line in lines)
+
+
+def test_a_fault_of_a_server_of_ours_is_a_whole_line_each_time_it_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The count of repeats once became the message, which the renderer of lines cannot read: the fault itself was lost."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers, root.level
+    now = 0.0
+    try:
+        log_to_stderr("info")
+        root.handlers[0].filters[:] = [Seldom(lambda: now)]
+        for now in (0.0, 2.0, 3.0, 4.0, 61.0):
+            structlog.get_logger("board").error("a look has failed", at=now)
+            structlog.get_logger("board").error("something else", at=now)
+    finally:
+        root.handlers, root.level = handlers, level
+        structlog.configure(**before)
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["at"]) for line in said] == [
+        ("a look has failed", 0.0), ("something else", 0.0),
+        ("a look has failed (and 3 times more before)", 61.0), ("something else (and 3 times more before)", 61.0),
+    ]  # fmt: skip
 
 
 def test_what_a_library_says_again_and_again_is_said_once_a_minute_and_counted() -> None:

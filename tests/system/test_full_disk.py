@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.embed.fleet import Fleet
@@ -41,13 +42,15 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost_once_there_is_room(
-    kafka: Any, telemetry_topics: Any, worker_factory: Any, background: Any, disk: Any
+    kafka: Any, telemetry_topics: Any, worker_factory: Any, background: Any, disk: Any, alertmanager: Any
 ) -> None:
     place, leave = disk
     telemetry_topics()
     start = int(time.time()) // 60 * 60 - 60 * (MINUTES + 1)
     fleet = Fleet(FleetSpec.uniform(8_000, clusters=8), 5, start)
-    worker = worker_factory(kafka.bootstrap, data=place / "data", batch_records=20_000).start().await_begun()
+    worker = worker_factory(
+        kafka.bootstrap, data=place / "data", batch_records=20_000, alertmanager=alertmanager.url
+    ).start().await_begun()  # fmt: skip
     # How much the ledger, segments and files of a flow take together depends on how it was cut into batches;
     # the history alone of these 192,000 events takes three times this room.
     leave(2**20)
@@ -56,11 +59,21 @@ def test_a_full_disk_is_said_and_nothing_is_lost_once_there_is_room(
     said = worker.said()
     assert "no space left on the disk" in said and "free space" in said and str(place) in said, said
     assert "Traceback" not in said, said
+    (stalled,) = [a for a in _alerts(alertmanager.url) if a["labels"]["alertname"] == "PipelineStalled"]
+    assert stalled["annotations"]["why"] in said, "alert, message and status say the same"
+    assert stalled["annotations"]["why"] == worker.status()["error"]
     sent = writing.result()
     leave(2**30)
     worker.start().await_begun().await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()
+    over = [a["labels"]["alertname"] for a in _alerts(alertmanager.url)]
+    assert "PipelineStalled" not in over, "it was kept, and ended at the next start"
     rows, identities = worker.ask("SELECT count(*), count(DISTINCT (source, id, idx)) FROM gpu")[0]
     assert (
         rows == identities == sent.samples["telemetry.gpu"] == worker.one("SELECT sum(samples) FROM gpu_10s")
     )
+
+
+def _alerts(url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{url}/api/v2/alerts", trust_env=False).json()
+    return found
