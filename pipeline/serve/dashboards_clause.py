@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.serve.dashboards_frame import PREFIX, Variable, frame, variable
+from pipeline.serve.dashboards_frame import PREFIX, Variable, frame, hidden, variable
 from pipeline.serve.dashboards_panels import (
-    AGO,
-    COUNT,
+    NONE_IS_GOOD,
     NUMBER,
-    SECONDS,
-    data_age,
+    RIGHT,
+    TIME_WIDTH,
     lay_out,
     lines,
     rows,
     stat,
     timeline,
+    with_unit,
 )
+from pipeline.serve.dashboards_series import lanes, with_gaps
 from pipeline.serve.dashboards_sql import (
     ALL,
     BUCKET,
     BY_REGION,
     LABELS_REGION,
     SOURCE,
+    WORST_FIRST,
     chosen,
     in_days,
     in_time,
@@ -32,7 +34,8 @@ from pipeline.serve.dashboards_sql import (
     to_clause,
     view_of,
     where,
-)  # fmt: skip
+)
+from pipeline.serve.dashboards_words import UNIT_OF_SERIES, UNREAD, amount, known_state, observed, span
 
 OF_CLAUSE = chosen("clause", "clause")
 READ = f"{of_contract()} AND {OF_CLAUSE} AND {of_region(BY_REGION)}"
@@ -47,69 +50,63 @@ RAW_SPAN = f"""
     FROM ${{events}}_1h WHERE {in_time("window_start")}
 """
 """A fleet sends 20,000 samples a second, a supplier a few charges an hour: few are shown of the whole time range."""
-UNIT = "CASE unit WHEN 's' THEN 's' WHEN 'MW' THEN 'megwatt' ELSE 'suffix: ' || unit END"
-
 STATE = f"""
-    SELECT state, epoch_ms(min(since)) AS since, count(*) AS readings FROM standing WHERE {READ}
-    GROUP BY state ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END LIMIT 1
+    SELECT {known_state()} AS state, alertname AS "fires", {where()} AS "where", since,
+        {observed()}, {amount("bound", "unit")} AS bound
+    FROM standing WHERE {READ} ORDER BY {WORST_FIRST.replace("state", "standing.state")}, since, clause LIMIT 50
 """
 BROKEN = f"""
-    SELECT 60 * count(DISTINCT "time") AS "in breach" FROM readings
-    WHERE {in_time()} AND state = 'breach' AND second("time") = 0 AND {READ}
+    SELECT CASE WHEN minutes = 0 THEN 'none' ELSE {span("60.0 * minutes")} END AS "in breach"
+    FROM (SELECT count(DISTINCT "time") AS minutes FROM readings
+          WHERE {in_time()} AND state = 'breach' AND second("time") = 0 AND {READ})
 """
 WORDS = f"""
-    SELECT contract, version, clause, kind, severity, text, match, by_dimensions AS "split by", risk_per_hour::DOUBLE
-        AS "risk an hour", currency, runbook, contact, supplier, term_end AS ends
+    SELECT contract, version, clause, severity, text, format('{{:,.0f}} {{}}', risk_per_hour::DOUBLE, currency)
+        AS "risk an hour", contact, runbook
     FROM clauses WHERE {of_contract()} AND {OF_CLAUSE} ORDER BY contract, clause LIMIT 100
 """
 TERMS = f"""
-    SELECT clause, each.key AS term, each.value ->> '$' AS value
+    SELECT clause, replace(each.key, '_', ' ') AS term, each.value ->> '$' AS value
     FROM (SELECT contract, clause, terms FROM clauses WHERE {of_contract()} AND {OF_CLAUSE}), json_each(terms) AS each
-    WHERE each.value ->> '$' IS NOT NULL ORDER BY contract, clause, each.id LIMIT 300
+    WHERE each.value ->> '$' NOT IN ('', '{{}}', '[]') ORDER BY contract, clause, each.id LIMIT 300
 """
-SHOWN = f"""shown AS (
-        SELECT contract, clause, alertname, by_values FROM standing WHERE {READ}
-        ORDER BY CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END, since, clause, alertname, by_values LIMIT 12),
-    read AS (
-        SELECT * FROM readings SEMI JOIN shown USING (contract, clause, alertname, by_values)
-        WHERE {in_time()} AND {OF_CLAUSE})"""
-"""Readings of the twelve that stand worst: more nobody can tell apart, and a fleet has hundreds."""
-AGAINST = f"""
-    WITH {SHOWN}
-    SELECT moment AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
-    FROM (
-        SELECT moment, clause, alertname, {where()} AS split, unnest(['observed', 'bound']) AS what,
-            unnest([observed, bound]) AS value
+SHOWN = f"""stood AS (
+            SELECT contract, clause, alertname, by_values, unit,
+                row_number() OVER (ORDER BY {WORST_FIRST}, since, clause, alertname, by_values) AS n
+            FROM standing WHERE {READ}),
+        shown AS (
+            SELECT contract, clause, alertname, by_values FROM stood
+            WHERE unit = (SELECT arg_min(unit, n) FROM stood) ORDER BY n LIMIT 10),
+        read AS (
+            SELECT * FROM readings SEMI JOIN shown USING (contract, clause, alertname, by_values)
+            WHERE {in_time()} AND {OF_CLAUSE})"""
+"""Readings of the ten that stand worst and share the worst one's unit: GPUs and dollars have no axis in common."""
+AGAINST = with_gaps(f"""
+        WITH {SHOWN}
+        SELECT moment AS "time", concat_ws(' ', concat_ws(' / ', clause, alertname, nullif(split, '')), what) AS metric, value
         FROM (
-            SELECT {BUCKET} AS moment, clause, alertname, by_values, avg(observed) AS observed,
-                arg_max(bound, "time") AS bound
-            FROM read GROUP BY ALL))
-    WHERE value IS NOT NULL ORDER BY 1
+            SELECT moment, clause, alertname, {where()} AS split, unnest(['observed', 'bound']) AS what,
+                unnest([observed, bound]) AS value
+            FROM (
+                SELECT {BUCKET} AS moment, clause, alertname, by_values, avg(observed) FILTER (NOT {UNREAD}) AS observed,
+                    arg_max(bound, "time") AS bound
+                FROM read GROUP BY ALL))
+    """)
+UNITS = f"""
+    SELECT {UNIT_OF_SERIES} AS unit FROM standing WHERE {READ}
+    ORDER BY {WORST_FIRST}, since, clause, alertname, by_values LIMIT 1
 """
-UNITS = f"SELECT {UNIT} AS unit FROM standing WHERE {READ} AND unit <> '' GROUP BY unit ORDER BY count(*) DESC LIMIT 1"
 FACTS = f"""
-    WITH {SHOWN}
-    SELECT moment AS "time", concat_ws(' / ', clause, nullif({where()}, ''), each.key) AS metric,
-        max((each.value ->> '$')::DOUBLE) AS value
-    FROM (
-        SELECT {BUCKET} AS moment, clause, by_values, arg_max(facts, "time") AS facts FROM read GROUP BY ALL),
-        json_each(facts) AS each
-    WHERE each.type IN ('UBIGINT', 'BIGINT', 'DOUBLE') AND each.key NOT LIKE 'window%'
-    GROUP BY ALL ORDER BY 1
+    SELECT clause, alertname AS "fires", {where()} AS "where", replace(each.key, '_', ' ') AS "what", each.value ->> '$' AS value
+    FROM (SELECT * FROM standing WHERE {READ}) AS stands, json_each(facts) AS each
+    WHERE each.type NOT IN ('ARRAY', 'OBJECT', 'NULL') AND length(each.value ->> '$') BETWEEN 1 AND 200
+    ORDER BY {WORST_FIRST}, clause, alertname, by_values, each.id LIMIT 200
 """
-LANES = f"""
-    WITH {SHOWN}
-    SELECT moment AS "time", concat_ws(' / ', clause, alertname, nullif({where()}, '')) AS metric, worst::DOUBLE AS value
-    FROM (
-        SELECT {BUCKET} AS moment, clause, alertname, by_values,
-            max(CASE state WHEN 'ok' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END) AS worst
-        FROM read GROUP BY ALL)
-    ORDER BY 1
-"""
+LANES = lanes(f"readings WHERE {in_time()} AND {READ}")
 HISTORY = f"""
-    SELECT "time", severity, state, alertname AS what, clause, active_at AS since, observed, bound, unit, "window",
-        samples, trusted, annotations ->> '$.summary' AS summary, annotations ->> '$.sql' AS "sql", contract,
-        {to_clause(LABELS_REGION, "active_at", view_of("annotations ->> '$.sql'"))}
+    SELECT "time", severity, state, alertname AS what, clause, {amount("observed", "unit")} AS observed,
+        {amount("bound", "unit")} AS bound, annotations ->> '$.summary' AS summary, annotations ->> '$.sql' AS "sql",
+        {to_clause(LABELS_REGION, "active_at", "alerts.resolved_at", view_of("annotations ->> '$.sql'"))}
     FROM alerts
     WHERE {in_time()} AND {of_contract()} AND {OF_CLAUSE} AND {of_region(LABELS_REGION)}
     ORDER BY "time" DESC LIMIT 200
@@ -134,52 +131,50 @@ def events() -> Variable:
 
 
 def raw_span() -> Variable:
-    """`$raw_span`, hidden: how far back from the end of the time range raw events are read."""
-    return (
-        Variable("raw_span").description("How much of the time range raw events are read of").datasource(SOURCE)
-        .query(plain(RAW_SPAN)).definition(plain(RAW_SPAN)).hide(dashboard.VariableHide.HIDE_VARIABLE)
-        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED).multi(False).include_all(False)
-        .current(dashboard.VariableOption(text="10 MINUTE", value="10 MINUTE"))
-    )  # fmt: skip
+    """`$raw_span`: how far back from the end of the time range raw events are read."""
+    return hidden("raw_span", RAW_SPAN, "How much of the time range raw events are read of", "10 MINUTE")
 
 
 def clause() -> dashboard.Dashboard:
     """The drill-down: from an alert to the clause, to how it was read, to the events that it rests on."""
-    from_data = dashboard.DataTransformerConfig(
-        id_val="configFromData",
-        options={
-            "configRefId": "unit",
-            "mappings": [{"fieldName": "unit", "handlerKey": "unit", "reducerId": "lastNotNull"}],
-        },
-    )
     variables = [
         variable("clause", "Clause", CLAUSES, "Clauses of the chosen contracts, of every kind"),
         events(),
         raw_span(),
     ]
     panels = lay_out(
-        (4, [
-            (6, stat("State", "The worst state among what the clause is split by, since when, and how many are in it",
-                     STATE, NUMBER, fields={"since": {"unit": AGO}})),
-            (4, stat("In breach", "Minutes of this time range in which any of it was out of bounds", BROKEN, SECONDS,
-                     bad_above=1)),
-            (12, rows("In the contract's words", "The clause, whom to call and what to do", WORDS)),
-            (2, data_age()),
+        (6, [
+            (18, rows("How it stands", "Each reading of the clause, the broken ones first", STATE,
+                      widths={"state": 80, "fires": 195, "since": TIME_WIDTH, "observed": 135, "bound": 120},
+                      wrapped=["where"], fields={"observed": RIGHT, "bound": RIGHT})),
+            (6, stat("Out of bounds", "Minutes of this time range in which any of it was out of bounds", BROKEN,
+                     mappings=NONE_IS_GOOD, size=36)),
         ]),
-        (9, [(24, lines("Read, and what is promised", "Each reading and the bound then in force (dashed), of the twelve worst",
-                        AGAINST, NUMBER, more=[("unit", UNITS, "table")], transformations=[from_data]))]),
-        (5, [(24, timeline("State over time", "ok, unknown or breach of each of its readings", LANES))]),
-        (8, [
-            (14, lines("What else the readings say", "Numbers beside the reading: healthy, silent, …; unit as the clause's",
-                       FACTS, NUMBER)),
-            (10, rows("Terms", "What only its kind promises: bounds, ramps, windows", TERMS)),
+        (5, [(24, rows("In the contract's words", "The clause, what an hour of breach costs, whom to call and what to do",
+                       WORDS, widths={"contract": 145, "version": 80, "clause": 150, "severity": 75, "risk an hour": 115,
+                                      "contact": 200, "runbook": 200}, wrapped=["text", "contact", "runbook"],
+                       fields={"risk an hour": RIGHT}))]),
+        (11, [(24, lines("Read, and what is promised", "Each reading and the bound then in force, dotted, of the ten that "
+                         "stand worst and share a unit. A gap: nobody knows", AGAINST, NUMBER, legend=480,
+                         **with_unit(UNITS)))]),
+        (12, [(24, timeline("State over time", "ok, unknown or breach of each of its readings, the worst first; twelve at "
+                            "most", LANES))]),
+        (9, [
+            (14, rows("What else the readings say", "What lies beside each reading now: healthy, silent, on course to, …",
+                      FACTS, widths={"clause": 125, "fires": 190, "what": 95, "value": 140}, wrapped=["where", "value", "what"])),
+            (10, rows("Terms", "What only its kind promises: bounds, ramps, windows", TERMS,
+                      widths={"clause": 140, "term": 130}, wrapped=["value", "term"])),
         ]),
-        (8, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
-                       HISTORY, unit=COUNT, fields={"sql": {"custom.inspect": True}}, links={"what": f"{PREFIX}clause"}))]),
-        (10, [(24, rows("Raw events", "The newest 100 of the time range; of a stream with more than 100,000 in it, of its "
-                        "last ten minutes. Raw rows are published up to five minutes late.", RAW))]),
+        (9, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
+                       HISTORY, widths={"time": TIME_WIDTH, "severity": 75, "state": 80, "what": 190, "clause": 150,
+                                        "observed": 130, "bound": 120, "sql": 80},
+                       wrapped=["summary"], fields={"sql": {"custom.inspect": True}, "observed": RIGHT, "bound": RIGHT},
+                       links={"what": f"{PREFIX}clause"}, keep_time=False))]),
+        (11, [(24, rows("Raw events", "The newest 100 of the time range; of a stream with more than 100,000 in it, of its "
+                        "last ten minutes. Raw rows are published up to five minutes late. Wide rows scroll.", RAW,
+                        widths={"time": 185, "gpu": 330, "source": 260}))]),
     )  # fmt: skip
     return frame(
         "clause", "Clause", "Where every alert leads: one clause, its readings, its alerts and its raw events",
-        panels, variables=variables,
+        panels, variables=variables, concerning=OF_CLAUSE,
     )  # fmt: skip

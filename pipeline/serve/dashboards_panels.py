@@ -1,7 +1,8 @@
 """Panels as functions: each gives one of Grafana's built-in panels with a unit, a description and one question.
 
 Bounds come as series and columns of the answers, never as thresholds typed into a panel: what is promised changes with
-the contract, the date and the window.  The only thresholds here colour counts (zero is good) and the age of the data.
+the contract, the date and the window.  The only thresholds here colour counts: zero is good.  Texts are in words with
+their unit where it differs from row to row, as the questions give them (`dashboards_sql.amount`).
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from grafana_foundation_sdk.builders import statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common, dashboard, units
 from grafana_foundation_sdk.models.dashboard import DynamicConfigValue, ValueMapping
 
-from pipeline.serve.dashboards_sql import FRESH, SOURCE, Asked, Form
+from pipeline.serve.dashboards_sql import SOURCE, Asked, Form
+from pipeline.serve.dashboards_words import NOT_KNOWN, TRUTH
 
 GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#8e8e8e"
-MEGAWATTS, WATTS, ENERGY, SECONDS, SHARE = (
-    units.MegaWatt,
-    units.Watt,
-    units.MegaWattHour,
-    units.Seconds,
-    units.PercentUnit,
-)
-KILOGRAMS, COUNT, NUMBER, AGO = units.Kilogram, units.LocaleFormat, units.Short, units.DateTimeFromNow
-STATES = {"breach": RED, "unknown": ORANGE, "ok": GREEN}
+PURPLE, PLAIN = "purple", "text"
+MEGAWATTS = "suffix:MW"
+"""Not Grafana's own megawatts, which become kilowatts below one: what is contracted in MW is compared in MW."""
+GPUS, JOBS, EVENTS, TONNES = "suffix:GPUs", "suffix:jobs", "suffix:events", "suffix:t"
+ENERGY, KILOGRAMS = "suffix:MWh", "suffix:kg"
+SECONDS, SHARE, COUNT, NUMBER = units.Seconds, units.PercentUnit, units.LocaleFormat, units.Short
+RATIO = units.Number
+"""Of two like quantities."""
+TEXT = units.String
+"""Also of what looks like a number, such as a version."""
+STATES = {"ok": GREEN, "unknown": ORANGE, "breach": RED}
 SEVERITIES = {"critical": RED, "warning": ORANGE, "ticket": BLUE, "info": GREY}
-BOUNDS = r"/(committed|ceiling|contracted|bound|commit|promised)\b/"
-"""Names of series that are a bound: dashed, stepped and red."""
+FLOORS, CEILINGS = r"/\b(committed|commit|promised)\b/", r"/\b(ceiling|contracted|bound)\b/"
+"""Names of series that are a bound: a floor is dashed, a ceiling dotted; each has a colour of its own."""
+TIME_WIDTH = 160
+"""Of a column of times to the second, in pixels."""
 Properties = Mapping[str, Any]
 
 
@@ -53,26 +59,53 @@ def steps(*pairs: tuple[float | None, str]) -> dashboards.ThresholdsConfig:
 
 
 def coloured(colours: Mapping[str, str]) -> list[ValueMapping]:
-    """A colour for each text."""
+    """A colour for each text; what is not known is grey."""
     results = {
         text: dashboard.ValueMappingResult(color=colour, index=n)
         for n, (text, colour) in enumerate(colours.items())
     }
-    return [dashboard.ValueMap(results)]
+    return [dashboard.ValueMap(results), *UNKNOWN]
+
+
+def like(pattern: str, colour: str) -> ValueMapping:
+    """A colour for all texts of a kind."""
+    result = dashboard.ValueMappingResult(color=colour, index=0)
+    return dashboard.RegexMap(dashboard.DashboardRegexMapOptions(pattern, result))
+
+
+UNKNOWN: list[ValueMapping] = [
+    dashboard.SpecialValueMap(
+        dashboard.DashboardSpecialValueMapOptions(
+            dashboard.SpecialValueMatch.NULL,
+            dashboard.ValueMappingResult(color=GREY, text=NOT_KNOWN, index=0),
+        )
+    ),
+    like(f"^{NOT_KNOWN}", GREY),
+]
+"""What nobody knows, of a pipeline that is dead or stalled: never the colour of what is well."""
+NONE_IS_GOOD: list[ValueMapping] = [*UNKNOWN, like("^(0|none|nothing)( .*)?$", GREEN), like(".+", RED)]
+"""Texts of what there should be nothing of: none is green, anything is red."""
 
 
 def stat(
-    title: str, description: str, sql: str, unit: str, *, fields: Mapping[str, Properties] | None = None,
-    decimals: float | None = None, rows: bool = False, bad_above: float | None = None, nothing: str = "none",
+    title: str, description: str, sql: str, unit: str = TEXT, *, fields: Mapping[str, Properties] | None = None,
+    decimals: float | None = None, mappings: Sequence[ValueMapping] = UNKNOWN, bad_above: float | None = None,
+    filled: bool = False, size: int = 28,
 ) -> Laid:  # fmt: skip
-    """Large numbers: every column of the first row, or with `rows` every row; above `bad_above` they are red."""
-    reduced = parts.ReduceDataOptions().values(rows).calcs(["lastNotNull"]).fields("" if rows else "/.*/")
+    """Large words or numbers, every column of the first row; above `bad_above` a number is red.
+
+    `size` of the values in pixels: left to Grafana, long words become too small to read.  `filled`: it is the ground
+    that is coloured, not the text.
+    """
+    reduced = parts.ReduceDataOptions().values(False).calcs(["last"]).fields("/.*/")
+    colours = common.BigValueColorMode.BACKGROUND_SOLID if filled else common.BigValueColorMode.VALUE
     panel = (
         stats.Panel().title(title).description(description).datasource(SOURCE).with_target(Asked(sql)).unit(unit)
-        .reduce_options(reduced).graph_mode(common.BigValueGraphMode.NONE).no_value(nothing)
-        .text_mode(common.BigValueTextMode.AUTO).orientation(common.VizOrientation.AUTO)
-        .color_mode(common.BigValueColorMode.VALUE)
-        .thresholds(steps((None, GREEN), (bad_above, RED)) if bad_above is not None else steps((None, "text")))
+        .reduce_options(reduced).graph_mode(common.BigValueGraphMode.NONE).no_value(NOT_KNOWN)
+        .text_mode(common.BigValueTextMode.VALUE if filled else common.BigValueTextMode.AUTO)
+        .orientation(common.VizOrientation.AUTO).justify_mode(common.BigValueJustifyMode.AUTO)
+        .color_mode(colours).mappings(list(mappings)).text(parts.VizTextDisplayOptions().title_size(13).value_size(size))
+        .thresholds(steps((None, GREEN), (bad_above, RED)) if bad_above is not None else steps((None, PLAIN)))
     )  # fmt: skip
     if decimals is not None:
         panel.decimals(decimals)
@@ -88,26 +121,30 @@ them takes DuckDB."""
 
 def lines(
     title: str, description: str, sql: str, unit: str, *, fields: Mapping[str, Properties] | None = None,
-    bars: bool = False, decimals: float | None = None, least: str = "1m", zero: bool = False,
+    bars: bool = False, decimals: float | None = None, least: str = "1m", zero: bool = False, legend: int = 300,
     more: Sequence[tuple[str, str, Form]] = (), transformations: Sequence[dashboard.DataTransformerConfig] = (),
+    range_of_its_own: tuple[str, str] | None = None,
 ) -> Laid:  # fmt: skip
-    """Series over time: the answer has `time`, `metric` and `value`; a bound among them is dashed.
+    """Series over time: the answer has `time`, `metric` and `value`, NULL where nothing is known: a gap, never a line.
 
-    `bars` stacks them; `more` are further questions (ref, SQL, form) for `transformations`.
+    `bars` stacks them; `more` are further questions (ref, SQL, form) for `transformations`.  The legend is a table of
+    `legend` pixels on the right, where it has room for every series: below, Grafana gives it a third of the height.
+    `range_of_its_own`: (length before now, how far that is moved back), in place of the dashboard's where that is a
+    relative one.
     """
-    legend = (
-        parts.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE).placement(common.LegendPlacement.BOTTOM)
-        .show_legend(True).calcs(["lastNotNull", "mean", "max"])
+    table_of_all = (
+        parts.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE).placement(common.LegendPlacement.RIGHT)
+        .show_legend(True).calcs(["lastNotNull", "max"]).width(legend)
     )  # fmt: skip
     tooltip = (
         parts.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )
     panel = (
         timeseries.Panel().title(title).description(description).datasource(SOURCE)
-        .with_target(Asked(sql, "time_series")).unit(unit).interval(least).max_data_points(POINTS).legend(legend)
-        .tooltip(tooltip).span_nulls(False).show_points(common.VisibilityMode.AUTO).line_width(1)
-        .color_scheme(dashboards.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
-        .override_by_regexp(BOUNDS, settings(DASHED))
+        .with_target(Asked(sql, "time_series")).unit(unit).interval(least).max_data_points(POINTS).legend(table_of_all)
+        .tooltip(tooltip).span_nulls(False).show_points(common.VisibilityMode.AUTO).line_width(2)
+        .color_scheme(dashboards.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC))
+        .override_by_regexp(FLOORS, settings(dashed(12, 6))).override_by_regexp(CEILINGS, settings(dashed(2, 6)))
     )  # fmt: skip
     if bars:
         panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(80)
@@ -120,65 +157,107 @@ def lines(
         panel.with_target(Asked(asked, form, ref))
     for name, values in (fields or {}).items():
         panel.override_by_name(name, settings(values))
+    if range_of_its_own:
+        panel.time_from(range_of_its_own[0]).time_shift(range_of_its_own[1]).hide_time_override(True)
     return panel.transformations(list(transformations)) if transformations else panel
 
 
-DASHED: Properties = {
-    "color": {"mode": "fixed", "fixedColor": RED},
-    "custom.lineStyle": {"fill": "dash", "dash": [10, 8]},
-    "custom.lineWidth": 2,
-    "custom.lineInterpolation": "stepAfter",
-    "custom.drawStyle": "line",
-    "custom.fillOpacity": 0,
-    "custom.stacking": {"mode": "none", "group": "A"},
-}
+def dashed(*pattern: int) -> Properties:
+    """How a bound is drawn: dashes and gaps in pixels, a step where it changes."""
+    return {
+        "custom.lineStyle": {"fill": "dash", "dash": list(pattern)},
+        "custom.lineWidth": 2,
+        "custom.lineInterpolation": "stepAfter",
+        "custom.showPoints": "never",
+        "custom.drawStyle": "line",
+        "custom.fillOpacity": 0,
+        "custom.stacking": {"mode": "none", "group": "A"},
+    }
+
+
+def with_unit(sql: str) -> dict[str, Any]:
+    """Keywords for `lines` whose unit is data: the question gives one row with the column `unit`."""
+    mapping = {"fieldName": "unit", "handlerKey": "unit", "reducerId": "lastNotNull"}
+    options = {"configRefId": "unit", "mappings": [mapping]}
+    return {
+        "more": [("unit", sql, "table")],
+        "transformations": [dashboard.DataTransformerConfig(id_val="configFromData", options=options)],
+    }
 
 
 def timeline(title: str, description: str, sql: str) -> Laid:
-    """States over time, a lane for each `metric`, in the colours of ok, breach and unknown."""
-    legend = parts.VizLegendOptions().show_legend(False).display_mode(common.LegendDisplayMode.LIST)
+    """States over time, a lane for each `metric`, with a key to the colours of ok, unknown and breach.
+
+    Lanes are in the order of their names, so these begin with a rank.
+    """
+    legend = (
+        parts.VizLegendOptions().show_legend(True).display_mode(common.LegendDisplayMode.LIST)
+        .placement(common.LegendPlacement.BOTTOM)
+    )  # fmt: skip
     return (
         statetimeline.Panel().title(title).description(description).datasource(SOURCE)
         .with_target(Asked(sql, "time_series")).unit(NUMBER).interval("1m").max_data_points(POINTS)
         .mappings([dashboard.ValueMap({
-            str(value): dashboard.ValueMappingResult(text=name, color=STATES[name], index=value)
-            for value, name in enumerate(("ok", "unknown", "breach"))
+            str(value): dashboard.ValueMappingResult(text=name, color=colour, index=value)
+            for value, (name, colour) in enumerate(STATES.items())
         })])
         .color_scheme(dashboards.FieldColor().mode(dashboard.FieldColorModeId.FIXED).fixed_color(GREY))
-        .show_value(common.VisibilityMode.NEVER).row_height(0.85).merge_values(True).fill_opacity(90).legend(legend)
+        .show_value(common.VisibilityMode.NEVER).row_height(0.8).merge_values(True).fill_opacity(90).legend(legend)
     )  # fmt: skip
 
 
 def rows(
-    title: str, description: str, sql: str, *, fields: Mapping[str, Properties] | None = None, unit: str = NUMBER,
-    links: Mapping[str, str] | None = None,
+    title: str, description: str, sql: str, *, widths: Mapping[str, int], wrapped: Sequence[str] = (),
+    fields: Mapping[str, Properties] | None = None, links: Mapping[str, str] | None = None, keep_time: bool = True,
 ) -> Laid:  # fmt: skip
-    """A table; `links`: a column → the dashboard its cells lead to, at the address in the hidden column `link`."""
+    """A table; `widths`: a column → pixels, and what is left goes to the others; `wrapped` columns break their text.
+
+    `links`: a column → the dashboard its cells lead to, at the address in the hidden column `link`, with this one's time
+    range as it is, relative or not (`keep_time`), or with the range that the address has of its own.
+    Every number needs a unit in `fields`: texts that look like numbers, such as versions, stay as they are.
+    """
     panel = (
-        table.Panel().title(title).description(description).datasource(SOURCE).with_target(Asked(sql)).unit(unit)
+        table.Panel().title(title).description(description).datasource(SOURCE).with_target(Asked(sql)).unit(TEXT)
         .show_header(True).cell_height(common.TableCellHeight.SM).cell_options(common.TableAutoCellOptions())
-        .no_value("none")
+        .no_value("-")
     )  # fmt: skip
-    for name in ("severity", "state"):
-        colours = SEVERITIES if name == "severity" else {**STATES, "firing": RED, "pending": ORANGE}
-        shown = {
-            "mappings": coloured(colours),
-            "custom.cellOptions": {"type": "color-text"},
-            "custom.width": 90,
-        }
-        panel.override_by_name(name, settings(shown))
-    panel.override_by_regexp(
-        "/^(since|starts|ends|fired|resolved|time|from)$/", settings({"custom.width": 165})
-    )
-    panel.override_by_name("link", settings(HIDDEN))
+    every: dict[str, dict[str, Any]] = {name: {"custom.width": width} for name, width in widths.items()}
+    for name in wrapped:
+        every.setdefault(name, {}).update({"custom.wrapText": True})
+    for name, colours in (("severity", SEVERITIES), ("state", {**STATES, "firing": RED, "pending": ORANGE})):
+        shown = {"mappings": coloured(colours), "custom.cellOptions": {"type": "color-text"}}
+        every.setdefault(name, {}).update(shown)
     for name, values in (fields or {}).items():
-        panel.override_by_name(name, settings(values))
+        every.setdefault(name, {}).update(values)
     for column, uid in (links or {}).items():
         # Escaped by the query already; `raw` keeps Grafana from doing it once more.
-        url = f"/d/{uid}?${{__data.fields.link:raw}}"
+        url = f"/d/{uid}?${{__data.fields.link:raw}}" + ("&${__url_time_range}" if keep_time else "")
         link = {"title": "More of it", "url": url, "targetBlank": False}
-        panel.override_by_name(column, settings({"links": [link]}))
-    return panel
+        every.setdefault(column, {}).update({"links": [link]})
+    for name, properties in every.items():
+        panel.override_by_name(name, settings(properties))
+    return panel.override_by_name("link", settings(HIDDEN))
+
+
+RIGHT: Properties = {"custom.align": "right"}
+"""Amounts, which are texts, below each other."""
+
+
+def counts(*names: str) -> dict[str, Properties]:
+    """Columns of whole numbers."""
+    return {name: {"unit": COUNT, "decimals": 0} for name in names}
+
+
+def none_is_good(*names: str) -> dict[str, Properties]:
+    """Columns of whole numbers that are red from one on."""
+    red = {
+        "thresholds": {"mode": "absolute", "steps": [{"value": None, "color": PLAIN}, {"value": 1, "color": RED}]},
+        "color": {"mode": "thresholds"},
+        "custom.cellOptions": {"type": "color-text"},
+        "unit": COUNT,
+        "decimals": 0,
+    }  # fmt: skip
+    return {name: {**red, "mappings": UNKNOWN} for name in names}
 
 
 HIDDEN: Properties = {
@@ -188,25 +267,27 @@ HIDDEN: Properties = {
 """Grafana up to 12.1 hides a column by the first, since then by the second."""
 
 
-def data_age() -> Laid:
-    """How old what the dashboard shows is."""
+def truth() -> Laid:
+    """What heads every dashboard: whether what it shows is of now; if not, since when and why."""
     return stat(
-        "Data age",
-        "Seconds from the event time up to which everything is taken in until now. Above a minute the pipeline is "
-        "behind, or down: Pipeline health says which.",
-        FRESH,
-        SECONDS,
-        bad_above=60,
-        decimals=0,
-        nothing="no data",
+        "The pipeline",
+        "Whether what is shown below is of now. Red: the pipeline is stalled, stopped or silent, since when and why; what "
+        "is not known any more is grey below. Pipeline health says more.",
+        TRUTH,
+        mappings=[like("^Well.*", "transparent"), like("^(BEHIND|NO DATA).*", ORANGE), like(".+", RED)],
+        filled=True,
+        size=16,
     )
 
 
 def lay_out(*rows: tuple[int, Sequence[tuple[int, Laid]]]) -> list[Laid]:
-    """Panels in rows: (height, [(width, panel), …]) with widths of 24 at most; ids count from 1, in this order."""
+    """Panels in rows: (height, [(width, panel), …]) with widths of 24 at most; ids count from 1, in this order.
+
+    The first row says how the pipeline is.
+    """
     placed: list[Laid] = []
     y = 0
-    for height, across in rows:
+    for height, across in ((3, [(24, truth())]), *rows):
         x = 0
         for width, panel in across:
             panel.id(len(placed) + 1)

@@ -55,7 +55,6 @@ CHANGES = (
 
 From the first change of what is open on, ten years of days would have to be read to find it.
 """
-FRESH = """SELECT max(age_seconds) AS "data age" FROM data_age"""
 
 
 class Question(variants.Dataquery):
@@ -119,7 +118,10 @@ def of_region(column: str = "region") -> str:
 
 def where(by_values: str = "by_values") -> str:
     """The values that a reading is split by, in words, whatever they are."""
-    return f"array_to_string({by_values} ->> '$.*', ' / ')"
+    return f"array_to_string([value FOR value IN ({by_values} ->> '$.*') IF value <> ''], ' / ')"
+
+
+WORST_FIRST = "CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
 
 
 CLAUSE_LABEL = "concat_ws(' / ', clause, provider, region, site, cluster, sku, queue, workload_class)"
@@ -138,16 +140,44 @@ def view_of(sql: str) -> str:
     return f"regexp_extract({sql}, '\\bFROM ([a-z_0-9]+)', 1)"
 
 
-def to_clause(region: str = "NULL", at: str = "NULL::TIMESTAMP", events: str = "''") -> str:
+def to_clause(
+    region: str = "NULL", since: str = "", until: str = "NULL::TIMESTAMP", events: str = "NULL"
+) -> str:
     """Where a row leads: the query of a link to the clause's dashboard, with every value escaped.
 
-    Ids and regions come from contracts and events, and are data, never part of an address.  With an instant `at` the
-    dashboard shows the hour around it; `events` names the raw events to show.
+    Ids and regions come from contracts and events, and are data, never part of an address.  A row of no region leads on
+    with those that are chosen.  With `since` the link has a range of its own: the time from half an hour before to half an
+    hour after `until`, or, of what is not over, the least usual range up to now that shows its beginning.  Without, the
+    panel adds the dashboard's own range as it stands.  `events` names the raw events to show.
     """
+    parts = [
+        "'var-contract='", "url_encode(contract)", "'&var-clause='", "url_encode(clause)",
+        f"coalesce('&var-region=' || url_encode({region}), {carried('region')})",
+        f"coalesce('&var-events=' || nullif({events}, ''), '')",
+    ]  # fmt: skip
+    if since:
+        around = f"'&from=', epoch_ms({since}) - 1800000, '&to=', epoch_ms({until}) + 1800000"
+        recent = " ".join(f"WHEN {since} > {NOW} - INTERVAL {span} THEN '{back}'" for span, back in RECENT)
+        parts.append(
+            f"CASE WHEN {until} IS NOT NULL THEN concat({around}) "
+            f"ELSE concat('&from=now-', CASE {recent} ELSE '30d' END, '&to=now') END"
+        )
+    return f"concat({', '.join(parts)}) AS link"
+
+
+def carried(variable: str) -> str:
+    """What is chosen of a variable, as SQL for a part of an address."""
     return (
-        "concat('var-contract=', url_encode(contract), '&var-clause=', url_encode(clause), "
-        f"'&var-region=', coalesce(url_encode({region}), '$__all'), "
-        f"coalesce('&var-events=' || nullif({events}, ''), ''), "
-        f"coalesce('&from=' || (epoch_ms({at}) - 1800000)::VARCHAR || '&to=' || (epoch_ms({at}) + 1800000)::VARCHAR, "
-        "'&from=${__from}&to=${__to}')) AS link"
+        f"array_to_string(['&var-{variable}=' || CASE value WHEN '{ALL}' THEN '$__all' ELSE url_encode(value) END "
+        f"FOR value IN [${{{variable}}}]], '')"
     )
+
+
+RECENT = (
+    ("50 MINUTE", "1h"),
+    ("170 MINUTE", "3h"),
+    ("350 MINUTE", "6h"),
+    ("23 HOUR", "24h"),
+    ("6 DAY", "7d"),
+)
+"""(what began within it, the range that shows it)."""

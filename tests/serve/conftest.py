@@ -51,6 +51,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def season(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """(DATA, its last instant): the peak season, played."""
+    folder = tmp_path_factory.mktemp("season")
+    played = runpy.run_path(str(Path(__file__).parent / "played.py"))
+    play = played["play_into"](folder / "data", folder / "contracts")
+    return folder / "data", play.end
+
+
+@pytest.fixture(scope="session")
 def checksums(published: Path) -> Callable[[], dict[str, str]]:
     """A function that gives the SHA-256 of every file under DATA, by its path."""
 

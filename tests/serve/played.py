@@ -13,6 +13,7 @@ from pipeline.contract.model import PipelineAlerts
 from pipeline.embed.scenarios import Play, plan
 from pipeline.embed.scenarios import load as load_scenario
 from pipeline.ledger import health, publish, seal
+from pipeline.ledger.evaluation import utc
 from pipeline.ledger.health import Pulse
 from pipeline.rules.alerts import AlertChange
 from pipeline.rules.evaluate import plan_of
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SCALE = 0.1
 STEP_MS = 10_000
 STEPS_A_BATCH = 12
+HOURS_AHEAD = 2
+"""The pipeline has said that it is well, and up to when, for so long ahead: for as long as tests may take."""
 
 
 def play_into(data: Path, folder: Path) -> Play:
@@ -70,6 +73,8 @@ def _publish(pipeline: Any, catalog: Any, now: float) -> None:
     ledger = pipeline.ledger
     state = watchdog(PipelineAlerts().watchdog, int(now))
     ledger.record_own({state.identity: state}, [AlertChange("firing", int(now), state)], now)
-    health.note(ledger.cursor(), Pulse(dict.fromkeys(catalog.topics, 3), 512.0, 0.9, 1.4), now)
+    for at in (now, now + HOURS_AHEAD * 3600):
+        health.note(ledger.cursor(), Pulse(dict.fromkeys(catalog.topics, 3), 512.0, 0.9, 1.4), at)
+        ledger.cursor().execute("UPDATE frontier SET watermark = ?", [utc(now + HOURS_AHEAD * 3600)])
     seal.seal(ledger.cursor(), pipeline.data, catalog)
     publish.publish(ledger.cursor(), pipeline.data, catalog)

@@ -45,8 +45,8 @@ GRAFANA = runpy.run_path(str(HERE / "grafana_macros.py"))
 ALL = {document["uid"]: document for document in documents()}
 PARSER = duckdb.connect()
 BUILT_IN = {"stat", "table", "timeseries", "state-timeline"}
-ABOVE_THE_FOLD = 20
-"""Grid rows that a screen of 1080 lines shows of a dashboard."""
+ABOVE_THE_FOLD = 21
+"""Grid rows that a screen of 1,000 lines shows of a dashboard."""
 DAY = 86_400.0
 each_dashboard = pytest.mark.parametrize("uid", ALL)
 
@@ -229,34 +229,20 @@ def test_no_kind_of_clause_is_named(uid: str, what: str, sql: str) -> None:
 
 @each_dashboard
 def test_no_bound_is_typed_in(uid: str) -> None:
-    """Thresholds colour counts and the age of the data; bounds come as series and columns."""
+    """Thresholds colour counts, of which there should be none; bounds come as series and columns."""
     for panel in ALL[uid]["panels"]:
-        steps = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
-        values = [step.get("value") for step in steps]
-        assert panel["type"] == "stat" or not steps, panel["title"]
-        assert set(values) <= {None, 1, 60}, panel["title"]
-        assert 60 not in values or panel["title"] == "Data age"
+        values = {step.get("value") for step in every(panel["fieldConfig"], "steps")}
+        assert values <= {None, 1}, panel["title"]
 
 
-def test_every_dashboard_tells_the_age_of_its_data_and_draws_alerts_and_windows() -> None:
-    for document in ALL.values():
-        assert "Data age" in {panel["title"] for panel in document["panels"]}
-        regions = {a["name"]: a["target"]["rawSql"] for a in document["annotations"]["list"]}
-        assert set(regions) == {"Alerts", "Business-critical windows"}
-        assert all(" AS timeend" in sql for sql in regions.values())
-
-
-def test_links_lead_to_dashboards_that_are_there_and_carry_what_is_chosen() -> None:
-    for document in ALL.values():
-        [link] = document["links"]
-        assert link["includeVars"] and link["keepTime"] and link["tags"] == ["gigawatch"]
-        for panel in document["panels"]:
-            for url in re.findall(r'"url": "/d/([^"]+)"', json.dumps(panel)):
-                uid, _, query = url.partition("?")
-                assert uid in ALL and query == "${__data.fields.link:raw}"
-                assert any(" AS link" in target["rawSql"] for target in panel["targets"])
-    target = {v["name"] for v in ALL["gigawatch-clause"]["templating"]["list"]}
-    assert {"contract", "clause", "region", "events"} <= target
+def every(value: Any, key: str) -> Iterator[Any]:
+    """Each item of each list that stands under a key, however deep."""
+    if isinstance(value, dict):
+        yield from value.get(key, ()) if isinstance(value.get(key), list) else ()
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from every(each, key)
 
 
 def test_the_first_screen_says_what_is_wrong_where_and_since_when() -> None:
@@ -264,8 +250,8 @@ def test_the_first_screen_says_what_is_wrong_where_and_since_when() -> None:
         p for p in ALL["gigawatch-noc"]["panels"] if p["gridPos"]["y"] + p["gridPos"]["h"] <= ABOVE_THE_FOLD
     ]
     titles = {panel["title"] for panel in first}
-    assert {"Alerts firing", "Wrong since", "At risk an hour", "Beyond bounds", "Next business-critical window",
-            "What is wrong, worst first", "Where", "Since when", "Data age"} == titles  # fmt: skip
+    assert {"The pipeline", "Alerts firing", "Wrong since", "At risk an hour", "Beyond bounds", "What is wrong, worst first",
+            "Where", "Business-critical windows"} == titles  # fmt: skip
 
 
 @each_question
@@ -314,14 +300,6 @@ def resolution(start: float, end: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def season(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """(DATA, its last instant): the peak season, played."""
-    folder = tmp_path_factory.mktemp("season")
-    play = runpy.run_path(str(HERE / "played.py"))["play_into"](folder / "data", folder / "contracts")
-    return folder / "data", play.end
-
-
-@pytest.fixture(scope="module")
 def ask(season: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
     """`ask(sql)`: (names of columns, rows), through a door as Grafana would."""
     with opened(season[0], tmp_path_factory.mktemp("log")) as asked:
@@ -350,9 +328,6 @@ class opened:
         self.door.stop()
 
 
-MAY_BE_EMPTY = {"Windows to come A"}
-
-
 @each_question
 def test_the_door_answers_in_the_shape_that_is_asked_for(
     uid: str, what: str, sql: str, season: tuple[Path, int], ask: Callable[[str], Any]
@@ -361,16 +336,16 @@ def test_the_door_answers_in_the_shape_that_is_asked_for(
     ahead = 30 * DAY if uid == "gigawatch-spend" else 60.0
     back = 30 * DAY if uid == "gigawatch-spend" else 2 * 3600.0
     columns, rows = ask(expanded(uid, sql, end - back, end + ahead))
-    assert rows or what in MAY_BE_EMPTY
+    assert rows or what.startswith("annotation"), "alerts of that kind may not have fired"
     if (form := form_of(uid, sql)) == "time_series":
         assert columns == ["time", "metric", "value"]
         assert all(isinstance(at, datetime) and isinstance(name, str) and name for at, name, _ in rows)
-        assert all(isinstance(value, float | int | Decimal) for *_, value in rows)
+        assert all(isinstance(value, float | int | Decimal) for *_, value in rows if value is not None)
         assert [row[0] for row in rows] == sorted(row[0] for row in rows)
         assert len({row[:2] for row in rows}) == len(rows), "one value for each time and series"
     elif what.startswith("annotation"):
-        assert columns == ["time", "timeend", "title", "text", "tags"]
-        assert all(isinstance(at, datetime) and at <= until for at, until, *_ in rows)
+        assert columns == ["time", "title", "text", "tags"], "instants: spans would lie over the series"
+        assert all(isinstance(at, datetime) for at, *_ in rows)
     elif what.startswith("variable"):
         assert len(columns) == 1 and all(isinstance(value, str) and value for (value,) in rows)
     else:
@@ -429,7 +404,7 @@ def test_before_the_first_event_every_question_has_an_answer(
     with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as ask:
         for uid, what, sql in QUESTIONS:
             _, rows = ask(expanded(uid, sql, 1_795_000_000, 1_795_086_400))
-            assert len(rows) <= 4, what
+            assert len(rows) <= 8, what
 
 
 def test_the_promises_stand_as_the_ledger_says_the_broken_ones_first(
@@ -437,7 +412,10 @@ def test_the_promises_stand_as_the_ledger_says_the_broken_ones_first(
 ) -> None:
     rows = table(ask, "gigawatch-noc", "Every promise, worst first", season[1])
     _, direct = ask("SELECT clause, alertname, state, observed FROM standing")
-    assert sorted((r["clause"], r["fires"], r["state"], r["observed"]) for r in rows) == sorted(direct)
+    assert sorted((r["clause"], r["fires"], r["state"]) for r in rows) == sorted(row[:3] for row in direct)
+    texts = {(r["clause"], r["fires"]): r["observed"] for r in rows}
+    floors = [(clause, alert, value) for clause, alert, _, value in direct if alert == "CapacityShortfall"]
+    assert floors and all(texts[clause, alert] == f"{value:,.0f} GPUs" for clause, alert, value in floors)
     order = ["breach", "unknown", "ok"]
     assert [r["state"] for r in rows] == sorted((r["state"] for r in rows), key=order.index)
     assert any(r["state"] == "breach" for r in rows)
@@ -489,7 +467,7 @@ def test_the_bound_that_is_drawn_is_the_one_in_force(
     ]
     assert {600.0, 180.0} <= set(bounds)
     floors = {r["value"] for r in table(ask, "gigawatch-capacity", "Delivered against committed", season[1])
-              if r["metric"].startswith("eu-north-floor") and r["metric"].endswith(" committed")}  # fmt: skip
+              if r["metric"].startswith("eu-north-floor") and r["metric"].endswith(" committed") and r["value"]}  # fmt: skip
     assert len(floors) == 2
 
 
@@ -501,7 +479,8 @@ def test_the_way_from_an_alert_leads_over_its_clause_to_raw_events(
     query = dict(pair.split("=", 1) for pair in short["link"].split("&"))
     assert query["var-clause"] == "us-east-floor" and query["var-region"] == "us-east"
     start, end = int(query["from"]) / 1000, int(query["to"]) / 1000
-    assert start < short["since"].timestamp() + 3600 * 24 and end - start == 3600
+    lasted = (short["resolved"] - short["since"]).total_seconds()
+    assert start == naive_utc(short["since"]) - 1800 and end - start == lasted + 3600
     chosen = {
         "clause": [query["var-clause"]],
         "region": [query["var-region"]],
@@ -528,6 +507,11 @@ def test_few_raw_events_are_shown_of_the_whole_time_range_and_many_of_its_last_m
     assert {"BilledCost", "RegionId"} <= set(bills[0]) and len(bills) == 100
     recent = table(ask, "gigawatch-clause", "Raw events", season[1], back=30 * DAY)
     assert {r["time"].timestamp() >= naive(season[1] - 600) for r in recent} == {True}
+
+
+def naive_utc(time: datetime) -> float:
+    """Epoch seconds of a naive time in UTC, as the door gives it."""
+    return time.replace(tzinfo=UTC).timestamp()
 
 
 def naive(seconds: float) -> float:
@@ -557,25 +541,31 @@ def test_a_clause_of_a_kind_that_is_not_known_yet_is_shown(
     small.close()
     with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as ask:
         [promise] = table(ask, "gigawatch-noc", "Every promise, worst first", end)
-        assert (promise["clause"], promise["kind"], promise["where"]) == ("moon-phase", "lunar", "m/1")
-        assert promise["link"].startswith("var-contract=c%20%26%20o&var-clause=moon-phase&var-region=m%2F1&")
-        [lane] = table(ask, "gigawatch-noc", "Since when", end)
-        assert lane["metric"] == "moon-phase / MoonDrift / m/1" and lane["value"] == 2
-        read = table(ask, "gigawatch-clause", "Read, and what is promised", end)
+        assert (promise["clause"], promise["fires"], promise["where"]) == ("moon-phase", "MoonDrift", "m/1")
+        assert promise["link"] == "var-contract=c%20%26%20o&var-clause=moon-phase&var-region=m%2F1"
+        assert (promise["observed"], promise["bound"]) == ("2 phases", "1 phases")
+        lane, over = table(ask, "gigawatch-noc", "Since when", end)
+        assert lane["metric"] == over["metric"] == "01 moon-phase / MoonDrift / m/1"
+        assert (lane["value"], over["value"]) == (2, None), "it ends where the data ends"
+        read = [
+            r
+            for r in table(ask, "gigawatch-clause", "Read, and what is promised", end)
+            if r["value"] is not None
+        ]
         assert {r["metric"].rsplit(" ", 1)[1]: r["value"] for r in read} == {"observed": 2, "bound": 1}
         [unit] = ask(expanded("gigawatch-clause", unit_sql(), end - 60, end))[1]
-        assert unit == ("suffix: phases",)
+        assert unit == ("suffix:phases",)
         [term] = table(ask, "gigawatch-clause", "Terms", end)
-        assert (term["term"], term["value"]) == ("phase_max", "1")
+        assert (term["term"], term["value"]) == ("phase max", "1")
         [fact] = table(ask, "gigawatch-clause", "What else the readings say", end)
-        assert fact["metric"].endswith("tides") and fact["value"] == 3
+        assert (fact["what"], fact["value"]) == ("tides", "3")
 
 
 def unit_sql() -> str:
     return next(sql for _, _, ref, sql in panel_queries(ALL["gigawatch-clause"]) if ref == "unit")
 
 
-def test_alerts_are_drawn_that_fired_long_before_and_were_open_in_the_time_range(
+def test_alerts_are_listed_that_fired_long_before_and_were_open_in_the_time_range(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     made = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
@@ -604,12 +594,9 @@ def test_alerts_are_drawn_that_fired_long_before_and_were_open_in_the_time_range
                                          for name, v in times.items()})  # fmt: skip
     small.publish()
     small.close()
-    annotation = ALL["gigawatch-noc"]["annotations"]["list"][0]["target"]["rawSql"]
     with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as ask:
         listed = table(ask, "gigawatch-noc", "Alerts of this time range", end, back=DAY)
-        _, drawn = ask(expanded("gigawatch-noc", annotation, start, end))
     assert {row["clause"] for row in listed} == {"open", "over-within", "over-later", "later"}
-    assert {title for _, _, title, *_ in drawn} == {"A open", "A over-within", "A over-later"}
 
 
 def insert(small: Any, view: str, row: Mapping[str, Any]) -> None:

@@ -144,7 +144,8 @@ def misspell(around: Any, key: str | int) -> None:
 
 
 def mistype(around: Any, key: str | int) -> None:
-    around[key] = "7" if isinstance(around[key], (int, float, type(None))) else 7.5
+    """A truth value where there was none: a text may be right for a number, such as the width of a legend."""
+    around[key] = "7" if isinstance(around[key], bool) else True
 
 
 def unknown(around: Any, key: str | int) -> None:
@@ -183,7 +184,7 @@ FOREIGN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("panels <table> fieldConfig defaults custom", {"drawStyle": "line"}),
     ("panels <timeseries> fieldConfig defaults custom", {"align": "left"}),
     ("panels <state-timeline> options", {"textMode": "auto"}),
-    ("panels <stat> fieldConfig overrides <> properties <unit>", {"id": "custom.width", "value": 90}),
+    ("panels <stat> fieldConfig overrides <> properties <thresholds>", {"id": "custom.width", "value": 90}),
 )
 """What is right, but for another kind of panel."""
 
