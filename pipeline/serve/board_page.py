@@ -60,7 +60,8 @@ class Pages:
         self.static: Mapping[str, Answer] = {
             f"/static/{answer.tag}/{name}": answer for name, answer in _static().items()
         }
-        self._names = {path.rpartition("/")[2]: path for path in self.static}
+        # without the first slash: behind a proxy the board may have a path of its own
+        self._names = {path.rpartition("/")[2]: path.lstrip("/") for path in self.static}
 
     @cached_property
     def _page(self):  # type: ignore[no-untyped-def]  # a Jinja template

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 ON_CI = os.environ.get("CI") == "true"
 SIZES = {"phone": 375, "desk": 1280}
@@ -233,3 +233,28 @@ def test_a_link_to_an_alert_opens_it_and_one_to_an_old_alert_says_so(
     expect(page.locator("#missing")).not_to_be_visible()
     page.goto(f"{shared_board.url}#alert-000000000000")
     expect(page.locator("#missing")).to_contain_text("is not open, and did not end within the last 24 hours")
+
+
+def test_behind_a_proxy_with_a_path_of_its_own_an_alerts_link_opens_its_card(
+    board: Any, stage: Any, browser: Browser
+) -> None:
+    context, outside = browser.new_context(), "https://noc.example/gigawatch"
+    page = context.new_page()
+
+    def forward(route: Route) -> None:
+        path = route.request.url.removeprefix(outside)
+        route.fulfill(response=route.fetch(url=f"{board.url}{path}", headers={}))
+
+    page.route(f"{outside}/**", forward)
+    page.goto(f"{outside}/")
+    anchor = page.locator("article.alert", has_text="eu-west").get_attribute("id")
+    page.goto(f"{outside}/#{anchor}")
+    expect(page.locator(f"#{anchor} dl")).to_be_visible()
+    expect(page.locator(f"#{anchor} .since")).to_have_text(re.compile(r"^\d+m$"))
+    assert (
+        page.locator(f"#{anchor} .severity").evaluate("one => getComputedStyle(one).borderRadius") == "99px"
+    )
+    stage.alert(region="ap-south", ago=1)
+    stage.publish()
+    expect(page.locator("article.alert", has_text="ap-south")).to_be_visible(timeout=PATIENCE)
+    context.close()

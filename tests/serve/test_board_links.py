@@ -152,6 +152,21 @@ def test_the_link_in_an_alert_leads_to_its_card_while_it_is_open_and_after(stage
     con.close()
 
 
+def test_what_ended_within_a_day_has_one_line_that_says_how_often(stage: Any) -> None:
+    for hours, region in ((1, "often"), (3, "often"), (23, "once"), (25, "before")):
+        ended = stage.now - hours * 3600
+        stage.alert("resolved", region=region, ago=hours * 3600, fired_at=ended - 600, resolved_at=ended)
+        stage.alert("inactive", region=f"{region}-never", ago=hours * 3600, fired_at=None)
+    stage.stands("ok")
+    stage.publish()
+    con = open_history(stage.data, load())
+    found = body_of(look(con, stage.now), Routing(), stage.now).over
+    assert [(one.about, one.times, one.lasted) for one in found] == [
+        ("often", 2, "10m00s"), ("once", 1, "10m00s"),
+    ]  # fmt: skip
+    con.close()
+
+
 def test_a_card_calls_writes_silences_and_opens_grafana(stage: Any, open_board: Callable[..., Any]) -> None:
     contact = "Aurora desk, +49 30 555 0100, noc@aurora.example, javascript:alert(1), <b>"
     stage.alert(annotations={"contact": contact})

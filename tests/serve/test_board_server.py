@@ -112,7 +112,7 @@ def test_every_answer_tells_the_browser_to_trust_nothing_else(shared_board: Any)
 def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ever(shared_board: Any) -> None:
     page = get(shared_board)
     assert page.headers["content-encoding"] == "gzip"
-    files = re.findall(r'"(/static/[0-9a-f]{20}/[\w.]+)"', page.text)
+    files = [f"/{name}" for name in re.findall(r'"(static/[0-9a-f]{20}/[\w.]+)"', page.text)]
     assert sorted(name.rpartition("/")[2] for name in files) == [
         "board.css",
         "board.js",

@@ -168,7 +168,7 @@
   async function poll() {
     if (document.hidden) return;
     try {
-      const answer = await fetch("/", { cache: "no-cache", signal: AbortSignal.timeout(10000) });
+      const answer = await fetch(location.pathname, { cache: "no-cache", signal: AbortSignal.timeout(10000) });
       const text = await answer.text();
       const fresh = new DOMParser().parseFromString(text, "text/html");
       if (!fresh.getElementById("board")) throw new Error(`HTTP ${answer.status}`);
