@@ -209,7 +209,7 @@ class Gigawatch:
         self.delivery = self.own.delivery = Delivery(
             outbox, destinations, policy=Policy(page_max_age=settings.page_max_age), firing=self.own.firing,
             timing=Timing(clock=self.clocks.bound), accepted=outbox.accepted, catching_up=self._catching_up,
-            notes=self._notes, public_url=settings.public_url or "",
+            notes=self._notes, outage=lambda: self.health.outage, public_url=settings.public_url or "",
         )  # fmt: skip
         processor = Processor(
             self.ledger.con, self.catalog, settings.data, settings.max_message_bytes, settings.max_series,

@@ -47,7 +47,7 @@ class Delivery:
     from which freshness and decision delay follow.  `catching_up` says whether the pipeline still works off
     a downtime.  `notes` are annotations to put on every alert, such as that the broker does not answer;
     outages of the destinations themselves are noted without it.  `public_url` is where people open the board: every
-    alert links to its card there.
+    alert links to its card there.  `outage`: when the broker was away last, and when it answered again (epoch seconds).
     """
 
     def __init__(
@@ -62,13 +62,15 @@ class Delivery:
         catching_up: Callable[[], bool] = lambda: False,
         notes: Callable[[], Mapping[str, str]] = dict,
         public_url: str = "",
+        outage: Callable[[], tuple[float, float] | None] = lambda: None,
     ) -> None:
         self._outbox = outbox
         self._policy = policy or Policy()
         self._extra_notes = notes
         around = Surroundings(
-            outbox, self._policy, timing or Timing(), firing, catching_up, self._notes, accepted, public_url
-        )
+            outbox, self._policy, timing or Timing(), firing, catching_up, self._notes, accepted, public_url,
+            outage,
+        )  # fmt: skip
         self.lanes = tuple(Lane(destination, around) for destination in destinations)
         if len({lane.name for lane in self.lanes}) < len(self.lanes):
             raise ValueError(f"destinations need names of their own: {[lane.name for lane in self.lanes]}")

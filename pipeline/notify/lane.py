@@ -39,7 +39,7 @@ class Surroundings:
 
     `firing`: the alerts that fire now; `catching_up`: whether the pipeline still works off a downtime;
     `notes`: annotations to add for the destination of that name; `accepted`: told (seq, destination, at);
-    `public_url`: where people open the board, empty when alerts lead nowhere.
+    `public_url`: where people open the board, empty when alerts lead nowhere; `outage`: when the broker was away last.
     """
 
     outbox: Outbox
@@ -50,6 +50,7 @@ class Surroundings:
     notes: Callable[[str], Mapping[str, str]]
     accepted: Callable[[int, str, float], None]
     public_url: str = ""
+    outage: Callable[[], tuple[float, float] | None] = lambda: None
 
 
 class _Failed(Exception):
@@ -149,7 +150,8 @@ class Lane:
 
     def _moment(self) -> Moment:
         now = self._timing.clock()
-        return Moment(now, self._policy.page_max_age, self._around.catching_up(), self._policy.hold)
+        around, policy = self._around, self._policy
+        return Moment(now, policy.page_max_age, around.catching_up(), policy.hold, around.outage())
 
     def _rank_of(self, identity: str) -> int:
         return self._rank.get(identity, 0)

@@ -7,6 +7,8 @@
   paging destination, and not even that one if it resolves what the destination was never told.  A resolve of
   what it *was* told always goes, however old: it calls nobody, and withholding it would leave a receiver
   believing in an outage for ever.
+- A source that fell silent while the broker was away lost its connection, and maybe its events: its alert is held for
+  `hold`, and told only if the source is silent still.  One outage is one page, PipelineStalled.
 - While the pipeline catches up after a downtime, an old firing change is held until it is known whether it
   still fires, but never longer than `hold`.
 """
@@ -19,6 +21,11 @@ from dataclasses import dataclass
 from pipeline.notify.destination import Habits
 from pipeline.notify.message import AlertChange, UnreadableChange, fold, from_json
 from pipeline.notify.outbox import OutboxRow
+from pipeline.rules.telemetry import TelemetrySilent
+
+SILENCE = TelemetrySilent.alertname
+COME_BACK_WITHIN = 45.0
+"""Seconds after an outage in which sources come back: clients wait up to 10 s between two attempts, and report every 30."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +50,28 @@ class Plan:
 class Moment:
     """When a plan is made: wall clock, and what the ages of changes are measured with (seconds).
 
-    `page_max_age` None means that no change is too old, which is for replays of recorded time.
+    `page_max_age` None means that no change is too old, which is for replays of recorded time.  `outage`: when the broker
+    was away last, and when it answered again.
     """
 
     now: float
     page_max_age: float | None
     catching_up: bool = False
     hold: float = 120.0
+    outage: tuple[float, float] | None = None
 
     def is_old(self, change: AlertChange) -> bool:
-        return self.page_max_age is not None and self.now - change.happened_at > self.page_max_age
+        late = self.page_max_age is not None and self.now - change.happened_at > self.page_max_age
+        return late or self.is_of_outage(change)
+
+    def is_of_outage(self, change: AlertChange) -> bool:
+        if self.outage is None or change.alertname != SILENCE:
+            return False
+        return self.outage[0] <= change.happened_at <= self.outage[1] + COME_BACK_WITHIN
 
     def holds(self, change: AlertChange) -> bool:
-        waits = self.catching_up and self.now - change.changed_at < self.hold
-        return waits and change.firing and self.is_old(change)
+        waits = self.catching_up or self.is_of_outage(change)
+        return waits and self.now - change.changed_at < self.hold and change.firing and self.is_old(change)
 
 
 def _read(rows: Iterable[OutboxRow]) -> tuple[list[Step], list[tuple[OutboxRow, str]]]:
@@ -152,4 +167,7 @@ def plan(
 
 
 def _why_withheld(moment: Moment) -> str:
-    return f"not paged: over before it could be told, and older than {moment.page_max_age:g} s"
+    of_outage = " or of a time in which the broker was away" if moment.outage else ""
+    return (
+        f"not paged: over before it could be told, and older than {moment.page_max_age or 0:g} s{of_outage}"
+    )

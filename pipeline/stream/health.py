@@ -85,6 +85,8 @@ class Health:
         }
         self._grew: dict[str, tuple[int, float]] = {}
         self.stall: Stall | None = None
+        self.outage: tuple[float, float] | None = None
+        """When the broker was away last for so long that it was told, and when it answered again (epoch seconds)."""
 
     @property
     def hangs(self) -> str:
@@ -129,6 +131,8 @@ class Health:
 
     def _note_stall(self, longest: float, why: str, now: float) -> None:
         """`since` stays as it was first said: an instant that moves by a second each time would be news each time."""
+        if self.stall and self.stall.why == NO_ANSWER and why != NO_ANSWER:
+            self.outage = float(self.stall.since), now
         if longest <= self._stalled_after:
             self.stall = None
             return

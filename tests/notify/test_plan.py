@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,31 @@ def test_a_destination_that_keeps_states_is_told_only_the_newest(change: Change)
     (step,) = made.batches[0]
     assert [row.seq for row in step.rows] == [1, 2, 3]
     assert list(step.change.ending()) == [first.labels]
+
+
+def test_sources_that_were_silent_while_the_broker_was_away_page_only_if_they_still_are(
+    change: Change,
+) -> None:
+    away = (NOW - 200, NOW - 60)
+
+    def silent(
+        identity: str, state: str = "firing", at: float = NOW - 100, decided: float = NOW - 50
+    ) -> AlertChange:
+        made = change(identity, state, at=at, changed_at=decided)
+        return msgspec.structs.replace(made, alertname="TelemetrySilent")
+
+    for habits in (STATES, CALLS):
+        back = [silent("back"), silent("back", "resolved", at=NOW - 5, decided=NOW - 1)]
+        made = planned(
+            rows_of(*back, silent("dark"), silent("later", at=NOW - 10, decided=NOW - 5)), habits, outage=away
+        )
+        assert sent(made) == [[("later", "firing")]] and made.held == 1, "who knows yet of `dark`"
+        assert len(made.withheld) == 2 and "the broker was away" in made.withheld[0][1]
+        still = rows_of(silent("dark", decided=NOW - 121))
+        assert sent(planned(still, habits, outage=away)) == [[("dark", "firing")]]
+        other = rows_of(change("short", at=NOW - 100))
+        assert sent(planned(other, habits, outage=away)) == [[("short", "firing")]]
+    assert sent(planned(rows_of(silent("dark")), LOG, outage=away)) == [[("dark", "firing")]]
 
 
 def test_what_is_over_before_it_could_be_told_pages_nobody(change: Change) -> None:
