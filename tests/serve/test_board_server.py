@@ -57,7 +57,7 @@ def test_the_page_says_everything_about_an_alert(stage: Any, open_board: Open) -
     for words in (
         "CapacityShortfall", "eu-west", "3,900 GPUs", "against 4,096 GPUs", "196 GPUs below", "peak-season",
         "Aurora keeps the committed number of healthy GPUs", "18,000 EUR an hour; 196 GPUs",
-        '<a href="https://runbooks.example/capacity" rel="noreferrer noopener">', "Aurora desk, +49 30 555 0100",
+        '<a href="https://runbooks.example/capacity" rel="noreferrer noopener">', 'Aurora desk, <a href="tel:+49305550100"',
         "SELECT count(DISTINCT gpu)\nFROM gpu", "least 3,900 GPUs at", '<path class="bound"', "1 alert firing, 1 critical",
         "No Alertmanager is named", "47.34M EUR", "fleet-replanning", "Over the ceiling on <strong>2026-11-08</strong>",
         "passed on 2026-11-08",
