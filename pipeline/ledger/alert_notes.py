@@ -19,7 +19,7 @@ from pipeline.ledger.tables import insert
 from pipeline.ledger.views import STANDING_TABLE, quoted
 from pipeline.rules import capacity
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.annotate import now_text
+from pipeline.rules.annotate import at_risk, now_text
 from pipeline.rules.evaluate import Plan
 from pipeline.rules.missing import facts_of, notes_of
 from pipeline.rules.pipeline import WALL_CLOCK
@@ -96,9 +96,10 @@ def _looked(
     by = tuple(value for _, value in row.by)
     missing = capacity.missing(rule, by, row.t, json.loads(row.facts), state.active_at, look)
     missing = missing._replace(meters=look.meters(missing, row.t))
+    risk = at_risk(rule, row.observed, row.bound, row.unit, missing)
     return _Kept(
         row.t,
-        json.dumps(notes_of(missing, row.t), ensure_ascii=False),
+        json.dumps({**notes_of(missing, row.t), "at_risk": risk}, ensure_ascii=False),
         json.dumps(facts_of(missing), ensure_ascii=False),
     )
 

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import EventType
 from pipeline.ledger.reading_sql import Span, chosen_sql, quoted, timestamp
 from pipeline.ledger.readings import Reader
-from pipeline.ledger.silence import GRID_US, Gap
+from pipeline.ledger.silence import Gap
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rules.missing import FAILED, GONE, IDLE, PLACES, SILENT, Lack, Meters, Missing, Place
 from pipeline.rules.readings import GRID, LOOKBACK_INTERVALS, EntityCount
@@ -112,7 +112,8 @@ class Looker:
         found: Counter[str] = Counter()
         for minute, own in sorted(minutes.items(), key=lambda each: (-len(each[1]), each[0]))[:MOMENTS]:
             start = minute * 60
-            found.update(self._reader.raw.labels(event, NODE, start, start + 60, t, own).values())
+            end = min(start + 60, t)
+            found.update(self._reader.raw.labels(event, NODE, start, end, t, own).values())
         worst = sorted(found.items(), key=lambda each: (-each[1], each[0]))
         return tuple(Place(name, n) for name, n in worst[:PLACES]), max(0, len(worst) - PLACES)
 
@@ -258,7 +259,7 @@ def _moved(con: DuckDBPyConnection, event: EventType, t: int, entities: Sequence
         JOIN entities_{event.view} e ON e.series = a.series AND e.entity = a.name
         JOIN shared_{event.view} p ON p.series = e.series AND p.idx = e.idx
         JOIN sightings_{event.view} s ON s.entity = p.entity AND s.series <> p.series
-        WHERE epoch(s.window_start) > seen AND epoch_us(s.known_from) <= {t // GRID} * {GRID_US} GROUP BY ALL""",
+        WHERE epoch(s.window_start) > seen AND s.known_from <= {timestamp(t)} GROUP BY ALL""",
         {
             "of": [s for s, _ in own],
             "who": [name for _, name in own],

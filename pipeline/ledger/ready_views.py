@@ -15,7 +15,7 @@ from pipeline.ledger.ready_view import ABOUT, DATED, NOW, OF_CLAUSE, SPLIT, Read
 
 _BESIDE = ", ".join(
     f"coalesce(s.facts ->> '$.{name}', a.annotations ->> '$.{name}') AS {name}"
-    for name in ("missing", "worst", "meters")
+    for name in ("missing", "worst", "meters", "at_risk")
 )
 """What is known now, else what was when it changed."""
 
@@ -157,9 +157,9 @@ ALERTS_OPEN = ReadyView(
         "missing": "Which GPUs are not delivered: failed, gone or silent, how many, since when",
         "worst": "The racks and nodes that most of them are in",
         "meters": "What the meters of the sites that fell silent show, and what that probably means",
+        "at_risk": "Money, GPUs or megawatts at risk, in words",
         "blinds": "Clauses that cannot be vouched for because of it",
         "opens": "When the window opens that it is about, as text",
-        "at_risk": "Money, GPUs or megawatts at risk, in words",
         "risk_per_hour": "What an hour of breach is said to cost, in the contract's currency",
         "stale": "It fires, but its last reading could not vouch for it",
         "runbook": "What to do",
@@ -173,7 +173,7 @@ ALERTS_OPEN = ReadyView(
         s."time" AS now_at, a.bound, a.unit, a."window", a.annotations ->> '$.summary' AS summary,
         a.annotations ->> '$.text' AS "text", {_BESIDE},
         a.annotations ->> '$.blinds' AS blinds, a.annotations ->> '$.opens' AS opens,
-        a.annotations ->> '$.at_risk' AS at_risk, c.risk_per_hour, a.state = 'stale' AS stale,
+        c.risk_per_hour, a.state = 'stale' AS stale,
         a.annotations ->> '$.runbook' AS runbook, a.annotations ->> '$.contact' AS contact,
         a.annotations ->> '$.sql' AS "sql", a.annotations ->> '$.rows_sql' AS rows_sql
     FROM alerts_now a LEFT JOIN clauses c ON c.contract = a.contract AND c.clause = a.clause

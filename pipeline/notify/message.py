@@ -125,7 +125,7 @@ def annotate(change: AlertChange, notes: Mapping[str, str]) -> AlertChange:
     return msgspec.structs.replace(change, annotations={**notes, **change.annotations})
 
 
-PRESENT = ("now", "missing", "worst", "meters")
+PRESENT = ("now", "missing", "worst", "meters", "at_risk")
 """Annotations that say how an alert stands when it is told, not when it fired."""
 
 

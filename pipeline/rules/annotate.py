@@ -87,6 +87,7 @@ def annotate(
     source = _source(rule)
     details = verdict.details or {}
     told = notes_of(missing, verdict.t) if missing else {}
+    is_open = state.phase in ("pending", "firing")
     notes = {
         "summary": _summary(change, details),
         "description": " ".join([*_sentences(change, verdict, details), *sentences_of(told)]),
@@ -98,7 +99,7 @@ def annotate(
         "window": state.window or "",
         "opens": utc(details["window_starts"]) if "window_starts" in details else "",
         "crosses": details.get("crosses", ""),
-        "at_risk": _at_risk(state, source, missing),
+        "at_risk": at_risk(rule, state.observed if is_open else None, state.bound, state.unit, missing),
         **told,
         "samples": str(state.samples),
         "blinds": ", ".join(details.get("blinds", ())),
@@ -246,20 +247,20 @@ def _quality(topic: str, trust: Trust | None) -> Iterator[str]:
         yield f"{trust.quarantined_share:.1%} of {topic} were quarantined as not credible."
 
 
-def _at_risk(state: AlertState, source: Clause | PipelineAlert | None, missing: Missing | None = None) -> str:
+def at_risk(
+    rule: Rule, observed: float | None, bound: float, unit: str, missing: Missing | None = None
+) -> str:
     """Money by the clause's own formula, and GPUs, megawatts or money beyond the bound; not seconds or jobs.
 
     GPUs are told in megawatts too where it is known what one draws.
     """
-    parts = []
+    parts, source = [], _source(rule)
     if isinstance(source, Clause) and source.money_at_risk:
         risk = source.money_at_risk
         parts.append(f"{number(risk.per_hour)} {risk.currency} an hour")
-    counts = state.unit not in ("s", "jobs", "events") and state.phase in ("pending", "firing")
-    if state.observed is not None and counts:
-        beyond = abs(state.observed - state.bound)
-        parts.append(f"{number(beyond)} {state.unit}")
-        parts.append(megawatts_of(beyond, missing))
+    if observed is not None and unit not in ("s", "jobs", "events"):
+        beyond = abs(observed - bound)
+        parts += [f"{number(beyond)} {unit}", megawatts_of(beyond, missing)]
     return "; ".join(filter(None, parts))
 
 

@@ -109,3 +109,18 @@ def test_who_is_told_again_gets_the_present_value_beside_that_at_firing(played: 
     assert (told["observed"], told["now"][:7]) == ("15", "6 GPUs ")
     assert "8 silent since 09:33 UTC" in told["missing"]
     assert "probably telemetry" in told["meters"]
+    assert told["at_risk"] == "10 GPUs; about 0.006 MW"
+
+
+def test_a_gpu_that_reports_from_another_region_now_is_not_missed(played: Play) -> None:
+    def moved() -> Iterator[dict[str, Any]]:
+        for message in fleet(lambda at: 9600.0, end=300):
+            at = datetime.fromisoformat(message["time"]).timestamp() - START
+            for sample in message["data"]:
+                if at > 90 and sample.get("gpu") == "g02":
+                    sample["region"] = "us"
+            yield message
+
+    found = played(moved())
+    rows = found.sql("SELECT missing FROM alerts_open WHERE about = 'eu' AND alertname = 'CapacityShortfall'")
+    assert rows == [("1 failed since 09:32 UTC, 1 gone since 09:32 UTC, 8 silent since 09:33 UTC",)]

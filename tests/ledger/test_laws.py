@@ -314,7 +314,7 @@ class Run:
         outbox = [json.loads(body) for (body,) in self.rows("SELECT body FROM outbox ORDER BY seq")]
         told = [{k: v for k, v in body.items() if k != "appended_at"} for body in outbox]
         for body in told:
-            for beside in ("missing", "worst", "meters"):
+            for beside in ("missing", "worst", "meters", "at_risk"):
                 body["annotations"].pop(beside, None)
         return {
             "alerts": self.rows("SELECT * FROM alerts ORDER BY ALL"),
