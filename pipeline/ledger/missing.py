@@ -81,7 +81,7 @@ class Looker:
         _find(con, event, spec, sorted(names), span, t, active_at)
         found = _counted(con, event, names, spec.by)
         entities = _entities(con, event, spec, gaps, t, active_at)
-        moved = _moved(con, event, t, entities) if silence.shared else set()
+        moved = _moved(con, event, t, entities)
         entities = [e for e in entities if e not in moved]
         found = _without(found, moved)
         live = {series: one for series, one in found.items() if series not in gaps}
