@@ -199,12 +199,19 @@ def pulse(data: Path, last: Mapping[str, Any], writer: int | None, now: float) -
     if writer is None:
         if last["state"] == "stopped":
             return ok("data", f"{data}: stopped {duration(age)} ago, in good order")
+        if last["state"] == "failed":
+            said = f"{data}: its pipeline ended with an error {duration(age)} ago: {last.get('error')}"
+            return fail(
+                "data", said, "mend what it names, then start it again with gigawatch run: nothing is lost"
+            )
         return warn(
             "data",
             f"{data}: its pipeline ended without a word {duration(age)} ago",
             "see its log; nothing is lost, start it again with gigawatch run",
         )
     found = f"{data}: process {writer} runs, its status is {duration(age)} old"
+    if last.get("stalled"):
+        return fail("data", f"{data}: process {writer} runs, and {last['stalled']}", "mend what it names")
     if age > QUIET_AFTER:
         return fail("data", found, "it hangs, or its clock differs: see its log, and restart it")
     return ok("data", found)

@@ -164,6 +164,41 @@ def test_a_living_pipeline_is_well_until_its_status_grows_old(used: Path) -> Non
         lock.release()
 
 
+def test_a_stall_an_error_and_a_clause_that_matches_nothing_are_told_in_the_words_of_the_pipeline(
+    used: Path,
+) -> None:
+    import os
+
+    stalled = "the pipeline has been stalled since 2026-11-29 23:30:00 UTC: the broker does not answer"
+    clause = (
+        "clause floor of c matches nothing that was ever seen: region is 'boralis'; did you mean 'borealis'?"
+    )
+    lock = DirectoryLock(used)
+    try:
+        written(used, os.getpid(), 2, stalled=stalled, unmatched=[clause])
+        found = list(doctor_machine.directory(used, NOW))
+    finally:
+        lock.release()
+    assert verdicts(found) == ["fail", "fail"]
+    assert stalled in found[0].found and found[1].found == clause and "`match`" in found[1].remedy
+    written(used, 7, 100, "failed", error="no space left on the disk; free space")
+    failed, *_ = doctor_machine.directory(used, NOW)
+    assert failed.verdict == "fail" and "with an error 1m40s ago: no space left on the disk" in failed.found
+
+
+def test_without_a_pipeline_the_contract_is_compared_with_what_the_ledger_has_seen(stage: Any) -> None:
+    stage.small.add("gpu", [stage.gpu(stage.now - 60)])
+    stage.small.watermark(stage.now)
+    assert list(doctor_machine.matches(stage.data, EXAMPLE, None, stage.now)) == [], (
+        "whoever runs on it says so itself"
+    )
+    stage.close()
+    found = list(doctor_machine.matches(stage.data, EXAMPLE, None, stage.now))
+    assert set(verdicts(found)) == {"fail", "warn"}, "bills may still come"
+    (fleet,) = [f.found for f in found if f.found.startswith("clause eu-fleet of northwind-aurora ")]
+    assert "provider is 'aurora', and was 'azure'" in fleet
+
+
 def test_what_the_pipeline_complains_of_is_told(used: Path) -> None:
     row = {"destination": "webhook", "count": 3, "oldest": None, "last_error": "HTTP 503", "refused": 0}
     written(used, 7, 1, "stopped", contract_error="new.yaml:1:1 no", undelivered=[row])
