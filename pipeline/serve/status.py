@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def well(data: Path, now: float) -> tuple[bool, str]:
     """
     found, pid = status.read(data), status.writer_of(data)
     if pid is None:
-        return False, f"{data}: no pipeline runs on it"
+        return False, f"{data}: no pipeline runs on it{f'; {ended(found)}' if found else ''}"
     if found is None or found["pid"] != pid:
         return True, f"{data}: process {pid} is starting"
     if found.get("stalled"):
@@ -94,6 +95,16 @@ def well(data: Path, now: float) -> tuple[bool, str]:
             f"{data}: process {pid} runs, and hangs or is suspended: its status is {duration(age)} old",
         )
     return True, f"{data}: process {pid}, {found['state']}; its status is {duration(age)} old"
+
+
+def ended(found: dict[str, Any]) -> str:
+    """Since when and why a pipeline that does not run does not, by its last status."""
+    at = f"{datetime.fromisoformat(found['written_at']):%Y-%m-%d %H:%M:%S} UTC"
+    if found["state"] == "stopped":
+        return f"it has been stopped since {at}, in good order"
+    if found["state"] == "failed":
+        return f"it has failed, at {at}: {clean(found['error'])}"
+    return f"it has been dead since {at}: it ended without a word"
 
 
 def as_json(found: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_health_readiness_and_status_tell_a_supervisor(stage: Any, open_board: O
     assert said == other
     stage.close()
     eventually(lambda: get(board, "/readyz").status_code == 503, "the pipeline is gone")
-    assert "no pipeline runs on it" in get(board, "/readyz").text
+    assert "no pipeline runs on it; it has been dead since 20" in get(board, "/readyz").text
 
 
 def test_a_pipeline_that_ends_or_stalls_is_said_at_the_top(stage: Any, open_board: Open) -> None:
