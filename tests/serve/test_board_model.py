@@ -313,10 +313,16 @@ def many(n: int, **values: Any) -> list[dict[str, Any]]:
 
 def test_many_alerts_are_one_quick_page() -> None:
     page = page_of(
-        "d", life(), Published(alerts=many(500), standing=[stands()] * 500), Routing(), time.time()
+        "d",
+        life(),
+        Published(alerts=many(500, sql="SELECT count(*) FROM gpu\n" * 80), standing=[stands()] * 500),
+        Routing(),
+        time.time(),
     )
     assert (len(page.body.alerts), page.body.unshown, page.body.firing) == (200, 300, 500)
-    assert b"And 300 more" in Pages().render(page).body
+    whole = Pages().render(page)
+    assert b"And 300 more" in whole.body
+    assert len(whole.packed) < 60_000, "for a phone, with the SQL of 200 alerts"
 
 
 def test_many_alerts_of_a_clause_share_a_line_that_names_the_worst_and_the_oldest() -> None:

@@ -69,14 +69,22 @@ def test_a_ledger_that_hangs_is_told_and_ends_the_process_with_code_6(
     work: str,
 ) -> None:
     telemetry_topics(1)
+    board = "https://noc.example"
     worker = hanging(
-        kafka.bootstrap, work, alertmanager=alertmanager.url, stalled_after=6, give_up_after=25
+        kafka.bootstrap,
+        work,
+        alertmanager=alertmanager.url,
+        stalled_after=6,
+        give_up_after=25,
+        public_url=board,
     ).start()
     worker.await_begun()
     eventually("Watchdog is there", lambda: "Watchdog" in _active(alertmanager.url))
+    assert _active(alertmanager.url)["Watchdog"]["generatorURL"] == f"{board}/"
     assert well(worker.data, time.time())[0]
     worker.cue.touch()
     stalled = eventually("it is told", lambda: _active(alertmanager.url).get("PipelineStalled"))
+    assert stalled["generatorURL"].startswith(f"{board}/#alert-"), "also what goes past the ledger"
     cause = stalled["annotations"]["why"]
     assert (
         cause.startswith("the ledger is busy with one statement")
