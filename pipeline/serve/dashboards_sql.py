@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from grafana_foundation_sdk.cog import builder, runtime, variants
 from grafana_foundation_sdk.models.common import DataSourceRef
 
+from pipeline.ledger.ready_view import DIMENSIONS
 from pipeline.rules.telemetry import OWN
 
 DATA_SOURCE = "gigawatch"
@@ -124,7 +125,8 @@ def where(by_values: str = "by_values") -> str:
 WORST_FIRST = "CASE state WHEN 'breach' THEN 0 WHEN 'unknown' THEN 1 ELSE 2 END"
 
 
-CLAUSE_LABEL = "concat_ws(' / ', clause, provider, region, site, cluster, sku, queue, workload_class)"
+_SPLIT = ", ".join(f"nullif({name}, '')" for name in DIMENSIONS)
+CLAUSE_LABEL = f"concat_ws(' / ', clause, {_SPLIT})"
 """A clause and what it is split by, in the views that have a column for each dimension."""
 
 
