@@ -60,9 +60,11 @@ def note_sightings(con: DuckDBPyConnection, event: EventType, known_from: dateti
 def share(con: DuckDBPyConnection, event: EventType, new: str, known_from: datetime, first: int) -> None:
     """For the apply transaction: make entities shared that now stand in several series.
 
-    `new`: a relation with a column `entity`, the names that are new to a series.  `first`: the start of the delta's
-    first window, epoch seconds.  What was known of a shared entity before counts from `known_from` on.
+    `new`: a relation with columns `entity`, the names that are new to a series, and `name`, 64 bits of each.  `first`: the
+    start of the delta's first window, epoch seconds.  What was known of a shared entity before counts from `known_from` on.
     """
+    if not _met_elsewhere(con, event, new):
+        return
     since = min(known_from, datetime.fromtimestamp(first, UTC).replace(tzinfo=None)) - BEFORE
     _share(
         con,
@@ -71,6 +73,15 @@ def share(con: DuckDBPyConnection, event: EventType, new: str, known_from: datet
         f"greatest(known_from, TIMESTAMP '{known_from}')",
         f"window_start >= TIMESTAMP '{since}'",
     )
+
+
+def _met_elsewhere(con: DuckDBPyConnection, event: EventType, new: str) -> bool:
+    """Whether any name of `new` may stand in another series, too: by 64 bits of it, and nearly never."""
+    row = con.execute(
+        f"SELECT count(*) > (SELECT count(DISTINCT name) FROM {new}) FROM entity_bits_{event.view} "
+        f"WHERE name IN (SELECT name FROM {new})"
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def share_all(con: DuckDBPyConnection, event: EventType) -> None:
