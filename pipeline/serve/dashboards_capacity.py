@@ -180,7 +180,7 @@ def capacity() -> dashboard.Dashboard:
                       fields={"least headroom": {"mappings": [*UNKNOWN, like("^-.*", RED)]}})),
         ]),
         (11, [(24, lines("Delivered against committed", "GPUs of each capacity clause; dashed: the floor in force then, "
-                         "dotted: the ceiling. A gap: silent, nobody knows", DELIVERED, GPUS, decimals=0, legend=420))]),
+                         "dotted: the ceiling. A gap: silent, nobody knows", DELIVERED, GPUS, decimals=0, legend=470))]),
         (7, [(24, rows("Capacity clauses, least headroom first", "The newest reading of each, in GPUs", AGAINST,
                        widths={"state": 80, "clause": 150, "committed": 95, "delivered": 90, "healthy": 85, "in use": 80,
                                "headroom": 95, "silent": 80, "of committed": 110, "ceiling": 80, "window": 115},
@@ -202,7 +202,7 @@ def capacity() -> dashboard.Dashboard:
                       fields={"value": RIGHT})),
         ]),
         (10, [(24, lines("Power against the ramp", "Megawatts of each power clause; dotted: what is contracted at that date",
-                         DRAWN, MEGAWATTS, decimals=3, legend=420))]),
+                         DRAWN, MEGAWATTS, decimals=3, legend=470))]),
         (9, [(24, lines("PUE", "Facility ÷ IT power of each site, from quarter-hours as metered", PUE, RATIO, decimals=3,
                         least="15m"))]),
     )  # fmt: skip

@@ -6,10 +6,10 @@ from grafana_foundation_sdk.models import dashboard
 
 from pipeline.serve.dashboards_frame import PREFIX, Variable, frame, hidden, variable
 from pipeline.serve.dashboards_panels import (
+    HIDDEN,
     NONE_IS_GOOD,
     NUMBER,
     RIGHT,
-    TIME_WIDTH,
     lay_out,
     lines,
     rows,
@@ -62,7 +62,7 @@ BROKEN = f"""
 """
 WORDS = f"""
     SELECT contract, version, clause, severity, text, format('{{:,.0f}} {{}}', risk_per_hour::DOUBLE, currency)
-        AS "risk an hour", contact, runbook
+        AS "risk an hour", contact, CASE WHEN runbook <> '' THEN 'runbook' END AS "to do", runbook
     FROM clauses WHERE {of_contract()} AND {OF_CLAUSE} ORDER BY contract, clause LIMIT 100
 """
 TERMS = f"""
@@ -145,17 +145,18 @@ def clause() -> dashboard.Dashboard:
     panels = lay_out(
         (6, [
             (18, rows("How it stands", "Each reading of the clause, the broken ones first", STATE,
-                      widths={"state": 80, "fires": 195, "since": TIME_WIDTH, "observed": 135, "bound": 120},
+                      times=["since"], widths={"state": 80, "fires": 195, "observed": 135, "bound": 120},
                       wrapped=["where"], fields={"observed": RIGHT, "bound": RIGHT})),
             (6, stat("Out of bounds", "Minutes of this time range in which any of it was out of bounds", BROKEN,
                      mappings=NONE_IS_GOOD, size=36)),
         ]),
-        (5, [(24, rows("In the contract's words", "The clause, what an hour of breach costs, whom to call and what to do",
+        (6, [(24, rows("In the contract's words", "The clause, what an hour of breach costs, whom to call and what to do",
                        WORDS, widths={"contract": 145, "version": 80, "clause": 150, "severity": 75, "risk an hour": 115,
-                                      "contact": 200, "runbook": 200}, wrapped=["text", "contact", "runbook"],
-                       fields={"risk an hour": RIGHT}))]),
+                                      "contact": 220, "to do": 80}, wrapped=["text", "contact"],
+                       fields={"risk an hour": RIGHT, "runbook": HIDDEN, "to do": {"links": [{
+                           "title": "Its runbook", "url": "${__data.fields.runbook:raw}", "targetBlank": True}]}}))]),
         (11, [(24, lines("Read, and what is promised", "Each reading and the bound then in force, dotted, of the ten that "
-                         "stand worst and share a unit. A gap: nobody knows", AGAINST, NUMBER, legend=480,
+                         "stand worst and share a unit. A gap: nobody knows", AGAINST, NUMBER, legend=520,
                          **with_unit(UNITS)))]),
         (12, [(24, timeline("State over time", "ok, unknown or breach of each of its readings, the worst first; twelve at "
                             "most", LANES))]),
@@ -166,7 +167,7 @@ def clause() -> dashboard.Dashboard:
                       widths={"clause": 140, "term": 130}, wrapped=["value", "term"])),
         ]),
         (9, [(24, rows("Its alerts", "Every change of state, the newest first, with the query that gives the number",
-                       HISTORY, widths={"time": TIME_WIDTH, "severity": 75, "state": 80, "what": 190, "clause": 150,
+                       HISTORY, times=["time"], widths={"severity": 75, "state": 80, "what": 190, "clause": 150,
                                         "observed": 130, "bound": 120, "sql": 80},
                        wrapped=["summary"], fields={"sql": {"custom.inspect": True}, "observed": RIGHT, "bound": RIGHT},
                        links={"what": f"{PREFIX}clause"}, keep_time=False))]),

@@ -14,18 +14,19 @@ from pipeline.serve.dashboards_panels import (
     GREEN,
     NONE_IS_GOOD,
     ORANGE,
+    PLAIN,
     RED,
     RIGHT,
     SHARE,
-    TIME_WIDTH,
     UNKNOWN,
+    Properties,
     coloured,
-    counts,
     lay_out,
     like,
     none_is_good,
     rows,
     stat,
+    tallies,
     timeline,
 )  # fmt: skip
 from pipeline.serve.dashboards_series import lanes
@@ -135,7 +136,12 @@ PAST = f"""
     HAVING count(fired_at) > 0 AND coalesce(max(resolved_at), {NOW}) >= $__timeFrom()
     ORDER BY active_at DESC LIMIT 200
 """
-READY = [*coloured({"ready": GREEN, "kept": GREEN, "unknown": ORANGE}), like("^not ready.*", RED)]
+READY = [
+    *coloured({"ready": GREEN, "kept": GREEN, "unknown": ORANGE}),
+    like("^not ready.*", RED),
+    like("^not due.*", PLAIN),
+]
+READINESS: Properties = {"mappings": READY, "custom.cellOptions": {"type": "color-text"}}
 
 
 def noc() -> dashboard.Dashboard:
@@ -146,41 +152,42 @@ def noc() -> dashboard.Dashboard:
     }  # fmt: skip
     panels = lay_out(
         (4, [
-            (6, stat("Alerts firing", "Alerts that fire now, by severity. All zero: nothing is wrong that we know of.",
-                     FIRING, COUNT, fields=severities, size=40)),
-            (6, stat("Wrong since", "Since when the oldest firing alert is out of bounds", SINCE,
-                     mappings=[*UNKNOWN, like("^nothing.*", GREEN)], size=24)),
-            (6, stat("At risk an hour", "Money that an hour of the firing breaches is said to cost by the contract",
-                     AT_RISK, mappings=NONE_IS_GOOD)),
+            (8, stat("Alerts firing", "Alerts that fire now, by severity. All zero: nothing is wrong that we know of.",
+                     FIRING, COUNT, fields=severities, size=20)),
+            (5, stat("Wrong since", "Since when the oldest firing alert is out of bounds", SINCE,
+                     mappings=[*UNKNOWN, like("^nothing.*", GREEN)], size=20)),
+            (5, stat("At risk an hour", "Money that an hour of the firing breaches is said to cost by the contract",
+                     AT_RISK, mappings=NONE_IS_GOOD, size=24)),
             (6, stat("Beyond bounds", "GPUs and megawatts by which firing alerts are beyond what was promised", BEYOND,
                      mappings=[*UNKNOWN, like("^0[.0]* .*", GREEN), like(".+", RED)], size=22)),
         ]),
         (8, [
             (24, rows("What is wrong, worst first", "Every open alert; its clause leads to readings and raw events", WRONG,
-                      widths={"severity": 75, "state": 80, "since": TIME_WIDTH, "what": 185, "clause": 165,
+                      times=["since"], widths={"severity": 75, "state": 80, "what": 185, "clause": 165,
                               "observed": 120, "bound": 120, "at risk": 155},
                       wrapped=["where", "at risk"], fields={"observed": RIGHT, "bound": RIGHT},
                       links={"clause": CLAUSE, "what": CLAUSE}, keep_time=False)),
         ]),
         (6, [
             (11, rows("Where", "Promises of each region as they stand now: broken, unknown, kept", REGIONS,
-                      widths={"region": 115, "broken": 80, "unknown": 80, "kept": 80, "broken since": TIME_WIDTH},
-                      fields={**none_is_good("broken"), **counts("unknown", "kept")}, links={"region": f"{PREFIX}noc"})),
+                      times=["broken since"], widths={"region": 115, "broken": 80, "unknown": 80, "kept": 80},
+                      fields={**none_is_good("broken"), **tallies("unknown", "kept")}, links={"region": f"{PREFIX}noc"})),
             (13, rows("Business-critical windows", "Those that are open or come next, and whether what is promised inside "
                       "each stands: checked from each clause's lead on", COMING,
                       widths={"window": 130, "opens": 95, "starts": 135, "ends": 135},
-                      wrapped=["ready", "window"], fields={"ready": {"mappings": READY}})),
+                      wrapped=["ready", "window"], fields={"ready": READINESS})),
         ]),
         (12, [(24, timeline("Since when", "The state of promises over time: those broken now first, the longest broken of "
                             "them foremost; twelve at most", LANES))]),
         (10, [(24, rows("Every promise, worst first", "How each clause stands now, of any kind", PROMISES,
-                        widths={"state": 80, "since": TIME_WIDTH, "clause": 165, "fires": 195, "observed": 135,
+                        times=["since"], widths={"state": 80, "clause": 165, "fires": 195, "observed": 135,
                                 "bound": 120, "of bound": 90, "window": 125}, wrapped=["where", "window"],
                         fields={"of bound": {"unit": SHARE, "decimals": 0}, "observed": RIGHT, "bound": RIGHT},
                         links={"clause": CLAUSE}))]),
         (9, [(24, rows("Alerts of this time range", "What fired, for how long, the newest first", PAST,
-                       widths={"severity": 75, "what": 195, "clause": 165, "since": TIME_WIDTH, "resolved": TIME_WIDTH,
-                               "lasted": 90}, wrapped=["summary"], fields={"lasted": RIGHT}, links={"clause": CLAUSE},
+                       times=["since", "resolved"],
+                      widths={"severity": 75, "what": 195, "clause": 165, "lasted": 90},
+                      wrapped=["summary"], fields={"lasted": RIGHT}, links={"clause": CLAUSE},
                        keep_time=False))]),
     )  # fmt: skip
     return frame(

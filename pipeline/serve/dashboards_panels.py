@@ -35,6 +35,8 @@ STATES = {"ok": GREEN, "unknown": ORANGE, "breach": RED}
 SEVERITIES = {"critical": RED, "warning": ORANGE, "ticket": BLUE, "info": GREY}
 FLOORS, CEILINGS = r"/\b(committed|commit|promised)\b/", r"/\b(ceiling|contracted|bound)\b/"
 """Names of series that are a bound: a floor is dashed, a ceiling dotted; each has a colour of its own."""
+TIME = "time:YYYY-MM-DD HH:mm:ss"
+"""Left to itself, Grafana adds thousandths to a column of times that lie close together, and cuts them off."""
 TIME_WIDTH = 160
 """Of a column of times to the second, in pixels."""
 Properties = Mapping[str, Any]
@@ -151,7 +153,7 @@ def lines(
         panel.stacking(parts.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
     if decimals is not None:
         panel.decimals(decimals)
-    if zero:
+    if zero or bars:
         panel.axis_soft_min(0)
     for ref, asked, form in more:
         panel.with_target(Asked(asked, form, ref))
@@ -207,10 +209,12 @@ def timeline(title: str, description: str, sql: str) -> Laid:
 
 
 def rows(
-    title: str, description: str, sql: str, *, widths: Mapping[str, int], wrapped: Sequence[str] = (),
-    fields: Mapping[str, Properties] | None = None, links: Mapping[str, str] | None = None, keep_time: bool = True,
+    title: str, description: str, sql: str, *, widths: Mapping[str, int], times: Sequence[str] = (),
+    wrapped: Sequence[str] = (), fields: Mapping[str, Properties] | None = None, links: Mapping[str, str] | None = None,
+    keep_time: bool = True,
 ) -> Laid:  # fmt: skip
-    """A table; `widths`: a column → pixels, and what is left goes to the others; `wrapped` columns break their text.
+    """A table; `widths`: a column → pixels, and what is left goes to the others; `times` are columns of times, and
+    `wrapped` ones break their text.
 
     `links`: a column → the dashboard its cells lead to, at the address in the hidden column `link`, with this one's time
     range as it is, relative or not (`keep_time`), or with the range that the address has of its own.
@@ -222,9 +226,13 @@ def rows(
         .no_value("-")
     )  # fmt: skip
     every: dict[str, dict[str, Any]] = {name: {"custom.width": width} for name, width in widths.items()}
+    every |= {name: {"custom.width": TIME_WIDTH, "unit": TIME} for name in times}
     for name in wrapped:
         every.setdefault(name, {}).update({"custom.wrapText": True})
-    for name, colours in (("severity", SEVERITIES), ("state", {**STATES, "firing": RED, "pending": ORANGE})):
+    for name, colours in (
+        ("severity", SEVERITIES),
+        ("state", {**STATES, "firing": RED, "pending": ORANGE, "resolved": GREEN}),
+    ):
         shown = {"mappings": coloured(colours), "custom.cellOptions": {"type": "color-text"}}
         every.setdefault(name, {}).update(shown)
     for name, values in (fields or {}).items():
@@ -246,6 +254,16 @@ RIGHT: Properties = {"custom.align": "right"}
 def counts(*names: str) -> dict[str, Properties]:
     """Columns of whole numbers."""
     return {name: {"unit": COUNT, "decimals": 0} for name in names}
+
+
+def tallies(*names: str) -> dict[str, Properties]:
+    """Columns of whole numbers that may not be known."""
+    grey = {
+        "mappings": UNKNOWN,
+        "color": {"mode": "fixed", "fixedColor": PLAIN},
+        "custom.cellOptions": {"type": "color-text"},
+    }
+    return {name: {**of, **grey} for name, of in counts(*names).items()}
 
 
 def none_is_good(*names: str) -> dict[str, Properties]:

@@ -15,7 +15,6 @@ from pipeline.serve.dashboards_panels import (
     RED,
     RIGHT,
     SECONDS,
-    TIME_WIDTH,
     counts,
     lay_out,
     lines,
@@ -129,13 +128,13 @@ def health() -> dashboard.Dashboard:
         ]),
         (7, [
             (24, rows("What we cannot vouch for", "Our own open alerts: silent sources, lost events, a stalled pipeline; the "
-                      "Watchdog always fires", OURS, widths={"severity": 75, "state": 80, "what": 185, "since": TIME_WIDTH,
-                                                             "for": 90}, wrapped=["summary"], fields={"for": RIGHT},
+                      "Watchdog always fires", OURS, times=["since"],
+                      widths={"severity": 75, "state": 80, "what": 185, "for": 90}, wrapped=["summary"], fields={"for": RIGHT},
                       links={"what": f"{PREFIX}clause"}, keep_time=False)),
         ]),
         (7, [
             (24, rows("Age of the data", "Of each topic: up to which event time everything is taken in", AGES,
-                      widths={"watermark": 200, "age": 110, "lag": 110, "published": 200, "ago": 110},
+                      times=["watermark", "published"], widths={"age": 110, "lag": 110, "ago": 110},
                       fields={"age": RIGHT, "ago": RIGHT, **counts("lag")})),
         ]),
         (9, [(24, lines("Watermark behind the clock", "How far each topic's watermark was behind when it was noted", BEHIND,
@@ -146,12 +145,12 @@ def health() -> dashboard.Dashboard:
         (9, [(24, lines("Delays of alerts", "99th percentiles: freshness, from Kafka to acceptance; decision delay, from when "
                         "an alert was due to its acceptance", DELAYS, SECONDS, zero=True))]),
         (8, [
-            (12, lines("Events taken in", "All topics", PACE, EVENTS_A_SECOND, zero=True, decimals=0, legend=260)),
+            (12, lines("Events taken in", "All topics", PACE, EVENTS_A_SECOND, zero=True, decimals=0, legend=300)),
             (12, lines("Alert changes undelivered", "That no destination has accepted yet", WAITING, "suffix:changes",
-                       zero=True, decimals=0, legend=260)),
+                       zero=True, decimals=0, legend=300)),
         ]),
         (8, [(24, rows("Why events are not aggregated", "Duplicates, quarantined and dead-lettered events, by reason",
-                       REASONS, widths={"fate": 130, "events": 110, "last seen": TIME_WIDTH}, wrapped=["reason"],
+                       REASONS, times=["last seen"], widths={"fate": 130, "events": 110}, wrapped=["reason"],
                        fields=counts("events")))]),
         (9, [(24, rows("Balance of each partition", "in = aggregated + duplicate + quarantined + dead-lettered; what is over "
                        "has no fate", BALANCE,
@@ -160,7 +159,7 @@ def health() -> dashboard.Dashboard:
                            **counts("#", "in", "aggregated", "duplicate", "quarantined", "dead-lettered"),
                            **none_is_good("without a fate")}))]),
         (9, [(24, rows("Our own alerts of this time range", "Each change of state, the newest first", PAST,
-                       widths={"time": TIME_WIDTH, "severity": 75, "state": 80, "what": 185}, wrapped=["summary"]))]),
+                       times=["time"], widths={"severity": 75, "state": 80, "what": 185}, wrapped=["summary"]))]),
     )  # fmt: skip
     return frame(
         "pipeline", "Pipeline health", "Whether the numbers can be vouched for: fates, lag, freshness, silent sources",

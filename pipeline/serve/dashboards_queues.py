@@ -15,7 +15,6 @@ from pipeline.serve.dashboards_panels import (
     RIGHT,
     SECONDS,
     SHARE,
-    TIME_WIDTH,
     UNKNOWN,
     lay_out,
     like,
@@ -153,7 +152,7 @@ def queues() -> dashboard.Dashboard:
     panels = lay_out(
         (4, [
             (7, stat("Promises now", "Promises of these queues and regions that are broken or unknown now", BROKEN_NOW,
-                     COUNT, bad_above=1, size=36,
+                     COUNT, bad_above=1, size=28,
                      fields={"unknown": {"thresholds": {"mode": "absolute", "steps": amber}}})),
             (9, stat("Nearest to its bound", "The service level whose reading is the greatest share of the bound in force",
                      WORST, mappings=over, size=20)),
@@ -162,13 +161,14 @@ def queues() -> dashboard.Dashboard:
         ]),
         (10, [(24, lines("Waits against the bound in force", "The worst wait quantile of each step of time; dotted: the "
                          "bound, tighter inside windows. A gap: nobody knows", against("unit = 's'"), SECONDS, zero=True,
-                         legend=420))]),
+                         legend=470))]),
         (9, [(24, lines("Depths against the bound in force", "Service levels that are not about time, such as jobs that "
                         "are pending; dotted: the bound", against("unit <> 's'"), JOBS, zero=True, decimals=0,
-                        legend=420))]),
+                        legend=470))]),
         (8, [(24, rows("Service levels, nearest to the bound first", "The newest reading of each", NEWEST,
-                       widths={"state": 80, "clause": 160, "indicator": 145, "observed": 120, "bound": 100, "of bound": 85,
-                               "window": 125, "read": TIME_WIDTH}, wrapped=["where", "window"],
+                       times=["read"],
+                      widths={"state": 80, "clause": 160, "indicator": 145, "observed": 120, "bound": 100, "of bound": 85,
+                               "window": 125}, wrapped=["where", "window"],
                        fields={"of bound": {"unit": SHARE, "decimals": 0}, "observed": RIGHT, "bound": RIGHT},
                        links={"clause": clause}))]),
         (8, [(24, rows("Time in breach", "Of every promise over the time range, counted by the minute: unknown is "

@@ -21,7 +21,15 @@ from pipeline.serve.dashboards_panels import (
     stat,
     with_unit,
 )
-from pipeline.serve.dashboards_sql import NOW, chosen, in_time, of_contract, of_region, spread, to_clause
+from pipeline.serve.dashboards_sql import (
+    NOW,
+    chosen,
+    in_time,
+    of_contract,
+    of_region,
+    spread,
+    to_clause,
+)
 from pipeline.serve.dashboards_words import amount, known
 
 LATEST = f"""SELECT * FROM spend WHERE {of_contract()}
@@ -62,7 +70,7 @@ OPEN_NOW = f"""(SELECT min(starts) AS starts, max(ends) AS ends FROM ({LATEST})
           WHERE ends > {NOW} OR ends = (SELECT max(ends) FROM spend WHERE {of_contract()}))"""
 """The span of the tranches that are open, else of the last."""
 LENGTH = (
-    f"SELECT concat(ceil((epoch(ends) - epoch(starts)) / 3600)::BIGINT, 'h') AS length FROM {OPEN_NOW} "
+    f"SELECT concat(ceil((epoch(ends) - epoch(starts)) / 3600)::BIGINT + 2, 'h') AS length FROM {OPEN_NOW} "
     "WHERE ends IS NOT NULL"
 )
 SHIFT = f"""
@@ -119,11 +127,11 @@ def spend() -> dashboard.Dashboard:
     burn_down = lines(
         "Burn-down", "Charges from each tranche's start by the end of each day, and what it is on course to; dashed: the "
         "commit, dotted: the ceiling. It shows the whole of the open tranches, whatever the time range, if that is a "
-        "relative one", BURN_DOWN, NUMBER, least="1d", zero=True, legend=380,
+        "relative one", BURN_DOWN, NUMBER, least="1d", zero=True, legend=400,
         **with_unit(ONE_CURRENCY.format("currency", f"({LATEST})")),
         range_of_its_own=("${tranche_length}", "${tranche_shift}"),
     )  # fmt: skip
-    by: dict[str, Any] = {"bars": True, "least": "1d", "zero": True, "legend": 300,
+    by: dict[str, Any] = {"bars": True, "least": "1d", "zero": True, "legend": 350,
           **with_unit(ONE_CURRENCY.format("BillingCurrency", BILLS))}  # fmt: skip
     hours = {"unit": "suffix:h", "decimals": 1}
     panels = lay_out(

@@ -17,8 +17,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipeline.serve.dashboards_panels import BLUE, GREY, ORANGE, RED
-from pipeline.serve.dashboards_words import amount, span
+from pipeline.serve.dashboards_panels import BLUE, GREY, ORANGE, RED, TIME
+from pipeline.serve.dashboards_words import NOT_KNOWN, amount, span
 
 ASKED = runpy.run_path(str(Path(__file__).parent / "panels_asked.py"))
 ALL, PANELS, of_type, answer, overrides = (
@@ -117,7 +117,7 @@ def test_a_legend_shows_every_series_with_its_whole_name(
     names = {row[1] for row in rows}
     legend = panel["options"]["legend"]
     assert (legend["displayMode"], legend["placement"], legend["showLegend"]) == ("table", "right", True)
-    line, head, icon, column = 24, 30, 30, 62
+    line, head, icon, column = 24, 30, 30, 76
     assert head + line * len(names) <= height_of(panel), sorted(names)
     room = legend["width"] - icon - column * len(legend["calcs"])
     assert {name for name in names if text_width(name, 12) > room} == set()
@@ -132,7 +132,7 @@ def test_a_large_number_or_word_is_legible(
     size = panel["options"]["text"]["valueSize"]
     assert size >= 16 and panel["options"]["text"]["titleSize"] >= 12
     share = (width_of(panel) - BORDERS) / len(columns) - 24
-    for text in [words(value) or f"{value}" for value in row if value is not None]:
+    for text in [NOT_KNOWN, *(words(value) or f"{value}" for value in row if value is not None)]:
         assert text_width(text, size) * 1.04 <= share, text
 
 
@@ -173,6 +173,13 @@ def test_every_number_has_a_unit_and_texts_stay_as_they_are(
     else:
         assert {name for name in numeric if set_to.get(name, {}).get("unit", default) in NO_UNIT} == set()
     assert panel["type"] == "stat" or default == "string"
+    texts = {name for n, name in enumerate(columns) if any(isinstance(row[n], str) for row in rows)}
+    assert {name for name in texts if set_to.get(name, {}).get("unit", "string") != "string"} == set(), (
+        "as NaN"
+    )
+    times = {name for n, name in enumerate(columns) if any(isinstance(row[n], datetime) for row in rows)}
+    if panel["title"] != "Raw events":
+        assert {name for name in times if set_to.get(name, {}).get("unit") != TIME} == set()
 
 
 @of_type("timeseries")

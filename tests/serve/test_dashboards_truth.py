@@ -68,6 +68,9 @@ def test_ranges_stay_as_they_are_along_links_and_contract_and_region_go_along(
     for uid, panel in PANELS:
         for name, given in overrides(panel).items():
             for link in given.get("links", ()):
+                if not link["url"].startswith("/d/"):
+                    assert link["url"] == "${__data.fields.runbook:raw}", "the only one that leads elsewhere"
+                    continue
                 columns, rows = answer(ask, uid, panel, season[1])
                 at = columns.index("link")
                 for row in rows:
@@ -122,7 +125,7 @@ def test_the_burn_down_shows_the_whole_of_its_tranche(season: tuple[Path, int], 
     moved = timedelta(hours=int(shift.removeprefix("0h+")[:-1])) * (1 if "+" in shift else -1)
     until = datetime.now(UTC).replace(tzinfo=None) + moved
     since = until - timedelta(hours=int(length[:-1]))
-    assert abs(until - ends) < timedelta(hours=1.1) and abs(since - starts) < timedelta(hours=1.1)
+    assert ends <= until < ends + timedelta(hours=1.1) and starts - timedelta(hours=2.1) < since <= starts
 
 
 @pytest.mark.parametrize("uid", ALL)
