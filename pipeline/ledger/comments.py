@@ -15,6 +15,7 @@ from pipeline.ledger.views import (
     distinct_columns,
     literal,
     measure_aggregates,
+    minutes_table,
     published_tables,
     quoted,
 )
@@ -209,10 +210,35 @@ def described(table: PublishedTable, catalog: Catalog) -> tuple[str, Mapping[str
                 **SHARED,
                 **dict(_raw(event)),
             }
+        if table == minutes_table(event):
+            return f"{event.title}: GPU-minutes of each quarter of an hour", {
+                **SHARED,
+                **dict(_minutes(event)),
+            }
         for width in WIDTHS:
             if table.view == f"{event.view}_{width.name}":
                 return f"{event.title}: roll-ups of {width.name}", dict(_rolled(event, width.name))
     raise KeyError(table.view)
+
+
+def _minutes(event: EventType) -> Iterator[tuple[str, str]]:
+    yield "window_start", "Start of the quarter of an hour, UTC"
+    for dimension in event.dimensions:
+        yield dimension.name, dimension.description or dimension.name
+    yield "delivered", "GPU-minutes of GPUs that reported in that minute, each once"
+    yield "healthy", "Those of GPUs that were not degraded or failed in it"
+    yield "used", "Those of GPUs that were at work in it"
+    yield (
+        "silent",
+        "GPU-minutes of GPUs whose source as a whole had stopped, for a day after it was last heard, and that do not report "
+        "from elsewhere; known once the quarter of an hour is over",
+    )
+    yield "covered", "Minutes in which any of these GPUs reported"
+    yield (
+        "step_seconds",
+        "60: counted by the minute; 900: by the quarter of an hour, of days before GPU-minutes were kept",
+    )
+    yield DATE, "Day of the window's start, UTC: by a condition on it the files of other days are not opened"
 
 
 def _raw(event: EventType) -> Iterator[tuple[str, str]]:

@@ -45,6 +45,7 @@ from pipeline.ledger.views import (
     WIDTHS,
     PublishedTable,
     literal,
+    minutes_table,
     pattern,
     quoted,
     rollup_table,
@@ -204,9 +205,10 @@ def settle_rollups(
         return 0
     rolled = (rollup_table(t, w) for t in catalog.types for w in WIDTHS)
     tables = [table for table in rolled if table.slice != table.directory]
+    minutes = [table for t in catalog.types if (table := minutes_table(t))]
     chosen = [
         (table, directory)
-        for table in (*tables, FATES_TABLE, SET_ASIDE_TABLE, READINGS_TABLE, HEALTH_TABLE)
+        for table in (*tables, *minutes, FATES_TABLE, SET_ASIDE_TABLE, READINGS_TABLE, HEALTH_TABLE)
         for directory, start in directories(data, table)
         if settled(start + (table.directory or DAY), newest) and not (directory / WHOLE).exists()
     ]

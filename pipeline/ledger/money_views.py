@@ -59,32 +59,44 @@ _AS_HOURS = f"""CASE WHEN {_UNIT} IN ('hour', 'hours', 'hr', 'hrs', 'h') THEN Co
 
 GPU_HOURS = ReadyView(
     "gpu_hours",
-    "GPU-hours of each day, delivered, healthy and used, beside what was billed; from quarter-hours: a GPU seen in "
-    "one counts for all of it",
+    "GPU-hours of each day, delivered, healthy and used, beside what was billed, and how much of the difference silence "
+    "explains; a GPU counts for each minute in which it reported, once, wherever it was",
     {
         "day": "Day, UTC",
         "provider": "Supplier, as telemetry names it",
         "region": "Region, as telemetry names it",
         "sku": "SKU, as telemetry names it",
         "delivered": "GPU-hours of GPUs that reported",
-        "healthy": "GPU-hours of those that were never degraded or failed in their quarter of an hour",
+        "healthy": "GPU-hours of those that were not degraded or failed in their minute",
         "used": "GPU-hours of those that were at work in it",
+        "covered_hours": "Hours of the day in which any of these GPUs reported: what telemetry can speak of",
+        "silent": "GPU-hours of GPUs whose source as a whole had stopped, for a day after it was last heard: they may have been "
+        "there",
         "billed_quantity": "Hours of that day's usage charges of the same names, or of their aliases: ConsumedQuantity in "
         "hours, minutes, seconds or days, as hours",
+        "difference": "billed_quantity less delivered: above zero, more was billed than reported; NULL where no hours are billed",
+        "explained_by_silence": "Share of a difference above zero that the silent GPU-hours would make up for, from 0 to 1; the "
+        "rest is to be asked about",
         "billed_cost": "BilledCost of them",
         "other_cost": "BilledCost of such charges in other units, or in none: their quantity is no hours",
         "currency": "BillingCurrency of them",
+        "step_seconds": "60: counted by the minute; 900: by the quarter of an hour, of days before GPU-minutes were kept",
     },
-    f"""SELECT day, provider, region, sku, delivered, healthy, used, billed_quantity, billed_cost, other_cost, currency
-    FROM (SELECT date AS day, provider, region, sku, sum(gpus) / 4 AS delivered,
-              sum(gpus - gpus_unhealthy) / 4 AS healthy, sum(gpus_in_use) / 4 AS used
-          FROM gpu_15m GROUP BY ALL)
-    FULL JOIN (SELECT date AS day, {_named("provider", "ServiceProviderName")} AS provider,
-              {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
-              sum(hours) AS billed_quantity, sum(BilledCost_sum) FILTER (hours IS NOT NULL) AS billed_cost,
-              sum(BilledCost_sum) FILTER (hours IS NULL) AS other_cost, BillingCurrency AS currency
-          FROM (SELECT *, {_AS_HOURS} AS hours FROM billing_1d WHERE ChargeCategory = 'Usage') GROUP BY ALL)
-    USING (day, provider, region, sku)""",
+    f"""SELECT day, provider, region, sku, delivered, healthy, used, covered_hours, silent, billed_quantity, difference,
+        CASE WHEN difference > 0 THEN least(coalesce(silent, 0), difference) / difference END AS explained_by_silence,
+        billed_cost, other_cost, currency, step_seconds
+    FROM (
+        SELECT *, billed_quantity - coalesce(delivered, 0) AS difference
+        FROM (SELECT date AS day, provider, region, sku, sum(delivered) / 60 AS delivered, sum(healthy) / 60 AS healthy,
+                  sum(used) / 60 AS used, sum(covered) / 60 AS covered_hours, sum(silent) / 60 AS silent,
+                  max(step_seconds) AS step_seconds
+              FROM gpu_minutes GROUP BY ALL)
+        FULL JOIN (SELECT date AS day, {_named("provider", "ServiceProviderName")} AS provider,
+                  {_named("region", "RegionId")} AS region, {_named("sku", "SkuId")} AS sku,
+                  sum(hours) AS billed_quantity, sum(BilledCost_sum) FILTER (hours IS NOT NULL) AS billed_cost,
+                  sum(BilledCost_sum) FILTER (hours IS NULL) AS other_cost, BillingCurrency AS currency
+              FROM (SELECT *, {_AS_HOURS} AS hours FROM billing_1d WHERE ChargeCategory = 'Usage') GROUP BY ALL)
+        USING (day, provider, region, sku))""",
     frozenset(("gpu", "billing")),
 )
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.ledger import files
+from pipeline.ledger import files, gpu_minutes
 from pipeline.ledger.alert_notes import standing_select
 from pipeline.ledger.alerts_now import alerts_now_select
 from pipeline.ledger.retention import Keep, cut, newest_watermark
@@ -42,6 +42,7 @@ from pipeline.ledger.views import (
     WIDTHS,
     PublishedTable,
     literal,
+    minutes_table,
     quoted,
     rollup_table,
 )
@@ -109,14 +110,16 @@ OWN = f"""\"view\" IN ({", ".join(literal(table.view) for table in PLAIN_TABLES)
 def parts(con: DuckDBPyConnection, catalog: Catalog) -> list[str]:
     """The marks of roll-ups in parts that take about a second each: a day of telemetry, a week of charges."""
     found: list[str] = []
-    for event in catalog.types:
+    minutes = (table.view for event in catalog.types if (table := minutes_table(event)))
+    retained = {event.view: event.retained for event in catalog.types} | dict.fromkeys(minutes, False)
+    for view, weekly in retained.items():
         days = con.execute(
             'SELECT DISTINCT time_bucket(?::INTERVAL, minute) FROM dirty WHERE "view" = ? ORDER BY 1',
-            ["7 days" if event.retained else "1 day", event.view],
+            ["7 days" if weekly else "1 day", view],
         ).fetchall()
-        span = "INTERVAL 7 DAY" if event.retained else "INTERVAL 1 DAY"
+        span = "INTERVAL 7 DAY" if weekly else "INTERVAL 1 DAY"
         found += (
-            f"\"view\" = {literal(event.view)} AND minute >= TIMESTAMP '{day}' AND minute < TIMESTAMP '{day}' + {span}"
+            f"\"view\" = {literal(view)} AND minute >= TIMESTAMP '{day}' AND minute < TIMESTAMP '{day}' + {span}"
             for (day,) in days
         )
     return found
@@ -141,11 +144,12 @@ def publish(
     with files.disk_errors(data), transaction(con, fence):
         if first:
             first(con)
+        for event in catalog.types:
+            if minutes_table(event):
+                gpu_minutes.mark_due(con, event)
         marks = con.execute(
             f'SELECT "view", epoch(minute)::BIGINT, count(*) FROM dirty WHERE {part} GROUP BY ALL ORDER BY ALL'
         ).fetchall()
-        if not marks:
-            return 0
         newest = newest_watermark(con)
         wanted = dict.fromkeys(_files(data, catalog, keep or Keep(), newest, marks))
         _choose_charges(con, catalog, wanted)
@@ -189,8 +193,12 @@ def _files(
 ) -> Iterator[PublishedFile]:
     """Every file that a mark touches, but those beyond retention, whose ledger rows are going or gone."""
     views = {t.view: t for t in catalog.types}
+    counted = {table.view: t for t in catalog.types if (table := minutes_table(t))}
     for view, minute, _ in marks:
-        if view in views:
+        if view in counted:
+            yield from _minutes_file(data, counted[view], keep, minute, newest)
+        elif view in views:
+            yield from _minutes_file(data, views[view], keep, minute, newest)
             for width in WIDTHS:
                 table = rollup_table(views[view], width)
                 if newest is None or minute >= cut(newest, keep.widths[width.name], table.directory or DAY):
@@ -203,6 +211,18 @@ def _files(
             if table is ALERTS_TABLE:
                 path = f"{ALERTS_NOW_TABLE.root}/{ALERTS_NOW_TABLE.view}.parquet"
                 yield PublishedFile(path, alerts_now_select(), view, minute)
+
+
+def _minutes_file(
+    data: Path, event_type: EventType, keep: Keep, minute: int, newest: int | None
+) -> Iterator[PublishedFile]:
+    """The file of GPU-minutes that has this minute, unless the ledger can no longer count them."""
+    if table := minutes_table(event_type):
+        first = 0 if newest is None else cut(newest, keep.widths["1m"], DAY)
+        path, start, end = place(data, table, minute, newest)
+        if not gpu_minutes.kept(data, path, minute, first):
+            select = gpu_minutes.minutes_select(event_type, start, end, first)
+            yield PublishedFile(path, select, table.view, start)
 
 
 def _rollup_file(

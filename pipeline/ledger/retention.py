@@ -30,6 +30,7 @@ from pipeline.ledger.views import (
     SET_ASIDE_TABLE,
     WIDTHS,
     PublishedTable,
+    minutes_table,
     raw_table,
     rollup_table,
 )
@@ -84,6 +85,8 @@ def kept_tables(catalog: Catalog, keep: Keep) -> Iterator[tuple[PublishedTable, 
         yield raw_table(event_type), keep.raw
         for width in WIDTHS:
             yield rollup_table(event_type, width), keep.widths[width.name]
+        if minutes := minutes_table(event_type):
+            yield minutes, keep.widths["1h"]
     yield QUARANTINE_TABLE, keep.raw
     yield from _plain(keep)
 

@@ -21,7 +21,14 @@ from pyarrow import ArrowException
 
 from pipeline.catalog import Catalog
 from pipeline.ledger.transaction import Fence, no_fence, transaction
-from pipeline.ledger.views import ALERTS_NOW_TABLE, OWN_TABLES, WIDTHS, published_tables, rollup_table
+from pipeline.ledger.views import (
+    ALERTS_NOW_TABLE,
+    OWN_TABLES,
+    WIDTHS,
+    minutes_table,
+    published_tables,
+    rollup_table,
+)
 
 PUBLISHED_DDL = (
     'CREATE TABLE IF NOT EXISTS published(path VARCHAR, "view" VARCHAR, minute TIMESTAMP, rows BIGINT, bytes BIGINT, '
@@ -199,6 +206,8 @@ def _derived(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """(root, view of its marks) of each table that follows from the ledger's."""
     for event_type in catalog.types:
         yield from ((rollup_table(event_type, width).root, event_type.view) for width in WIDTHS)
+        if table := minutes_table(event_type):
+            yield from ((table.root, view) for view in (event_type.view, table.view))
     yield from ((t.root, "alerts" if t is ALERTS_NOW_TABLE else t.view) for t in OWN_TABLES)
 
 

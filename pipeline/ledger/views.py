@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.catalog import MONEY, Catalog, EventType, Measure
 from pipeline.rollup import windows
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
+MINUTE, QUARTER, HOUR, DAY = 60, 900, 3600, 86400
 DATE = "date"
 """The column of a dated table's view that a file has in its path alone: see `view_select`."""
 Columns = tuple[tuple[str, str], ...]
@@ -275,6 +275,27 @@ def rollup_table(event_type: EventType, width: Width) -> PublishedTable:
     return PublishedTable(f"{event_type.view}_{width.name}", root, columns, width.directory, width.slice)
 
 
+GPU_MINUTES_BY = ("provider", "region", "sku")
+"""What a bill names: GPU-minutes are kept for each of them."""
+
+
+def minutes_table(event_type: EventType) -> PublishedTable | None:
+    """GPU-minutes of each quarter of an hour; None of an event type that has no GPUs, or not what a bill names."""
+    known, marks = {d.name for d in event_type.dimensions}, {mark.name for mark in event_type.marks}
+    counted = event_type.entity and not event_type.retained and {"unhealthy", "in_use"} <= marks
+    if not counted or not known.issuperset(GPU_MINUTES_BY):
+        return None
+    numbers = ("delivered", "healthy", "used", "silent", "covered")
+    columns = (
+        ("window_start", "TIMESTAMP"),
+        *((name, "VARCHAR") for name in GPU_MINUTES_BY),
+        *((name, "BIGINT") for name in numbers),
+        ("step_seconds", "INTEGER"),
+    )
+    view = f"{event_type.view}_minutes"
+    return PublishedTable(view, f"rollups/{event_type.topic}/minutes", columns, DAY, QUARTER)
+
+
 QUARANTINE_TABLE = PublishedTable(QUARANTINE, f"history/{QUARANTINE}", QUARANTINE_COLUMNS, HOUR, None)
 ALERTS_TABLE = PublishedTable("alerts", "alerts", ALERTS_COLUMNS, DAY, DAY)
 ALERTS_NOW_TABLE = PublishedTable("alerts_now", "alerts_now", ALERTS_COLUMNS, None, None)
@@ -305,7 +326,8 @@ def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     """Every table that readers see, raw history first."""
     raw = tuple(raw_table(t) for t in catalog.types)
     rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
-    return (*raw, QUARANTINE_TABLE, *rolled, *OWN_TABLES)
+    minutes = tuple(table for t in catalog.types if (table := minutes_table(t)))
+    return (*raw, QUARANTINE_TABLE, *rolled, *minutes, *OWN_TABLES)
 
 
 def quoted(name: str) -> str:
