@@ -87,6 +87,10 @@ def _life(seen: Seen, now: float) -> Iterator[Metric]:
     status = seen.life.status
     if status is not None:
         yield _one(
+            "gigawatch_pipeline_stalled", "Whether it runs and nothing progresses; the board says why.",
+            seen.life.pid is not None and bool(status.get("stalled")),
+        )  # fmt: skip
+        yield _one(
             "gigawatch_status_age_seconds", "Since the pipeline last wrote its status, every two seconds.",
             written.age(status, now),
         )  # fmt: skip

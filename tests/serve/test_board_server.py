@@ -129,6 +129,20 @@ def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ev
     assert sum(len(gzip.compress(get(shared_board, name).content)) for name in files) < 60_000, "for a phone"
 
 
+STALLED = "the pipeline has been stalled since 2026-11-29 23:44:45 UTC: the broker does not answer"
+
+
+def test_a_stall_is_said_in_the_same_words_by_page_readiness_check_and_terminal(
+    stage: Any, open_board: Open
+) -> None:
+    stage.publish(stalled=STALLED)
+    board = open_board(stage.data)
+    assert f'<h1 class="dead">T{STALLED[1:]}</h1>' in get(board).text
+    assert get(board, "/readyz").status_code == 503 and STALLED in get(board, "/readyz").text
+    checked = command("status", "--check", "--data", str(stage.data))
+    assert checked.returncode == 1 and STALLED in checked.stdout + checked.stderr
+
+
 def test_health_readiness_and_status_tell_a_supervisor(stage: Any, open_board: Open) -> None:
     stage.publish()
     board = open_board(stage.data)
@@ -263,7 +277,7 @@ def test_prometheus_tool_finds_no_fault_in_the_metrics(stage: Any, open_board: O
             "refused": 0,
         }
     ]
-    stage.publish(undelivered=waits)
+    stage.publish(undelivered=waits, stalled=STALLED)
     answer = get(open_board(stage.data), "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     checked = subprocess.run(
@@ -273,6 +287,7 @@ def test_prometheus_tool_finds_no_fault_in_the_metrics(stage: Any, open_board: O
     clause = 'alertname="CapacityShortfall",by="region=eu-west",clause="eu-fleet",contract="northwind-aurora"'
     for line in (
         "gigawatch_pipeline_up 1.0",
+        "gigawatch_pipeline_stalled 1.0",
         'gigawatch_events_in_total{topic="telemetry.gpu"} 5.0',
         'gigawatch_events_total{fate="dead_lettered",reason="not_json",topic="telemetry.gpu"} 5.0',
         'gigawatch_lag_records{topic="telemetry.gpu"} 7.0',
