@@ -110,6 +110,10 @@ class Health:
         answers = steady - self._watermarks.last_answer() <= ANSWER_HOLDS + 2.0
         busy = work.busy > BUSY_FOR
         why = _why(answers, busy, work)
+        if answers and self.stall and self.stall.why == NO_ANSWER:
+            # An answer is progress: should records still wait, that is another cause, with a time of its own.
+            self.outage = float(self.stall.since), now
+            self._stood = dict.fromkeys(self._stood, 0.0)
         for topic in self._stood:
             waiting = sum(n for (name, _), n in lag.items() if name == topic)
             moved = work.steps + sum(n for (name, _), n in work.positions.items() if name == topic)
@@ -131,8 +135,6 @@ class Health:
 
     def _note_stall(self, longest: float, why: str, now: float) -> None:
         """`since` stays as it was first said: an instant that moves by a second each time would be news each time."""
-        if self.stall and self.stall.why == NO_ANSWER and why != NO_ANSWER:
-            self.outage = float(self.stall.since), now
         if longest <= self._stalled_after:
             self.stall = None
             return

@@ -283,10 +283,13 @@ def test_a_broker_that_does_not_answer_is_one_stall_of_all_topics_and_an_alert_f
     assert not health.hangs, "the Watchdog goes on: we live"
     assert health.outage is None, "it is not over"
     began = health.stall.since
-    _answer(quiet, times, 10)
-    quiet.answered({(other, 0): 0, (GPU, 0): 10}, times.steady)
-    assert _look(health, times, Work({(GPU, 0): 11})) == [("PipelineStalled", "resolved")]
-    assert health.outage == (began, times.wall) and health.stall is None
+    told, over = [], times.wall + 1
+    for _ in range(32):  # it answers, and what waits is not taken in: another cause, told in its own time
+        times.wait(1)
+        quiet.answered({(other, 0): 0, (GPU, 0): 1000}, times.steady)
+        told += _look(health, times, Work({(GPU, 0): 10}))
+    assert told == [("PipelineStalled", "resolved"), ("PipelineStalled", "firing")]
+    assert health.outage == (began, over) and health.stall and health.stall.topics == (GPU,)
 
 
 def test_a_ledger_that_is_busy_is_a_standstill_although_no_record_waits(
