@@ -88,6 +88,8 @@ def test_a_shortfall_says_who_failed_is_gone_and_silent_since_when_and_where(pla
     assert worst == "nvl-2 (8 of 8), nvl-1 (2 of 8); node-2 (4), node-3 (4), node-0 (1) and 1 more"
     assert meters == "the meters of ams-02 still show 0.0096 MW (0.0096 MW before): probably telemetry"
     assert (observed, now) == (15.0, 6.0)
+    silent = found.sql("SELECT about, blinds FROM alerts_open WHERE alertname = 'TelemetrySilent'")
+    assert silent == [("telemetry.gpu / acme / eu / ams-02 / c1 / GB300 / nvl-2", "acme/floor")]
     ((facts, fired_observed),) = found.sql(
         "SELECT facts, fired_observed FROM standing WHERE alertname = 'CapacityShortfall'"
     )

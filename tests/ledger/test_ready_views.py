@@ -242,7 +242,7 @@ def test_hours_are_billed_in_any_unit_of_time_and_nothing_else_is_added_to_them(
 def alert(ledger: Any, state: str, at: int, **values: Any) -> None:
     row = {
         "time": moment(at), "alertname": "CapacityShortfall", "contract": "northwind-aurora", "clause": "eu-fleet",
-        "labels": '{"region": "eu-west", "severity": "critical"}', "state": state, "severity": "critical",
+        "labels": '{"region": "eu-west", "nvlink_domain": "nvl-7", "feed": "b", "severity": "critical"}', "state": state, "severity": "critical",
         "active_at": moment(NOW), "annotations": '{"summary": "too few"}', "observed": 1.0, "bound": 2.0, **values,
     }  # fmt: skip
     names = ", ".join(f'"{name}"' for name in row)
@@ -258,49 +258,14 @@ def test_an_alert_is_open_from_pending_until_it_is_over(promised: Any, catalog: 
         return [(r["state"], r["about"], r["stale"], r["risk_per_hour"], r["urgency"]) for r in found]
 
     alert(promised, "pending", NOW)
-    assert open_now() == [("pending", "eu-west", False, Decimal(18000), 0)]
-    warning = '{"region": "eu-west", "severity": "warning"}'
+    assert open_now() == [("pending", "eu-west / nvl-7 / b", False, Decimal(18000), 0)]
+    warning = '{"region": "eu-west", "nvlink_domain": "nvl-7", "feed": "b", "severity": "warning"}'
     alert(promised, "firing", NOW + 60, fired_at=moment(NOW + 60), labels=warning, severity="warning")
     alert(promised, "stale", NOW + 90, fired_at=moment(NOW + 60), labels=warning, severity="warning")
-    assert open_now() == [("firing", "eu-west", True, Decimal(18000), 1)]
+    assert open_now() == [("firing", "eu-west / nvl-7 / b", True, Decimal(18000), 1)]
     over = {"fired_at": moment(NOW + 60), "resolved_at": moment(NOW + 120), "labels": warning}
     alert(promised, "resolved", NOW + 120, severity="warning", **over)
     assert open_now() == []
-
-
-def test_an_open_alert_says_where_down_to_rack_and_feed_and_how_it_stands_now(
-    promised: Any, catalog: Catalog
-) -> None:
-    labels = '{"region": "eu", "nvlink_domain": "nvl-7", "feed": "b", "queue": "q"}'
-    notes = '{"summary": "s", "missing": "then", "blinds": "northwind-aurora/eu-fleet"}'
-    alert(promised, "firing", NOW, fired_at=moment(NOW), labels=labels, annotations=notes)
-    by = '{"nvlink_domain": "nvl-7"}'
-    promised.con.execute(
-        "INSERT INTO standing BY NAME SELECT 'northwind-aurora' AS contract, 'eu-fleet' AS clause, "
-        "'CapacityShortfall' AS alertname, ? AS by_values, 0.5 AS observed, 'breach' AS state, ? AS time, "
-        """'{"seen": 4}' AS facts""",
-        [by, moment(NOW + 60)],
-    )
-    promised.con.execute(
-        "INSERT INTO alert_notes BY NAME SELECT 'northwind-aurora' AS contract, 'eu-fleet' AS clause, "
-        "'CapacityShortfall' AS alertname, ? AS by_values, ? AS labels, 1.0 AS fired_observed, "
-        """'{"missing": "now", "worst": "nvl-7 (4 of 8)"}' AS notes, '{"failed": 4}' AS facts""",
-        [by, labels],
-    )
-    promised.con.execute("INSERT INTO dirty VALUES ('standing', NULL)")
-    (found,) = asked(promised, catalog, "FROM alerts_open")
-    assert found["about"] == "eu / nvl-7 / b / q"
-    assert (found["observed"], found["now"], found["now_at"]) == (1.0, 0.5, moment(NOW + 60))
-    assert (found["missing"], found["worst"], found["meters"]) == ("now", "nvl-7 (4 of 8)", None)
-    assert found["blinds"] == "northwind-aurora/eu-fleet"
-    (stands,) = asked(promised, catalog, "FROM standing WHERE alertname = 'CapacityShortfall'")
-    assert json.loads(stands["facts"]) == {
-        "seen": 4,
-        "failed": 4,
-        "missing": "now",
-        "worst": "nvl-7 (4 of 8)",
-    }
-    assert stands["fired_observed"] == 1.0
 
 
 def test_the_pipelines_own_health_is_a_row_a_minute_and_tells_the_age_of_the_data(
