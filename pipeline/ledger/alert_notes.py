@@ -63,14 +63,15 @@ def write_notes(
     stands = {row.key: row for row in standing}
     changed = {change.state.identity for change in changes}
     rows, told, looks = [], {}, 0
-    for state in sorted(states, key=lambda s: before.get(_key(s), _Kept(0)).time):
-        row, kept = stands.get(state.key), before.get(_key(state))
+    keyed = [(_key(state), state) for state in states]
+    for key, state in sorted(keyed, key=lambda each: before.get(each[0], _Kept(0)).time):
+        row, kept = stands.get(state.key), before.get(key)
         rule = rules.get(state.key[:3])
         if row is None or rule is None or row.state == "ok" or state.phase != "firing":
             kept = None
         elif looks < LOOKS and (state.identity in changed or _is_old(kept, row.t)):
             kept, looks = _looked(look, rule, row, state), looks + 1
-        rows.append(_row(state, kept or _Kept(0)))
+        rows.append(_row(key, state, kept or _Kept(0)))
         if kept is not None and kept.notes != "{}":
             told[state.identity] = json.loads(kept.notes)
     insert(con, "alert_notes", rows)
@@ -81,10 +82,10 @@ def _is_old(kept: _Kept | None, t: int) -> bool:
     return kept is None or t // AGAIN > kept.time // AGAIN
 
 
-def _row(state: AlertState, kept: _Kept) -> tuple[object, ...]:
+def _row(key: Key, state: AlertState, kept: _Kept) -> tuple[object, ...]:
     labels = json.dumps(dict(state.labels), ensure_ascii=False)
     fired_at = None if state.fired_at is None else utc(state.fired_at)
-    return (*_key(state), labels, fired_at, state.fired_observed, utc(kept.time), kept.notes, kept.facts)
+    return (*key, labels, fired_at, state.fired_observed, utc(kept.time), kept.notes, kept.facts)
 
 
 def _looked(

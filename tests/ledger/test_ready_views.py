@@ -239,10 +239,13 @@ def test_hours_are_billed_in_any_unit_of_time_and_nothing_else_is_added_to_them(
     assert found["other_cost"] == Decimal("15.00")
 
 
+CRITICAL = '{"region": "eu-west", "nvlink_domain": "nvl-7", "feed": "b", "severity": "critical"}'
+
+
 def alert(ledger: Any, state: str, at: int, **values: Any) -> None:
     row = {
         "time": moment(at), "alertname": "CapacityShortfall", "contract": "northwind-aurora", "clause": "eu-fleet",
-        "labels": '{"region": "eu-west", "nvlink_domain": "nvl-7", "feed": "b", "severity": "critical"}', "state": state, "severity": "critical",
+        "labels": CRITICAL, "state": state, "severity": "critical",
         "active_at": moment(NOW), "annotations": '{"summary": "too few"}', "observed": 1.0, "bound": 2.0, **values,
     }  # fmt: skip
     names = ", ".join(f'"{name}"' for name in row)
