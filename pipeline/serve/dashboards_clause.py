@@ -96,10 +96,16 @@ UNITS = f"""
     SELECT {UNIT_OF_SERIES} AS unit FROM standing WHERE {READ}
     ORDER BY {WORST_FIRST}, since, clause, alertname, by_values LIMIT 1
 """
+IN_ITS_UNIT = """TRY_CAST(each.value ->> '$' AS DOUBLE) IS NOT NULL
+            AND (unit = 'GPUs' OR each.key IN ('spent', 'forecast'))"""
+"""Counts of GPUs and amounts of money; what else lies beside a reading may be of another unit, which nothing says."""
 FACTS = f"""
-    SELECT clause, alertname AS "fires", {where()} AS "where", replace(each.key, '_', ' ') AS "what", each.value ->> '$' AS value
+    SELECT clause, alertname AS "fires", {where()} AS "where", replace(each.key, '_', ' ') AS "what",
+        CASE WHEN {IN_ITS_UNIT} THEN {amount("TRY_CAST(each.value ->> '$' AS DOUBLE)", "unit")}
+            ELSE each.value ->> '$' END AS value
     FROM (SELECT * FROM standing WHERE {READ}) AS stands, json_each(facts) AS each
     WHERE each.type NOT IN ('ARRAY', 'OBJECT', 'NULL') AND length(each.value ->> '$') BETWEEN 1 AND 200
+        AND each.key NOT LIKE 'window%'
     ORDER BY {WORST_FIRST}, clause, alertname, by_values, each.id LIMIT 200
 """
 LANES = lanes(f"readings WHERE {in_time()} AND {READ}")
