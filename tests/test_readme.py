@@ -86,7 +86,8 @@ def played(data: Path, until: int) -> None:
     play = scenarios.Play(scenarios.load("peak-season"), since - (15 * 60 + 20), 20.0)
     play.write_contract(data / "contracts")
     ledger = Ledger(data, CATALOG, destinations=["webhook"])
-    ledger.plan = plan_of(load_all(data / "contracts"), CATALOG)
+    contracts = load_all(data / "contracts")
+    ledger.use(contracts, plan_of(contracts, CATALOG), play.start)
     processor, fleet = Processor(ledger.con, CATALOG, data, 2**20), play.fleet()
     ends: dict[tuple[str, int], int] = {}
     for at in range(play.start * 1000, (play.start + until) * 1000, STEP_MS):
@@ -353,6 +354,34 @@ def test_a_query_that_is_shown_has_an_answer(reader: Path, query: str) -> None:
     rows = json.loads(result.output)
     assert rows
     assert any(value is not None for value in rows[0].values())
+
+
+def _shown_elsewhere() -> Iterator[Any]:
+    """Queries of the documents but `sql.md`, whose are asked at the door: their blocks, and the commands that ask one."""
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        text = path.read_text("utf-8")
+        found = blocks("sql", text) if path.name != "sql.md" else []
+        for command in re.findall(r'^gigawatch sql "(?:[^"\\]|\\.)*"', text, re.MULTILINE):
+            found.append(shlex.split(command)[2])
+        yield from (pytest.param(query, id=f"{path.name}-{n}") for n, query in enumerate(found))
+
+
+@pytest.mark.parametrize("query", list(_shown_elsewhere()))
+def test_a_query_of_another_document_has_an_answer(reader: Path, query: str) -> None:
+    result = run(f"gigawatch sql --data {DEMO} --format json {shlex.quote(query)}")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.output)
+    assert rows or "quarantine" in query  # where nothing is amiss
+    assert all(any(value is not None for value in row.values()) for row in rows)
+
+
+def test_no_document_takes_the_mean_of_samples_for_that_of_gpus() -> None:
+    """Some report more often; `gpu_*` says of each mean that it is of the samples."""
+    means = {f"{measure.name}_mean" for measure in CATALOG.by_view("gpu").measures}
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = path.read_text("utf-8")
+        asked = [*blocks("sql", text), *blocks("sh", text), *blocks("python", text)]
+        assert not [name for name in means for query in asked if name in query], path.name
 
 
 def test_there_are_three_queries() -> None:
