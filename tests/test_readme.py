@@ -357,12 +357,9 @@ def test_a_query_that_is_shown_has_an_answer(reader: Path, query: str) -> None:
 
 
 def _shown_elsewhere() -> Iterator[Any]:
-    """Queries of the documents but `sql.md`, whose are asked at the door: their blocks, and the commands that ask one."""
+    """Queries of the documents, but those of `sql.md`, which are asked at the door."""
     for path in sorted((ROOT / "docs").glob("*.md")):
-        text = path.read_text("utf-8")
-        found = blocks("sql", text) if path.name != "sql.md" else []
-        for command in re.findall(r'^gigawatch sql "(?:[^"\\]|\\.)*"', text, re.MULTILINE):
-            found.append(shlex.split(command)[2])
+        found = blocks("sql", path.read_text("utf-8")) if path.name != "sql.md" else []
         yield from (pytest.param(query, id=f"{path.name}-{n}") for n, query in enumerate(found))
 
 
