@@ -51,7 +51,8 @@ COUNTED = f"""
 """
 FATES = f"""
     SELECT {STEP.format("minute")} AS "time", fate AS metric, sum(n)::DOUBLE AS value
-    FROM fates WHERE {in_time("minute")} AND fate <> 'in' AND {TOPIC} GROUP BY ALL ORDER BY 1
+    FROM fates WHERE {in_time("minute")} AND minute < date_trunc('minute', {NOW}) AND fate <> 'in' AND {TOPIC}
+    GROUP BY ALL ORDER BY 1
 """
 REASONS = f"""
     SELECT topic, fate, reason, sum(n)::DOUBLE AS events, max(minute) AS "last seen"

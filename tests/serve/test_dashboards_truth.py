@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from pipeline.catalog import load
 from pipeline.serve.dashboards_panels import BLUE, GREY, ORANGE, PURPLE, RED
 from pipeline.serve.dashboards_words import NOT_KNOWN
 
@@ -176,6 +177,23 @@ def test_the_minute_that_is_still_being_filled_is_not_drawn(
             _, rows = asked(expanded(uid, panel["targets"][0]["rawSql"], end - 3600, end))
             newest = max(at for at, _, value in rows if value is not None).replace(tzinfo=UTC).timestamp()
             assert newest == reached // 60 * 60 - 60
+
+
+def test_the_fates_of_a_minute_that_goes_on_are_not_drawn(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ledgers = runpy.run_path(str(Path(__file__).parents[1] / "ledger" / "conftest.py"))
+    small = ledgers["SmallLedger"](tmp_path / "data", load())
+    goes_on = datetime.now(UTC).replace(tzinfo=None, second=0, microsecond=0) + timedelta(minutes=10)
+    over = goes_on - timedelta(minutes=20)
+    for minute in (over, goes_on):
+        small.con.execute("INSERT INTO fates VALUES ('telemetry.gpu', 0, ?, 'aggregated', '', 7)", [minute])
+        small.con.execute("INSERT INTO dirty VALUES ('fates', ?)", [minute])
+    small.publish()
+    small.close()
+    with opened(tmp_path / "data", tmp_path_factory.mktemp("log")) as asked:
+        rows = table(asked, "gigawatch-pipeline", "Fates", goes_on.replace(tzinfo=UTC).timestamp())
+    assert [(row["time"], row["value"]) for row in rows] == [(over, 7)]
 
 
 def told(
