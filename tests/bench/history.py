@@ -29,7 +29,7 @@ from history_promises import (
     readings_rows,
     standing_rows,
 )  # fmt: skip
-from history_rows import fleet_spec, rollup_rows, series_of, series_table
+from history_rows import fleet_spec, minutes_rows, rollup_rows, series_of, series_table
 
 from pipeline import catalog
 from pipeline.contract.loader import load_all
@@ -52,6 +52,7 @@ from pipeline.ledger.views import (
     WIDTHS,
     WINDOWS_TABLE,
     PublishedTable,
+    minutes_table,
     rollup_table,
 )  # fmt: skip
 from pipeline.rules.evaluate import plan_of
@@ -119,6 +120,12 @@ def tables(types: catalog.Catalog, made: Made) -> Iterator[tuple[PublishedTable,
     """(table, its oldest second, its rows between two seconds) of all roll-ups."""
     keep = Keep()
     for event_type in types.types:
+        if minutes := minutes_table(event_type):
+            yield (
+                minutes,
+                max(made.oldest, made.newest - keep.widths["1h"]),
+                partial(minutes_rows, event_type),
+            )
         for width in WIDTHS:
             since = max(made.oldest, made.newest - keep.widths[width.name])
             whole = made.newest - WHOLE[width.name] if event_type.entity else 0

@@ -105,7 +105,8 @@ def standing_rows(newest: int, charged_since: int) -> str:
         THEN to_json({{'spent': '1', 'days': {days}}})::VARCHAR ELSE facts END"""
     return f"""SELECT '{CONTRACT}' AS contract, clause, alertname, by_values, state, observed::DOUBLE AS observed,
         in_force::DOUBLE AS bound, unit, "time" - INTERVAL 1 DAY AS since, "time", NULL::VARCHAR AS "window",
-        (h % 20000)::BIGINT AS samples, {facts} AS facts
+        (h % 20000)::BIGINT AS samples, {facts} AS facts, NULL::VARCHAR AS labels, NULL::TIMESTAMP AS fired_at,
+        NULL::DOUBLE AS fired_observed
         FROM ({_read(str(newest), str(newest + 1))}) ORDER BY ALL"""
 
 
@@ -147,7 +148,7 @@ def health_rows(start: int, end: int) -> str:
     return f"""SELECT make_timestamp(t * 1000000 + 52285681) AS "time", topic, (t - 1600000000) * 20000 AS next_offset,
         (hash(t, topic) % 9000)::BIGINT AS lag, make_timestamp(t * 1000000) AS watermark, 20000::DOUBLE AS events_per_second,
         1 + (hash(t) % 400) / 1000 AS freshness_p99_seconds, 7 + (hash(t) % 900) / 1000 AS decision_delay_p99_seconds,
-        0::BIGINT AS undelivered
+        0::BIGINT AS undelivered, 'well' AS state, NULL::TIMESTAMP AS since, NULL::VARCHAR AS why
         FROM range({start}, {end}, {MINUTE}) AS r(t), (SELECT unnest({_list(TOPICS)}) AS topic) ORDER BY ALL"""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.catalog import EventType, Measure
 from pipeline.embed.sim_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
-from pipeline.ledger.views import distinct_columns, literal, measure_aggregates, quoted
+from pipeline.ledger.views import GPU_MINUTES_BY, distinct_columns, literal, measure_aggregates, quoted
 
 REGIONS, RACKS = 10, 410
 """Regions, and racks in each of the two large clusters of a region: with a small one 60,000 GPUs."""
@@ -150,6 +150,18 @@ def rollup_rows(
         f"({series} (SELECT *, entities > 72 AS parted FROM fleet_{event_type.view})) {only}) "
         f"ORDER BY {', '.join(['window_start', *dimensions])}"
     )
+
+
+def minutes_rows(event_type: EventType, start: int, end: int) -> str:
+    """SELECT of the published columns of GPU-minutes for each quarter of an hour of `[start, end)`: one GPU in a hundred
+    is silent."""
+    by = ", ".join(GPU_MINUTES_BY)
+    return f"""SELECT make_timestamp(t * 1000000) AS window_start, {by}, (15 * gpus - missing)::BIGINT AS delivered,
+            (15 * gpus - missing - gpus // 100)::BIGINT AS healthy, (14 * gpus - missing)::BIGINT AS used,
+            missing::BIGINT AS silent, 15::BIGINT AS covered, 60::INTEGER AS step_seconds
+        FROM (SELECT *, 15 * (hash(t, {by}) % (1 + gpus // 100))::BIGINT AS missing
+              FROM range({start}, {end}, 900) AS r(t),
+                  (SELECT {by}, sum(entities)::BIGINT AS gpus FROM fleet_{event_type.view} GROUP BY ALL)) ORDER BY ALL"""
 
 
 def _distinct(mark: str) -> str:

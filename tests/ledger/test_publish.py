@@ -212,6 +212,7 @@ def test_only_files_that_a_delta_touched_are_written_again(ledger: Any, rows: An
         "15m/date=2026-01-01/0000.parquet",
         "1h/date=2026-01-01/0000.parquet",
         "1d/date=2026-01-01/all.parquet",
+        "minutes/date=2026-01-01/0015.parquet",
     }
 
 
@@ -219,13 +220,14 @@ def test_a_late_row_enters_an_hour_that_has_settled(ledger: Any, catalog: Catalo
     ledger.add("gpu", [rows.gpu(T + 60 * i, i) for i in range(30)])
     ledger.publish()
     ledger.watermark(T + 90_000)
-    assert compact.settle_rollups(ledger.ledger.cursor(), ledger.data, catalog) == 4
+    assert compact.settle_rollups(ledger.ledger.cursor(), ledger.data, catalog) == 5
     ledger.add("gpu", [rows.gpu(T + 65, 77)])
     ledger.publish()
     for width in WIDTHS:
         samples = answers(ledger.data, catalog, f"SELECT sum(samples) FROM gpu_{width}")
         assert samples == [(31,)]
-    assert len(list(ledger.data.glob("rollups/*/*/**/*.parquet"))) == len(WIDTHS)
+    found = list(ledger.data.glob("rollups/*/*/date=2026-01-01/**/*.parquet"))
+    assert len(found) == len(WIDTHS) + 1  # and the GPU-minutes
 
 
 def test_a_backlog_of_settled_hours_is_written_as_whole_files_at_once(

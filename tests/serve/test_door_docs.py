@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
+from pipeline.cli import servers
 from pipeline.serve.child import Door
 from pipeline.serve.door import DoorOptions
 from pipeline.serve.door_asking import Limits
@@ -42,7 +42,7 @@ def test_the_python_that_is_shown_reads_a_frame(door: Door) -> None:
 
 
 def test_the_commands_that_are_shown_have_these_options() -> None:
-    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(cli.door).parameters}
+    known = {f"--{name.replace('_', '-')}" for name in inspect.signature(servers.door).parameters}
     shown = [
         line for block in blocks("sh") for line in block.splitlines() if line.startswith("gigawatch door")
     ]
@@ -63,7 +63,7 @@ def test_the_limits_that_are_shown_are_those_of_the_code() -> None:
         (str(options.rooms.user), "--user-sessions"), (str(options.rooms.address), ""), (str(options.rooms.sessions), ""),
         (f"{limits.idle:.0f} s", "--idle-timeout"),
     ]  # fmt: skip
-    given = {name: p.default for name, p in inspect.signature(cli.door).parameters.items()}
+    given = {name: p.default for name, p in inspect.signature(servers.door).parameters.items()}
     assert (given["timeout"], given["row_limit"]) == (limits.timeout, limits.rows)
     assert (given["memory_limit"], given["temp_limit"]) == (options.memory_limit, options.temp_limit)
     assert (given["idle_timeout"], given["user_sessions"]) == (limits.idle, options.rooms.user)
