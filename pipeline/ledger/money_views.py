@@ -76,14 +76,14 @@ GPU_HOURS = ReadyView(
         "hours, minutes, seconds or days, as hours",
         "difference": "billed_quantity less delivered: above zero, more was billed than reported; NULL where no hours are billed",
         "explained_by_silence": "Share of a difference above zero that the silent GPU-hours would make up for, from 0 to 1; the "
-        "rest is to be asked about",
+        "rest is to be asked about, where covered_hours is the whole day. NULL where no telemetry came",
         "billed_cost": "BilledCost of them",
         "other_cost": "BilledCost of such charges in other units, or in none: their quantity is no hours",
         "currency": "BillingCurrency of them",
         "step_seconds": "60: counted by the minute; 900: by the quarter of an hour, of days before GPU-minutes were kept",
     },
     f"""SELECT day, provider, region, sku, delivered, healthy, used, covered_hours, silent, billed_quantity, difference,
-        CASE WHEN difference > 0 THEN least(coalesce(silent, 0), difference) / difference END AS explained_by_silence,
+        CASE WHEN difference > 0 AND silent IS NOT NULL THEN least(silent, difference) / difference END AS explained_by_silence,
         billed_cost, other_cost, currency, step_seconds
     FROM (
         SELECT *, billed_quantity - coalesce(delivered, 0) AS difference

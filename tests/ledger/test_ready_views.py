@@ -237,6 +237,8 @@ def test_hours_are_billed_in_any_unit_of_time_and_nothing_else_is_added_to_them(
     (found,) = asked(ledger, catalog, "FROM gpu_hours")
     assert (found["billed_quantity"], found["billed_cost"]) == (560 + 560 + 1 + 48, Decimal("30.00"))
     assert found["other_cost"] == Decimal("15.00")
+    # No telemetry came at all: that is no silence.
+    assert found["difference"] == found["billed_quantity"] and found["explained_by_silence"] is None
 
 
 CRITICAL = '{"region": "eu-west", "nvlink_domain": "nvl-7", "feed": "b", "severity": "critical"}'
