@@ -15,17 +15,13 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
 from pipeline.ledger.silence import GRID_US, Gap
-from pipeline.rules.readings import GRID, Match, Mute
+from pipeline.rules.readings import GRID, LONGEST, Match, Mute
 
 By = tuple[str, ...]
 Slow = tuple[tuple[int, tuple[int, ...]], ...]
 """Declared intervals longer than the schema's, with the series that they are of."""
 #: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
 SPREAD = 40_000
-
-
-LONGEST = 2 * 86_400
-"""Seconds that a reading looks back for a slow series at most: 10 s partials are kept as long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,14 +85,17 @@ class Reader:
         silent = self._silent(event_type, t0, t1)
         most = 1 if isinstance(spec, WaitQuantile) else reports(spec)
         found: list[Reading] = []
+        paces: list[tuple[int, int, int]] = []
         for low, high, slow in silent.paces():
+            if slow:
+                paces.append((low * GRID, high * GRID, slow[-1][0]))
             span = Span(low, high, spec.span, slow, most, event_type.lateness + GRID)
             if isinstance(spec, WaitQuantile):
                 found += quantiles(self.con, spec, event_type, silent, span)
             else:
                 frozen = self._pulses.within(event_type, low * GRID, high * GRID)
                 found += series_sums(self.con, spec, event_type, silent, span, self.raw, frozen)
-        return Readings(found)
+        return Readings(found, paces)
 
     def _silent(self, event_type: EventType, t0: int, t1: int) -> Silence:
         key = (event_type.view, t0, t1)

@@ -81,8 +81,13 @@ def annotate(
     catalog: Catalog,
     trust: Mapping[str, Trust],
     missing: Missing | None = None,
+    slow: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
-    """The annotations of a change; those without anything to say are left out.  `missing`: who is, where it was asked."""
+    """The annotations of a change; those without anything to say are left out.
+
+    `missing`: who is, where it was asked.  `slow`: topic → seconds between two reports of its slowest source, where any
+    declares more than the schema says.
+    """
     state = change.state
     source = _source(rule)
     details = verdict.details or {}
@@ -106,8 +111,8 @@ def annotate(
         "trust": " ".join(_doubts(state, verdict, details, rule, trust)),
         "runbook": (source.runbook or "") if source else "",
         "contact": (source.contact or "") if source else "",
-        "sql": _sql(verdict, rule, catalog),
-        "rows_sql": _rows_sql(verdict, rule, catalog) if missing else "",
+        "sql": _sql(verdict, rule, catalog, slow or {}),
+        "rows_sql": _rows_sql(verdict, rule, catalog, slow or {}) if missing else "",
     }
     return {name: text for name, text in notes.items() if text}
 
@@ -264,11 +269,11 @@ def at_risk(
     return "; ".join(filter(None, parts))
 
 
-def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
+def _sql(verdict: Verdict, rule: Rule, catalog: Catalog, slow: Mapping[str, int]) -> str:
     group = {d: value for d, value in zip(verdict.terms.by, verdict.by, strict=True) if d != "topic"}
     details = verdict.details or {}
     if isinstance(rule, PowerCeilingExceeded):
-        return _power_sql(rule, verdict.t, group, details, catalog)
+        return _power_sql(rule, verdict.t, group, details, catalog, slow)
     if isinstance(rule, TrancheOverrunForecast) and "course" in details:
         course: Forecast = details["course"]
         days = (course.horizon, course.complete_days, course.total_days)
@@ -279,14 +284,16 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
         return _one(spec, verdict.t, group, catalog)
     fallback = str(details.get("basis", "")).startswith("oldest wait")
     frozen = bool(details.get("frozen")) or not isinstance(rule.specs[0], EntityCount)
-    return _one(rule.specs[0], verdict.t, group, catalog, fallback, frozen)
+    return _one(rule.specs[0], verdict.t, group, catalog, fallback, frozen, slow)
 
 
-def _rows_sql(verdict: Verdict, rule: Rule, catalog: Catalog) -> str:
+def _rows_sql(verdict: Verdict, rule: Rule, catalog: Catalog, slow: Mapping[str, int]) -> str:
     """What lists who is missing, where the rule counts who is there."""
     spec = rule.specs[0]
     group = dict(zip(verdict.terms.by, verdict.by, strict=True))
-    return missing_sql(spec, group, verdict.t, catalog) if isinstance(spec, EntityCount) else ""
+    if not isinstance(spec, EntityCount):
+        return ""
+    return missing_sql(spec, group, verdict.t, catalog, slow.get(spec.topic, 0))
 
 
 def _one(
@@ -296,12 +303,18 @@ def _one(
     catalog: Catalog,
     fallback: bool = False,
     frozen: bool = True,
+    slow: Mapping[str, int] | None = None,
 ) -> str:
-    return sql_of(spec, tuple(group), group, t, catalog, fallback, frozen)
+    return sql_of(spec, tuple(group), group, t, catalog, fallback, frozen, (slow or {}).get(spec.topic, 0))
 
 
 def _power_sql(
-    rule: PowerCeilingExceeded, t: int, group: Mapping[str, str], details: Mapping[str, Any], catalog: Catalog
+    rule: PowerCeilingExceeded,
+    t: int,
+    group: Mapping[str, str],
+    details: Mapping[str, Any],
+    catalog: Catalog,
+    slow: Mapping[str, int],
 ) -> str:
     """Megawatts: what the meters say, and fleet power times its factor where none does."""
     metered, derived = details.get("metered", ()), details.get("derived", ())
@@ -309,10 +322,12 @@ def _power_sql(
     parts = []
     if metered or not derived:
         meter = _narrowed(rule.meter, metered) if both else rule.meter
-        parts.append(f"({_one(meter, t, group, catalog)})")
+        parts.append(f"({_one(meter, t, group, catalog, slow=slow)})")
     if derived:
         fleet = _narrowed(rule.fleet, derived) if both else rule.fleet
-        parts.append(f"({_one(fleet, t, group, catalog)}) * {rule.clause_of_contract.it_watts(1.0)!r}")
+        parts.append(
+            f"({_one(fleet, t, group, catalog, slow=slow)}) * {rule.clause_of_contract.it_watts(1.0)!r}"
+        )
     return f"SELECT ({' + '.join(parts)}) / {WATTS_PER_MEGAWATT:.0f} AS value"
 
 

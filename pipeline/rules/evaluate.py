@@ -332,7 +332,12 @@ class _Run:
         after, change = step(before, verdict, verdict.t)
         if change is not None:
             missing = self._missing(rule, verdict, change)
-            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust, missing)
+            slow = {
+                spec.topic: self.answers[spec].slowest(verdict.t)
+                for spec in rule.specs
+                if spec in self.answers
+            }
+            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust, missing, slow)
             told = replace(change.state, annotations=notes)
             change = change._replace(state=told)
             self.changes.append(change)

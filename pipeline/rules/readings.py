@@ -18,6 +18,8 @@ GRID = 10
 #: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
 #: row of three does not make an entity vanish.
 LOOKBACK_INTERVALS = 3
+LONGEST = 2 * 86_400
+"""Seconds that a reading looks back for a slow series at most: 10 s partials are kept as long."""
 
 #: `((dimension, (value, …)), …)`, sorted: hashable form of a clause's `match`.
 Match = tuple[tuple[str, tuple[str, ...]], ...]
@@ -238,10 +240,12 @@ class Reading(NamedTuple):
 class Readings:
     """The answers to one spec over a range of instants, looked up by instant."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_rows", "_slow")
 
-    def __init__(self, rows: Iterable[Reading]) -> None:
+    def __init__(self, rows: Iterable[Reading], slow: Sequence[tuple[int, int, int]] = ()) -> None:
+        """`slow`: (after, until, seconds): the longest interval, beyond the schema's, that a source declared then."""
         self._rows: dict[int, list[Reading]] = {}
+        self._slow = slow
         for row in rows:
             self._rows.setdefault(row.t, []).append(row)
         for found in self._rows.values():
@@ -250,6 +254,10 @@ class Readings:
     def at(self, t: int) -> Sequence[Reading]:
         """The readings at `t`, one for each group that has any, ordered by group."""
         return self._rows.get(t, ())
+
+    def slowest(self, t: int) -> int:
+        """Seconds between two reports of the slowest source at `t`; 0 where all report as the schema says."""
+        return next((seconds for after, until, seconds in self._slow if after < t <= until), 0)
 
 
 class Steps(Readings):

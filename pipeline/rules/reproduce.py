@@ -8,7 +8,7 @@ a quoted literal; names come from schema files alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -16,6 +16,9 @@ from pipeline.catalog import MONEY_DECIMALS, Catalog, EventType
 from pipeline.rollup.aggregate import marked_sql
 from pipeline.rules.charges_sql import amount_sql, counts_sql, literal
 from pipeline.rules.readings import (
+    GRID,
+    LONGEST,
+    LOOKBACK_INTERVALS,
     By,
     EntityCount,
     FateBalance,
@@ -27,6 +30,7 @@ from pipeline.rules.readings import (
     SilentSeries,
     TrancheSpend,
     WaitQuantile,
+    reports,
 )
 
 Group = Mapping[str, str]
@@ -61,19 +65,24 @@ def sql_of(
     catalog: Catalog,
     fallback: bool = False,
     frozen: bool = True,
+    slow: int = 0,
 ) -> str:
     """One SELECT whose only row and column is the reading of `spec` at `t` for `group` (dimension → value).
 
     `by` are the dimensions of `group` that the rows are chosen by.  `fallback`: a WaitQuantile that rests on
     the oldest wait.  `frozen`: whether any entity may be; the SQL is half as long where none is.
+    `slow`: seconds between two reports of the slowest source, where any declares more than the schema says.
     Watts, seconds, GPUs, jobs or money, as the spec has it.
     """
     event_type = catalog.by_topic(spec.topic)
     event_type = event_type if frozen else replace(event_type, frozen=None)
     chosen = {d: group[d] for d in by if d in group}
+    past = _Past(event_type, t, slow, reports(spec))
     if isinstance(spec, WaitQuantile):
         return (
-            _oldest_wait(spec, event_type, chosen, t) if fallback else _quantile(spec, event_type, chosen, t)
+            _oldest_wait(spec, past, chosen)
+            if fallback
+            else _quantile(spec, replace(past, reports=1), chosen)
         )
     if isinstance(spec, TrancheSpend):
         return _spend(spec, chosen, t)
@@ -82,68 +91,107 @@ def sql_of(
     if isinstance(spec, FateBalance):
         return _balance(spec, group, t)
     if isinstance(spec, EntityCount):
-        return _count(spec, event_type, chosen, t)
-    return _series_sum(spec, event_type, chosen, t)
+        return _count(spec, past, chosen)
+    return _series_sum(spec, past, chosen)
 
 
-def _series_sum(spec: FleetPower | MeterMean | LastSum, event_type: EventType, group: Group, t: int) -> str:
-    """Series whose last sample is older than interval + lateness are silent: they deliver nothing."""
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """How far back from `t` counts: for a source that declares a longer interval, `reports` of its own and a little more."""
+
+    event_type: EventType
+    t: int
+    slow: int
+    reports: int
+
+    def since(self, seconds: int) -> str:
+        """The condition for a row that counts in a span of `seconds`."""
+        if not self.slow:
+            return f'"time" >= {moment(self.t - seconds)}'
+        own = f'least({self.reports} * "interval" + {self._grace}, {LONGEST})'
+        slow = f'CASE WHEN "interval" > {self.event_type.interval} THEN greatest({seconds}, {own}) ELSE {seconds} END'
+        return f'time_bucket(INTERVAL {GRID} SECOND, "time") >= {moment(self.t)} - to_seconds({slow})'
+
+    def last(self) -> str:
+        """What says of a series when it stopped: from `stop` on it is silent."""
+        if not self.slow:
+            return 'max("time")'
+        return f'max("time" + to_seconds(greatest("interval", {self.event_type.interval})))'
+
+    def stop(self) -> str:
+        """Series that were last heard before interval + lateness are silent: they deliver nothing."""
+        return moment(self.t - self.event_type.lateness - (0 if self.slow else self.event_type.interval))
+
+    def rows(self, seconds: int) -> int:
+        """Seconds of rows that hold all that counts in a span of `seconds`, and that tells who is silent."""
+        kind = self.event_type
+        farther = min(self.reports * self.slow + self._grace, LONGEST) if self.slow else 0
+        return max(seconds, kind.lateness + max(kind.interval, self.slow), farther)
+
+    @property
+    def _grace(self) -> int:
+        return self.event_type.lateness + GRID
+
+
+def _series_sum(spec: FleetPower | MeterMean | LastSum, past: _Past, group: Group) -> str:
     if isinstance(spec, FleetPower):
-        return _fleet(spec, event_type, group, t)
+        return _fleet(spec, past, group)
     value = _last(spec.measure) if isinstance(spec, LastSum) else f"avg({name(spec.measure)})"
-    stop = _stop(event_type)
     return (
         f"SELECT coalesce(sum(value), 0) AS value FROM (\n"
-        f'  SELECT {value} FILTER ("time" >= {moment(t - spec.span)}) AS value\n'
-        f"  FROM {event_type.view}\n  WHERE {_within(spec.match, group, t, max(spec.span, stop))}\n"
-        f'  GROUP BY {_series(event_type)}\n  HAVING max("time") >= {moment(t - stop)})'
+        f"  SELECT {value} FILTER ({past.since(spec.span)}) AS value\n"
+        f"  FROM {past.event_type.view}\n  WHERE {_within(spec.match, group, past.t, past.rows(spec.span))}\n"
+        f"  GROUP BY {_series(past.event_type)}\n  HAVING {past.last()} >= {past.stop()})"
     )
 
 
-def _fleet(spec: FleetPower, event_type: EventType, group: Group, t: int) -> str:
+def _fleet(spec: FleetPower, past: _Past, group: Group) -> str:
     """For each series that is not silent the mean of its entities' means, times its entities."""
-    names, entity, stop = _series(event_type), _entity(event_type), _stop(event_type)
+    event_type = past.event_type
+    names, entity = _series(event_type), _entity(event_type)
     same = _all(
         [f"fleet.{name(d.name)} IS NOT DISTINCT FROM home.{name(d.name)}" for d in event_type.dimensions]
     )
-    within = _within(spec.match, group, t, max(spec.span, stop))
+    within = _within(spec.match, group, past.t, past.rows(spec.span))
     return (
         f"SELECT coalesce(sum(mean * entities), 0) AS value FROM (\n  SELECT {names}, avg(mean) AS mean FROM (\n"
-        f'    SELECT {names}, {entity}, max("time") AS last,\n'
-        f'      avg({name(spec.measure)}) FILTER ("time" >= {moment(t - spec.span)}) AS mean\n'
+        f"    SELECT {names}, {entity}, {past.last()} AS last,\n"
+        f"      avg({name(spec.measure)}) FILTER ({past.since(spec.span)}) AS mean\n"
         f"    FROM {event_type.view}\n    WHERE {within}\n    GROUP BY {names}, {entity})\n"
-        f"  GROUP BY {names}\n  HAVING max(last) >= {moment(t - stop)}) AS fleet\n"
-        f"JOIN (SELECT {names}, count(*) AS entities FROM (\n{_at_home(event_type, t, spec.span)})\n"
+        f"  GROUP BY {names}\n  HAVING max(last) >= {past.stop()}) AS fleet\n"
+        f"JOIN (SELECT {names}, count(*) AS entities FROM (\n{_at_home(replace(past, reports=LOOKBACK_INTERVALS), spec.span)})\n"
         f"  GROUP BY ALL) AS home ON {same}"
     )
 
 
-def _count(spec: EntityCount, event_type: EventType, group: Group, t: int) -> str:
+def _count(spec: EntityCount, past: _Past, group: Group) -> str:
     """Entities seen in the span, of series that are not silent; healthy means never marked unhealthy in it."""
-    marks = {mark.name: mark for mark in event_type.marks}
+    marks = {mark.name: mark for mark in past.event_type.marks}
     mark, keep = "true", "true"
     if spec.counts == "in_use":
         mark, keep = marked_sql(marks["in_use"]), "marked"
     elif spec.counts == "healthy" and "unhealthy" in marks:
         mark, keep = marked_sql(marks["unhealthy"]), "NOT marked"
-    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
-    at_home = _at_home(event_type, t, spec.span, f", coalesce(bool_or({mark}) {recent}, false) AS marked")
+    recent = f"FILTER ({past.since(spec.span)})"
+    at_home = _at_home(past, spec.span, f", coalesce(bool_or({mark}) {recent}, false) AS marked")
     return f"SELECT count(*) AS value FROM (\n{at_home})\nWHERE {_all([keep, *where(spec.match, group)])}"
 
 
-def missing_sql(spec: EntityCount, group: Group, t: int, catalog: Catalog) -> str:
+def missing_sql(spec: EntityCount, group: Group, t: int, catalog: Catalog, slow: int = 0) -> str:
     """One SELECT with a row for each entity of `group` that was there in the hour before `t` and is not delivered.
 
     Where it is, its labels (the node), when it was last seen, and why: failed, idle, gone or silent.
     """
     event_type = catalog.by_topic(spec.topic)
-    entity, series, stop = _entity(event_type), _series(event_type), _stop(event_type)
+    past = _Past(event_type, t, slow, reports(spec))
+    entity, series = _entity(event_type), _series(event_type)
     labels = "".join(
         f', arg_max({name(each.name)}, "time") AS {name(each.name)}' for each in event_type.labels
     )
     own = ", ".join([*(name(d) for d in event_type.within), entity])
     marks = {mark.name: mark for mark in event_type.marks}
-    recent = f'FILTER ("time" >= {moment(t - spec.span)})'
+    recent = f"FILTER ({past.since(spec.span)})"
+    gone = f"NOT bool_or({past.since(spec.span)})" if slow else f'max("time") < {moment(t - spec.span)}'
     marked = ""
     if spec.counts == "healthy" and "unhealthy" in marks:
         marked = f"\n      WHEN bool_or({marked_sql(marks['unhealthy'])}) {recent} THEN 'failed'"
@@ -153,29 +201,33 @@ def missing_sql(spec: EntityCount, group: Group, t: int, catalog: Catalog) -> st
         )
     return (
         f'SELECT * FROM (\n  SELECT {series}, {entity}{labels}, max("time") AS last_seen,\n'
-        f"    CASE WHEN max(max(\"time\")) OVER (PARTITION BY {series}) < {moment(t - stop)} THEN 'silent'\n"
-        f"      WHEN max(\"time\") < {moment(t - spec.span)} THEN 'gone'{marked} END AS why\n"
-        f"  FROM {event_type.view} WHERE {_within((), {}, t, MISSED)}\n  GROUP BY {series}, {entity}\n"
+        f"    CASE WHEN max({past.last()}) OVER (PARTITION BY {series}) < {past.stop()} THEN 'silent'\n"
+        f"      WHEN {gone} THEN 'gone'{marked} END AS why\n"
+        f"  FROM {event_type.view} WHERE {_within((), {}, t, past.rows(MISSED))}\n  GROUP BY {series}, {entity}\n"
         f'  QUALIFY row_number() OVER (PARTITION BY {own} ORDER BY max("time") DESC) = 1)\n'
         f"WHERE {_all(['why IS NOT NULL', *where(spec.match, group)])} ORDER BY ALL"
     )
 
 
-def _at_home(event_type: EventType, t: int, span: int, more: str = "") -> str:
+def _at_home(past: _Past, span: int, more: str = "") -> str:
     """SELECT of each entity seen in the span, once: in the series that saw it last, unless that is silent.
 
     Of several that saw it within an interval of that, it is in one that is not silent, else always in the same.
     """
-    entity, series, stop = _entity(event_type), _series(event_type), _stop(event_type)
+    event_type, t = past.event_type, past.t
+    entity, series = _entity(event_type), _series(event_type)
+    here = f"last >= {moment(t - span)}"
+    if past.slow:
+        more, here = f"{more}, bool_or({past.since(span)}) AS here", "here"
     tied = ", ".join(f"coalesce({name(d.name)}, '') DESC" for d in event_type.dimensions)
     window = "time_bucket(INTERVAL 10 SECOND, last)"
     one = ", ".join([*(name(d) for d in event_type.within), entity])
     return (
         f"  SELECT * FROM ({'SELECT * FROM (' if event_type.frozen else ''}\n    SELECT * FROM (\n"
         f'      SELECT {series}, {entity}{more}, max("time") AS last,\n'
-        f'        max(max("time")) OVER (PARTITION BY {series}) < {moment(t - stop)} AS silent\n'
-        f"      FROM {event_type.view} WHERE {_within((), {}, t, max(span, stop))}\n"
-        f"      GROUP BY {series}, {entity})\n    WHERE last >= {moment(t - span)}\n"
+        f"        max({past.last()}) OVER (PARTITION BY {series}) < {past.stop()} AS silent\n"
+        f"      FROM {event_type.view} WHERE {_within((), {}, t, past.rows(span))}\n"
+        f"      GROUP BY {series}, {entity})\n    WHERE {here}\n"
         f"    QUALIFY {window} > max({window}) OVER (PARTITION BY {one}) - INTERVAL {event_type.interval} SECOND)\n"
         f"  QUALIFY row_number() OVER (PARTITION BY {one} ORDER BY silent, {tied}) = 1 AND NOT silent"
         + _not_frozen(event_type, t)
@@ -217,11 +269,6 @@ def _not_frozen(event_type: EventType, t: int) -> str:
     return f") AS home\nANTI JOIN (\n  {frozen}) AS frozen ON {same}"
 
 
-def _stop(event_type: EventType) -> int:
-    """Seconds after its last sample at which a series is silent."""
-    return event_type.interval + event_type.lateness
-
-
 def _series(event_type: EventType) -> str:
     return ", ".join(name(d.name) for d in event_type.dimensions)
 
@@ -229,6 +276,12 @@ def _series(event_type: EventType) -> str:
 def _within(match: Match, group: Group, t: int, seconds: int) -> str:
     """WHERE for the rows known at `t` and no older than `seconds`."""
     return _all([f'"time" >= {moment(t - seconds)}', f"known_from <= {moment(t)}", *where(match, group)])
+
+
+def _counted(match: Match, past: _Past, group: Group, seconds: int) -> str:
+    """WHERE for the rows that count in a span of `seconds`."""
+    within = _within(match, group, past.t, past.rows(seconds) if past.slow else seconds)
+    return _all([within, past.since(seconds)]) if past.slow else within
 
 
 def _entity(event_type: EventType) -> str:
@@ -239,21 +292,21 @@ def _last(measure: str) -> str:
     return f'arg_max({name(measure)}, ("time", source, id, idx))'
 
 
-def _quantile(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
+def _quantile(spec: WaitQuantile, past: _Past, group: Group) -> str:
     """The value at rank ⌈q·n⌉."""
     millionths = round(spec.q * 1_000_000)
     return (
         f"SELECT list_sort(list(w))[({millionths} * count(*) + 999999) // 1000000] AS value FROM (\n"
-        f"  SELECT unnest({name(spec.measure)}) AS w FROM {event_type.view}\n"
-        f"  WHERE {_within(spec.match, group, t, spec.span)})"
+        f"  SELECT unnest({name(spec.measure)}) AS w FROM {past.event_type.view}\n"
+        f"  WHERE {_counted(spec.match, past, group, spec.span)})"
     )
 
 
-def _oldest_wait(spec: WaitQuantile, event_type: EventType, group: Group, t: int) -> str:
+def _oldest_wait(spec: WaitQuantile, past: _Past, group: Group) -> str:
     return (
         f"SELECT max(value) AS value FROM (\n  SELECT {_last(spec.fallback)} AS value\n"
-        f"  FROM {event_type.view}\n  WHERE {_within(spec.match, group, t, spec.lookback)}\n"
-        f"  GROUP BY {_series(event_type)})"
+        f"  FROM {past.event_type.view}\n  WHERE {_counted(spec.match, past, group, spec.lookback)}\n"
+        f"  GROUP BY {_series(past.event_type)})"
     )
 
 

@@ -13,8 +13,9 @@ import structlog
 from pipeline.secret import hidden
 
 CHATTY = ("kafka", "aiokafka", "faust", "mode", "httpx", "httpcore", "asyncio")
-SILENT = ("aiokafka.cluster",)
-"""Ten lines a second for each topic that is not there; the source, the dead letters and the delivery say it."""
+SILENT = ("aiokafka.cluster", "kafka.net.selector")
+"""Ten lines a second for each topic that is not there, which the source, the dead letters and the delivery say; and each
+moment in which the machine was slow."""
 
 SAID_BY_US = ("Sending username and password in the clear",)
 """What clients say of every connection, and `run` once."""
