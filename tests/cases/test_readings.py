@@ -20,8 +20,8 @@ def test_a_meter_that_turns_null_resolves_nothing_and_is_named(play: Callable[..
     [(words, sql)] = played.sql(
         "SELECT annotations->>'$.summary', annotations->>'$.sql' FROM alerts WHERE alertname = 'TelemetrySilent'"
     )
-    assert "reports, but for 70 s without it_power_watts" in words
-    assert played.sql(sql) == [(70.0,)]
+    assert "reports, but for 100 s without it_power_watts" in words
+    assert played.sql(sql) == [(100.0,)]
 
 
 def test_who_reports_more_often_does_not_weigh_more(play: Callable[..., Any]) -> None:
