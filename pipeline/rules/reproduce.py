@@ -18,7 +18,6 @@ from pipeline.rules.charges_sql import amount_sql, counts_sql, literal
 from pipeline.rules.readings import (
     GRID,
     LONGEST,
-    LOOKBACK_INTERVALS,
     By,
     EntityCount,
     FateBalance,
@@ -159,7 +158,7 @@ def _fleet(spec: FleetPower, past: _Past, group: Group) -> str:
         f"      avg({name(spec.measure)}) FILTER ({past.since(spec.span)}) AS mean\n"
         f"    FROM {event_type.view}\n    WHERE {within}\n    GROUP BY {names}, {entity})\n"
         f"  GROUP BY {names}\n  HAVING max(last) >= {past.stop()}) AS fleet\n"
-        f"JOIN (SELECT {names}, count(*) AS entities FROM (\n{_at_home(replace(past, reports=LOOKBACK_INTERVALS), spec.span)})\n"
+        f"JOIN (SELECT {names}, count(*) AS entities FROM (\n{_at_home(past, spec.span)})\n"
         f"  GROUP BY ALL) AS home ON {same}"
     )
 
