@@ -115,7 +115,8 @@ class _Past:
         """What says of a series when it stopped: from `stop` on it is silent."""
         if not self.slow:
             return 'max("time")'
-        return f'max("time" + to_seconds(greatest("interval", {self.event_type.interval})))'
+        own = f'time_bucket(INTERVAL {GRID} SECOND, "time") + to_seconds({GRID} + "interval")'
+        return f'max(greatest("time" + INTERVAL {self.event_type.interval} SECOND, {own}))'
 
     def stop(self) -> str:
         """Series that were last heard before interval + lateness are silent: they deliver nothing."""
@@ -125,7 +126,8 @@ class _Past:
         """Seconds of rows that hold all that counts in a span of `seconds`, and that tells who is silent."""
         kind = self.event_type
         farther = min(self.reports * self.slow + self._grace, LONGEST) if self.slow else 0
-        return max(seconds, kind.lateness + max(kind.interval, self.slow), farther)
+        silent = max(kind.interval, self.slow + GRID if self.slow else 0) + kind.lateness
+        return max(seconds, silent, farther)
 
     @property
     def _grace(self) -> int:
