@@ -8,7 +8,7 @@ must give the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -157,3 +157,25 @@ def play(request: pytest.FixtureRequest, tmp_path: Path, catalog: Catalog) -> It
     yield play
     for one in played:
         one.ledger.close()
+
+
+CONTRACT = """
+metadata: {id: acme, version: "1"}
+parties: {customer: C, supplier: S}
+term: {start: 2026-01-01, end: 2027-01-01}
+currency: EUR
+timezone: UTC
+"""
+
+
+@pytest.fixture
+def play_made(play: Callable[..., Played], tmp_path: Path) -> Callable[..., Played]:
+    """`play_made(events, clauses, quiet=60)`: events that a test makes, in order of time, under a contract of `clauses`."""
+
+    def play_made(events: Iterable[Mapping[str, Any]], clauses: str, quiet: float = 0.0) -> Played:
+        lines = sorted(events, key=lambda message: str(message["time"]))
+        (tmp_path / "made.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (tmp_path / "made.yaml").write_text(CONTRACT + clauses)
+        return play(str(tmp_path / "made"), quiet)
+
+    return play_made

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,7 @@ from pipeline.ledger.evaluation import firing_bodies
 
 Play = Callable[..., Any]
 START = datetime(2026, 11, 23, 9, 30, tzinfo=UTC).timestamp()
-CONTRACT = """
-metadata: {id: acme, version: "1"}
-parties: {customer: C, supplier: S}
-term: {start: 2026-01-01, end: 2027-01-01}
-currency: EUR
-timezone: UTC
+CLAUSES = """
 capacity:
   - {id: floor, by: [region], committed_gpus: 16, for: 0s}
 """
@@ -55,14 +49,8 @@ def event(kind: str, at: float, source: str, data: list[dict[str, Any]]) -> dict
 
 
 @pytest.fixture
-def played(play: Play, tmp_path: Path) -> Play:
-    def played(events: Iterator[dict[str, Any]]) -> Any:
-        lines = sorted(events, key=lambda message: message["time"])
-        (tmp_path / "dark.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (tmp_path / "dark.yaml").write_text(CONTRACT)
-        return play(str(tmp_path / "dark"))
-
-    return played
+def played(play_made: Play) -> Play:
+    return lambda events: play_made(events, CLAUSES)
 
 
 def texts(found: Any) -> list[dict[str, str]]:

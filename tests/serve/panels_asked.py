@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SHARED = runpy.run_path(str(Path(__file__).parent / "test_dashboards.py"))
-ALL, opened, expanded, table, texts = (
-    SHARED[name] for name in ("ALL", "opened", "expanded", "table", "texts")
-)
+from tests.serve.test_dashboards import ALL, ask, expanded, opened, table, texts
+
+__all__ = [
+    "ALL",
+    "DAY",
+    "PANELS",
+    "Ask",
+    "Panel",
+    "answer",
+    "ask",
+    "expanded",
+    "of_type",
+    "opened",
+    "overrides",
+    "table",
+    "texts",
+]
 Ask = Callable[[str], tuple[list[str], list[tuple[Any, ...]]]]
 Panel = Mapping[str, Any]
 PANELS = [(uid, panel) for uid, document in ALL.items() for panel in document["panels"]]

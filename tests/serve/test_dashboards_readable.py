@@ -7,8 +7,6 @@ measured by the widths of its font; what they are compared with are the answers 
 from __future__ import annotations
 
 import re
-import runpy
-from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,23 +17,10 @@ import pytest
 
 from pipeline.serve.dashboards_panels import BLUE, GREY, ORANGE, RED, TIME
 from pipeline.serve.dashboards_words import NOT_KNOWN, amount, span
+from tests.serve import panels_asked
+from tests.serve.panels_asked import ALL, PANELS, Ask, Panel, answer, of_type, overrides
 
-ASKED = runpy.run_path(str(Path(__file__).parent / "panels_asked.py"))
-ALL, PANELS, of_type, answer, overrides = (
-    ASKED[name] for name in ("ALL", "PANELS", "of_type", "answer", "overrides")
-)
-opened, expanded, table = (ASKED[name] for name in ("opened", "expanded", "table"))
-Ask = Callable[[str], tuple[list[str], list[tuple[Any, ...]]]]
-Panel = Mapping[str, Any]
-DAY = 86_400.0
-
-
-@pytest.fixture(scope="module")
-def ask(season: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """A door before the season, of a pipeline that is well."""
-    with opened(season[0], tmp_path_factory.mktemp("log")) as asked:
-        yield asked
-
+ask = panels_asked.ask
 
 # ------------------------------------------------------------------------------------------------- what fits
 

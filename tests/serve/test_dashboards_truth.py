@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import runpy
 import shutil
-from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,23 @@ import pytest
 from pipeline.catalog import load
 from pipeline.serve.dashboards_panels import BLUE, GREY, ORANGE, PURPLE, RED
 from pipeline.serve.dashboards_words import NOT_KNOWN
-
-ASKED = runpy.run_path(str(Path(__file__).parent / "panels_asked.py"))
-ALL, PANELS, of_type, answer, overrides = (
-    ASKED[name] for name in ("ALL", "PANELS", "of_type", "answer", "overrides")
+from tests.serve import panels_asked
+from tests.serve.panels_asked import (
+    ALL,
+    DAY,
+    PANELS,
+    Ask,
+    Panel,
+    answer,
+    expanded,
+    of_type,
+    opened,
+    overrides,
+    table,
+    texts,
 )
-opened, expanded, table = (ASKED[name] for name in ("opened", "expanded", "table"))
-Ask = Callable[[str], tuple[list[str], list[tuple[Any, ...]]]]
-Panel = Mapping[str, Any]
-DAY = 86_400.0
 
-
-@pytest.fixture(scope="module")
-def ask(season: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """A door before the season, of a pipeline that is well."""
-    with opened(season[0], tmp_path_factory.mktemp("log")) as asked:
-        yield asked
-
+ask = panels_asked.ask
 
 # ------------------------------------------------------------------------------------------------- markers and links
 
@@ -116,7 +115,7 @@ def test_the_burn_down_shows_the_whole_of_its_tranche(season: tuple[Path, int], 
     """Grafana takes `timeFrom` before now, puts a minus before `timeShift`, and adds that to both ends."""
     [panel] = [p for uid, p in PANELS if p["title"] == "Burn-down"]
     assert (panel["timeFrom"], panel["timeShift"]) == ("${tranche_length}", "${tranche_shift}")
-    asked = dict(ASKED["texts"](ALL["gigawatch-spend"]))
+    asked = dict(texts(ALL["gigawatch-spend"]))
     [(length,)], [(shift,)] = (
         ask(expanded("gigawatch-spend", asked[f"variable tranche_{name}"], season[1] - DAY, season[1]))[1]
         for name in ("length", "shift")
