@@ -151,6 +151,10 @@ class EventType:
     nulls: tuple[str, ...] = ()
     frozen: Frozen | None = None
 
+    def measure(self, name: str) -> Measure:
+        """The measure of that name (KeyError when there is none)."""
+        return {m.name: m for m in self.measures}[name]
+
     @property
     def numbers(self) -> tuple[Measure, ...]:
         """Measures that roll up as count, sum, min, max and last."""

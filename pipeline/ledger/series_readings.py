@@ -14,7 +14,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from pipeline.catalog import EventType, Measure
+from pipeline.catalog import EventType
 from pipeline.ledger.pulses import FROZEN, Still, frozen_params
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reading_sql import (
@@ -49,12 +49,8 @@ from pipeline.rules.readings import (
 SCATTERED = 32
 
 
-def _measure(event_type: EventType, name: str) -> Measure:
-    return next(m for m in event_type.measures if m.name == name)
-
-
 def _quantum(spec: SeriesSpec, event_type: EventType) -> Decimal:
-    return Decimal(1) if isinstance(spec, EntityCount) else _measure(event_type, spec.measure).quantum
+    return Decimal(1) if isinstance(spec, EntityCount) else event_type.measure(spec.measure).quantum
 
 
 COUNTS = ("observed", "healthy", "in_use")

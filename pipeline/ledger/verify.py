@@ -64,9 +64,9 @@ class Tampered:
 
 
 class Turns:
-    """Whose checksum a look compares: every file's once before any again, first what was written last.
+    """Whose checksum a look compares: each file's once before any is compared again, the most recently written first.
 
-    A hand that changes a file is newer than the publishing, so it is seen at the first look after a start.
+    Whoever tampers with a file does so after it was published, so the first look after a start sees it.
     """
 
     def __init__(self) -> None:

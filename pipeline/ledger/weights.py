@@ -33,8 +33,8 @@ SLOTS_AT_ONCE = 20_000
 
 
 AT_MOST = 2_000_000
-"""Samples of a clause's span that are read one by one for an instant: a second's work.  Of more the roll-ups' mean is
-taken, and said to be one of samples."""
+"""Samples of a clause's span that are read one by one for an instant, about a second of work.  Beyond that the mean comes
+from the roll-ups, and the reading says that it weighs samples."""
 
 
 class Weighed(NamedTuple):
@@ -51,7 +51,9 @@ class Weighed(NamedTuple):
     by_samples: bool = False
 
 
-BY_SAMPLES = "the mean of samples, of too many GPUs to weigh each: who reports more often weighs more"
+BY_SAMPLES = (
+    "a mean of samples, as there are too many to weigh each GPU: those that report more often weigh more"
+)
 
 
 class _Uneven(NamedTuple):
@@ -92,7 +94,7 @@ def weigh(
         if sum(each.samples for each in some) > AT_MOST:
             found += [each.by_samples() for each in some]
         else:
-            found += _weigh(con, _measure(event_type, spec.measure), event_type, span, raw, some)
+            found += _weigh(con, event_type.measure(spec.measure), event_type, span, raw, some)
     return found
 
 
@@ -140,10 +142,6 @@ def _weigh(
         "coalesce(sum(mean) * (count(*) - count(mean)) // nullif(count(mean), 0), 0)::HUGEINT FROM each GROUP BY ALL"
     ).fetchall()
     return [Weighed(*row) for row in rows]
-
-
-def _measure(event_type: EventType, name: str) -> Measure:
-    return next(m for m in event_type.measures if m.name == name)
 
 
 def _uneven(
