@@ -29,6 +29,10 @@ class ScenarioError(GigawatchError):
     """A scenario or trace cannot be played as described."""
 
 
+class MappingError(GigawatchError):
+    """A mapping is refused, or a message is not of the format that was said; the message lists every fault."""
+
+
 class BrokerUnreachable(GigawatchError):
     """No Kafka broker answers at the bootstrap address."""
 

@@ -24,13 +24,14 @@ ROOMS = (
     ("stream",),
     ("ledger",),
     ("rules",),
+    ("formats",),
     ("contract",),
     ("rollup",),
     ("catalog",),
     ("settings", "secret", "errors"),
 )
 HEIGHT = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
-PURE = ("catalog", "rollup", "contract", "rules")
+PURE = ("catalog", "rollup", "contract", "formats", "rules")
 
 # A pure room is told everything: it neither asks a clock nor talks to an engine or the network.
 FORBIDDEN_MODULES = {
@@ -41,7 +42,7 @@ CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("
 # Files are for the loaders, which turn one into a value and do nothing else.
 FILE_CALLS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rename"}
 FILE_READERS = {"open", "read_text", "read_bytes"}
-MAY_READ = ("catalog", "contract")
+MAY_READ = ("catalog", "contract", "formats")
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path, ast.Module]]:

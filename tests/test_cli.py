@@ -32,6 +32,7 @@ COMMANDS = (
     *("demo", "run", "kafka", "simulate", "status", "doctor", "sql", "topics create", "topics describe"),
     *(
         "contract check",
+        *("map list", "map check", "map explain", "map try"),
         "deadletter list",
         "deadletter show",
         "deadletter replay",
@@ -79,6 +80,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
 FOR_SCRIPTS = {
     *("status", "doctor", "topics create", "topics describe", "contract check", "dashboards push"),
     *("deadletter list", "deadletter show", "deadletter replay"),
+    *("map list", "map check", "map explain", "map try"),
 }
 """What says something that a script may want to read; `sql` has --format, `demo` --report."""
 BY_SCHEMAS = {
@@ -89,6 +91,7 @@ BY_SCHEMAS = {
         "topics create",
         "topics describe",
         "contract check",
+        *("map check", "map explain", "map try"),
         "deadletter show",
         "deadletter replay",
     ),

@@ -378,8 +378,9 @@ def test_an_example_is_a_good_event_on_both_paths(example: dict[str, Any], mode:
 
 
 def reasons_in_the_code() -> dict[str, set[str]]:
-    """Reason, with `*` for a field, → the fates it stands for, as `stream/inspect.py` gives them."""
-    tree = ast.parse((ROOT / "pipeline" / "stream" / "inspect.py").read_text("utf-8"))
+    """Reason, with `*` for a field, → the fates it stands for, as the slow path gives them."""
+    files = [ROOT / "pipeline" / name for name in ("stream/inspect.py", "formats/measures.py")]
+    tree = ast.parse("\n".join(file.read_text("utf-8") for file in files))
     found: dict[str, set[str]] = {}
 
     def note(fate: ast.expr, reason: ast.expr) -> None:
@@ -388,7 +389,7 @@ def reasons_in_the_code() -> dict[str, set[str]]:
                 found.setdefault(name, set()).add(str(fate.value))
 
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Unfit":
             note(node.args[0], node.args[1])
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Outcome":
             note(node.args[1], node.args[2])

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import contracts, dashboards, deadletter, look, run, servers, topics, trial
+from pipeline.cli import contracts, dashboards, deadletter, look, maps, run, servers, topics, trial
 from pipeline.cli.options import Level
 from pipeline.errors import GigawatchError
 from pipeline.secret import hidden
@@ -37,6 +37,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         {"create": topics.create, "describe": topics.describe},
     ),
     "contract": ("Contracts, before they run.", {"check": contracts.check}),
+    "map": (
+        "What sources have, and what becomes of it.",
+        {"list": maps.list_, "check": maps.check, "explain": maps.explain, "try": maps.try_},
+    ),
     "deadletter": (
         "Records that could not be understood.",
         {"list": deadletter.list_, "show": deadletter.show, "replay": deadletter.replay},

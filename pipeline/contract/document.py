@@ -155,6 +155,8 @@ def _mapping(document: Document, node: MappingNode, path: DocumentPath, depth: i
 
 def _scalar(document: Document, node: ScalarNode, path: DocumentPath) -> Any:
     text: str = node.value
+    if node.style == ">":  # the YAML library marks where it folded a line
+        text = text.replace("\a", "")
     if node.style or str(node.tag).endswith(":str"):
         return text
     if text in _WORDS:

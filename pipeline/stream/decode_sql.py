@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.catalog import EventType, Field, Measure
-from pipeline.stream.amounts import LONG_NUMBER, amount_sql
+from pipeline.formats.amounts import LONG_NUMBER, amount_sql
+from pipeline.formats.gpu_uuid import identifies_sql
+from pipeline.formats.inside import names_of, settled_sql
+from pipeline.formats.times import time_sql
 from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
-from pipeline.stream.identity import identifies_sql
-from pipeline.stream.inside import names_of, settled_sql
 from pipeline.stream.inspect import ATTRIBUTES, INTERVAL
-from pipeline.stream.times import time_sql
 
 MAX_CLOCK_AHEAD_SECONDS = 60
 """An event later than its record by more is quarantined: one bad clock must not make honest rows late."""

@@ -7,22 +7,19 @@ decoder must agree with: what it accepts here is aggregated, with the same value
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.catalog import EventType, Field, Measure
-from pipeline.stream.amounts import amount_of
-from pipeline.stream.identity import stands_for
-from pipeline.stream.inside import found, tidied
-from pipeline.stream.lenient_json import TOO_DEEP, read_json
-from pipeline.stream.times import read_time
+from pipeline.formats.gpu_uuid import stands_for
+from pipeline.formats.inside import found, tidied
+from pipeline.formats.lenient_json import TOO_DEEP, read_json
+from pipeline.formats.measures import Fate, SetAside, Unfit, amount, measured
+from pipeline.formats.times import read_time
 
-Fate = Literal["aggregated", "duplicate", "quarantined", "dead_lettered"]
 Headers = Sequence[tuple[str, bytes]]
 
 ENVELOPE = ("specversion", "id", "source", "type", "time")
@@ -36,24 +33,6 @@ _STRUCTURED = b"application/cloudevents"
 MAX_CLOCK_AHEAD = timedelta(seconds=60)
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A measure or label that its sample counts without; `value` is the JSON value as found."""
-
-    field: str
-    reason: str
-    value: Any
-
-
-class Refused(Exception):
-    """The sample or message has a fate other than aggregated; `reason` is a short, countable phrase."""
-
-    def __init__(self, fate: Fate, reason: str) -> None:
-        super().__init__(reason)
-        self.fate: Fate = fate
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +71,7 @@ def inspect(
         attributes, data = _open(value, headers, max_bytes)
         source, ident, moment = _envelope(event, attributes)
         interval, doubted = _interval(attributes.get(INTERVAL))
-    except Refused as refused:
+    except Unfit as refused:
         yield Outcome(0, refused.fate, refused.reason)
         return
     samples = data if isinstance(data, list) else [data]
@@ -101,26 +80,26 @@ def inspect(
     for idx, sample in enumerate(samples):
         try:
             if ahead:
-                raise Refused("quarantined", "record_time_in_future")
+                raise Unfit("quarantined", "record_time_in_future")
             if moment > record_time + MAX_CLOCK_AHEAD:
-                raise Refused("quarantined", "time_in_future")
+                raise Unfit("quarantined", "time_in_future")
             row, aside = _row(event, sample, idx if isinstance(data, list) else None)
             row[INTERVAL] = interval
             yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident, (*aside, *doubted))
-        except Refused as refused:
+        except Unfit as refused:
             yield Outcome(idx, refused.fate, refused.reason, {}, sample, moment, source, ident)
 
 
 def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mapping[str, Any], Any]:
     """Attributes and data of a CloudEvent in either content mode of the Kafka binding."""
     if value is None:
-        raise Refused("dead_lettered", "null_value")
+        raise Unfit("dead_lettered", "null_value")
     if len(value) > max_bytes:
-        raise Refused("dead_lettered", "too_large")
+        raise Unfit("dead_lettered", "too_large")
     if value[:1] == b"\x00":
-        raise Refused("dead_lettered", "confluent_wire_format")
+        raise Unfit("dead_lettered", "confluent_wire_format")
     if value[:2] == _GZIP_MAGIC:
-        raise Refused("dead_lettered", "compressed_value")
+        raise Unfit("dead_lettered", "compressed_value")
     if declares_structured(headers):
         return _structured(_json(value))
     # a name in the binding's own spelling counts before another spelling of it
@@ -129,7 +108,7 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
     if "ce_specversion" not in named and "ce_type" not in named:
         found = _json(value)
         said = isinstance(found, dict) and "specversion" in found
-        raise Refused("dead_lettered", "content_type_missing" if said else "not_a_cloudevent")
+        raise Unfit("dead_lettered", "content_type_missing" if said else "not_a_cloudevent")
     attributes = {
         name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
     }
@@ -146,9 +125,9 @@ def declares_structured(headers: Headers) -> bool:
 
 def _structured(message: Any) -> tuple[Mapping[str, Any], Any]:
     if not isinstance(message, dict) or "specversion" not in message:
-        raise Refused("dead_lettered", "not_a_cloudevent")
+        raise Unfit("dead_lettered", "not_a_cloudevent")
     if "data" not in message:
-        raise Refused("dead_lettered", "data_missing")
+        raise Unfit("dead_lettered", "data_missing")
     return message, message["data"]
 
 
@@ -157,7 +136,7 @@ def _utf8(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Refused("dead_lettered", "not_utf8") from error
+        raise Unfit("dead_lettered", "not_utf8") from error
 
 
 def _json(value: bytes) -> Any:
@@ -165,25 +144,25 @@ def _json(value: bytes) -> Any:
     try:
         return read_json(text)
     except ValueError as error:
-        raise Refused("dead_lettered", "not_json") from error
+        raise Unfit("dead_lettered", "not_json") from error
 
 
 def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str, datetime]:
     for name in ("specversion", "type", "source", "id", "time"):
         value = attributes.get(name)
         if value is None:
-            raise Refused("dead_lettered", "not_a_cloudevent" if name == "specversion" else f"{name}_missing")
+            raise Unfit("dead_lettered", "not_a_cloudevent" if name == "specversion" else f"{name}_missing")
         if not isinstance(value, str):
-            raise Refused("dead_lettered", f"{name}_mistyped")
+            raise Unfit("dead_lettered", f"{name}_mistyped")
     if attributes["specversion"] != "1.0":
-        raise Refused("dead_lettered", "not_a_cloudevent")
+        raise Unfit("dead_lettered", "not_a_cloudevent")
     if attributes["type"] != event.type:
-        raise Refused("dead_lettered", "unknown_type")
+        raise Unfit("dead_lettered", "unknown_type")
     for name in ("source", "id"):
         if _has_surrogate(attributes[name]):
-            raise Refused("dead_lettered", f"{name}_not_unicode")
+            raise Unfit("dead_lettered", f"{name}_not_unicode")
         if not 1 <= len(attributes[name].encode()) <= 1024:
-            raise Refused("dead_lettered", f"{name}_length")
+            raise Unfit("dead_lettered", f"{name}_length")
     return attributes["source"], attributes["id"], _time("time", attributes["time"])
 
 
@@ -202,11 +181,11 @@ def _interval(value: Any) -> tuple[int | None, tuple[SetAside, ...]]:
 def _time(name: str, text: Any, zone: str | None = None) -> datetime:
     """The time as naive UTC; `zone` is that of a time that names none."""
     if not isinstance(text, str):
-        raise Refused("dead_lettered", f"{name}_mistyped")
+        raise Unfit("dead_lettered", f"{name}_mistyped")
     found = read_time(text, zone)
     if isinstance(found, str):
         without = found == "without_zone"
-        raise Refused("dead_lettered", f"{name}_without_zone" if without else f"{name}_malformed")
+        raise Unfit("dead_lettered", f"{name}_without_zone" if without else f"{name}_malformed")
     return found
 
 
@@ -216,19 +195,19 @@ def _row(event: EventType, sample: Any, place: int | None) -> tuple[dict[str, An
     Anything else that is wrong refuses the sample; a fault of form dead-letters before a doubt of credence quarantines.
     """
     if not isinstance(sample, dict):
-        raise Refused("dead_lettered", "sample_not_an_object")
+        raise Unfit("dead_lettered", "sample_not_an_object")
     row: dict[str, Any] = {}
     aside: list[SetAside] = []
-    doubts: list[Refused] = []
+    doubts: list[Unfit] = []
     columns: tuple[Field | Measure, ...] = (*event.fields, *event.measures)
     for column in columns:
         value = found(column, sample, event.nulls)
         try:
             if isinstance(column, Measure):
-                row[column.name] = _measure(column, value, aside)
+                row[column.name] = measured(column, value, aside)
             else:
                 row[column.name] = _field(column, value, event.nulls)
-        except Refused as refused:
+        except Unfit as refused:
             if _may_lack(event, column):
                 row[column.name] = None
                 aside.append(SetAside(column.name, refused.reason, value))
@@ -242,7 +221,7 @@ def _row(event: EventType, sample: Any, place: int | None) -> tuple[dict[str, An
         host, number = (row[label] for label in event.entity.otherwise)
         row[event.entity.name] = stands_for(row[event.entity.name], host, number, place)
         if row[event.entity.name] is None:
-            raise Refused("dead_lettered", f"{event.entity.name}_missing")
+            raise Unfit("dead_lettered", f"{event.entity.name}_missing")
     custom = {key: value for key, value in sample.items() if key.startswith("x_")}
     if event.retained:
         row["x_columns"] = json.dumps(custom, sort_keys=True) if custom else None
@@ -261,30 +240,30 @@ def _field(column: Field, value: Any, nulls: Sequence[str]) -> Any:
     if value is None or (column.form and value == ""):
         if column.optional or column.form:
             return None
-        raise Refused("dead_lettered", f"{column.name}_missing")
+        raise Unfit("dead_lettered", f"{column.name}_missing")
     if column.whole and type(value) is int and 0 <= value < 10**9:
         value = str(value)
     if column.kind == "json":
         value = _object(value)
         if value is None:
-            raise Refused("dead_lettered", f"{column.name}_mistyped")
-        tidy = tidied(column.inside, value, nulls, _amount) if column.inside else value
+            raise Unfit("dead_lettered", f"{column.name}_mistyped")
+        tidy = tidied(column.inside, value, nulls, amount) if column.inside else value
         text = json.dumps(tidy, separators=(",", ":"), ensure_ascii=False)
         if TOO_DEEP in text:
-            raise Refused("dead_lettered", f"{column.name}_nested_too_deep")
+            raise Unfit("dead_lettered", f"{column.name}_nested_too_deep")
         if _has_surrogate(text):
-            raise Refused("dead_lettered", f"{column.name}_not_unicode")
+            raise Unfit("dead_lettered", f"{column.name}_not_unicode")
         return text
     if column.kind == "time":
         return _time(column.name, value, column.zone)
     if not isinstance(value, str):
-        raise Refused("dead_lettered", f"{column.name}_mistyped")
+        raise Unfit("dead_lettered", f"{column.name}_mistyped")
     if column.enum and value not in column.enum:
-        raise Refused("quarantined", f"{column.name}_not_in_enum")
+        raise Unfit("quarantined", f"{column.name}_not_in_enum")
     if not column.min_length <= len(value) <= (column.max_length or 1024):
-        raise Refused("dead_lettered", f"{column.name}_length")
+        raise Unfit("dead_lettered", f"{column.name}_length")
     if _has_surrogate(value):
-        raise Refused("dead_lettered", f"{column.name}_not_unicode")
+        raise Unfit("dead_lettered", f"{column.name}_not_unicode")
     return value
 
 
@@ -293,7 +272,7 @@ def _object(value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = _json(value.encode())
-        except (Refused, UnicodeEncodeError):
+        except (Unfit, UnicodeEncodeError):
             return None
     return value if isinstance(value, dict) else None
 
@@ -304,98 +283,3 @@ def _has_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _measure(measure: Measure, value: Any, aside: list[SetAside]) -> Any:
-    """The typed value; None when it is absent, or a number that says so.  Values of a list that are left out go to `aside`."""
-    if value is None:
-        return _absent(measure)
-    if measure.kind == "money":
-        return _amount(measure.name, value)
-    if measure.kind == "text":
-        if not isinstance(value, str):
-            raise Refused("dead_lettered", f"{measure.name}_mistyped")
-        if value not in measure.enum:
-            raise Refused("quarantined", f"{measure.name}_not_in_enum")
-        return value
-    if measure.kind == "histogram":
-        return _list(measure, value, aside)
-    number = _number_of(measure, value)
-    return _absent(measure) if number is None else number
-
-
-def _absent(measure: Measure) -> None:
-    if not measure.optional:
-        raise Refused("dead_lettered", f"{measure.name}_missing")
-
-
-def _list(measure: Measure, values: Any, aside: list[SetAside]) -> list[float]:
-    """The values of a list that are what they should be; the others are set aside, their neighbours count."""
-    if not isinstance(values, list):
-        raise Refused("dead_lettered", f"{measure.name}_mistyped")
-    if measure.max_items is not None and len(values) > measure.max_items:
-        raise Refused("quarantined", f"{measure.name}_too_many")
-    numbers: list[float] = []
-    bad: list[Any] = []
-    first: Refused | None = None
-    for value in values:
-        try:
-            number = None if value is None else _number_of(measure, value)
-        except Refused as refused:
-            first = first or refused
-            bad.append(value)
-        else:
-            numbers += [] if number is None else [float(number)]
-    if first:
-        if not measure.optional:
-            raise first
-        aside.append(SetAside(measure.name, first.reason, bad))
-    return numbers
-
-
-def _number_of(measure: Measure, value: Any) -> float | int | None:
-    """The number, None when it stands for nothing measured.  Raises Refused for any other value out of range."""
-    number = _plain_number(measure, value)
-    if number in measure.absent:
-        return None
-    if doubt := _doubt(measure, number):
-        raise Refused("quarantined", doubt)
-    return number
-
-
-def _plain_number(measure: Measure, value: Any) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused("dead_lettered", f"{measure.name}_mistyped")
-    if measure.integer and isinstance(value, float) and math.isfinite(value):
-        if value != int(value):
-            raise Refused("dead_lettered", f"{measure.name}_mistyped")
-        return int(value)
-    if measure.integer:
-        return value
-    try:
-        return float(value) + 0.0  # -0.0 equals 0.0, but which of the two is the least depends on the order
-    except OverflowError:
-        return math.inf
-
-
-def _doubt(measure: Measure, number: float | int) -> str | None:
-    if isinstance(number, float) and math.isnan(number):
-        return f"{measure.name}_nan"
-    if measure.minimum is not None and number < measure.minimum:
-        return f"{measure.name}_negative" if number < 0 <= measure.minimum else f"{measure.name}_out_of_range"
-    if measure.maximum is not None and number > measure.maximum:
-        return f"{measure.name}_out_of_range"
-    return None
-
-
-def _amount(name: str, value: Any) -> Decimal:
-    """The exact amount; what a column of money cannot keep to the last digit is refused."""
-    found = amount_of(value)
-    if found == "mistyped":
-        raise Refused("dead_lettered", f"{name}_mistyped")
-    if found == "too_precise":
-        raise Refused("quarantined", f"{name}_too_precise")
-    if found == "out_of_range":
-        raise Refused("quarantined", f"{name}_out_of_range")
-    assert isinstance(found, Decimal)
-    return found

@@ -18,13 +18,13 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, load
 from pipeline.contract.loader import dimensions_of, load_all
+from pipeline.formats.times import read_time
 from pipeline.ledger import publish, query, seal
 from pipeline.ledger.store import Ledger
 from pipeline.rollup.delta import Place
 from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
-from pipeline.stream.times import read_time
 
 INPUT = Path(__file__).parent / "input"
 HEADERS = (("content-type", b"application/cloudevents+json"),)

@@ -306,3 +306,9 @@ def test_whatever_is_written_anywhere_is_read_or_refused_with_a_place_in_the_fil
         assert any(part in FREE for part in place)
     if not faults:
         assert load(path).clauses
+
+
+def test_a_folded_text_is_read_as_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "folded.yaml"
+    path.write_text("text: >-\n  one two\n  three\n")
+    assert read(path).value == {"text": "one two three"}

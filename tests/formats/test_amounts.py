@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stream.amounts import amount_of, amount_sql
+from pipeline.formats.amounts import amount_of, amount_sql
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stream.times import read_time, time_sql
+from pipeline.formats.times import read_time, time_sql
 
 NOON = datetime(2026, 11, 23, 12)
 

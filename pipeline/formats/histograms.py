@@ -1,0 +1,108 @@
+"""Histograms: put together from the series that Prometheus makes of them, and their differences between two reports.
+
+A source counts since it started.  What a report adds is the difference to the one before it from the same source; after
+a restart all that it has counted.  The first report of a source is where counting begins, and adds nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.formats.point import Buckets, Point
+
+_Key = tuple[str, tuple[tuple[str, str], ...], int | None]
+
+
+def assembled(points: Iterable[Point]) -> Iterator[Point]:
+    """The points, with the series `…_bucket{le}` as one histogram each: they are cumulative over `le`."""
+    found: dict[_Key, dict[float, float]] = {}
+    for point in points:
+        bound = _bound(point)
+        if bound is None:
+            yield point
+            continue
+        labels = tuple(sorted((k, v) for k, v in point.labels.items() if k != "le"))
+        key = (point.name.removesuffix("_bucket"), labels, point.time)
+        if isinstance(point.value, int | float):
+            found.setdefault(key, {})[bound] = float(point.value)
+    for (name, labels, time), upto in found.items():
+        yield Point(name, dict(labels), buckets_of(upto), time, "histogram")
+
+
+def _bound(point: Point) -> float | None:
+    if not point.name.endswith("_bucket") or "le" not in point.labels:
+        return None
+    try:
+        return float(point.labels["le"])
+    except ValueError:
+        return None
+
+
+def buckets_of(upto: Mapping[float, float], total: float | None = None) -> Buckets:
+    """Buckets of `bound → how many are at most that`; `total` counts those above all bounds too.
+
+    >>> buckets_of({1.0: 3, 2.5: 4, float("inf"): 6})
+    Buckets(bounds=(1.0, 2.5), counts=(3, 1, 2), cumulative=True, since=None)
+    """
+    bounds = sorted(le for le in upto if math.isfinite(le))
+    counted = [upto[le] for le in bounds]
+    counted.append(upto.get(math.inf, total if total is not None else counted[-1] if counted else 0))
+    before = [0.0, *counted[:-1]]
+    counts = tuple(max(0, round(now - then)) for then, now in zip(before, counted, strict=True))
+    return Buckets(tuple(bounds), counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """`count` values above `over` and at most `to`; `to` is None above the last bound: they are at least `over`."""
+
+    over: float
+    to: float | None
+    count: int
+
+
+def spreads(buckets: Buckets, scale: float = 1.0) -> tuple[Spread, ...]:
+    """What is counted, bucket by bucket, in the unit that `scale` makes of the bounds."""
+    bounds = [bound * scale for bound in buckets.bounds]
+    edges: list[tuple[float, float | None]] = list(zip([0.0, *bounds], [*bounds, None], strict=True))
+    return tuple(
+        Spread(over, to, count) for (over, to), count in zip(edges, buckets.counts, strict=True) if count
+    )
+
+
+class Differences:
+    """The last report of each series of each source, and what the next one adds to it.  `state` can be saved."""
+
+    def __init__(self, state: Mapping[Hashable, tuple[int | None, Buckets]] | None = None) -> None:
+        self._last = dict(state or {})
+
+    @property
+    def state(self) -> Mapping[Hashable, tuple[int | None, Buckets]]:
+        return self._last
+
+    def added(self, key: Hashable, time: int | None, now: Buckets) -> Buckets | None:
+        """What `now`, counted up to `time`, adds since the report before of the same `key`.  Without a time it is newer.
+
+        None for the first report, and for one that is not newer.  Where a count fell, or the source says that it
+        began anew, it restarted: all that it has counted since is new.
+        """
+        if not now.cumulative:
+            return now
+        before = self._last.get(key)
+        if before and time is not None and before[0] is not None and time <= before[0]:
+            return None
+        self._last[key] = (time, now)
+        if before is None:
+            return None
+        then = before[1]
+        if then.bounds != now.bounds or _restarted(then, now):
+            return replace(now, cumulative=False)
+        counts = tuple(b - a for a, b in zip(then.counts, now.counts, strict=True))
+        return Buckets(now.bounds, counts, cumulative=False)
+
+
+def _restarted(then: Buckets, now: Buckets) -> bool:
+    anew = then.since is not None and now.since is not None and now.since > then.since
+    return anew or any(b < a for a, b in zip(then.counts, now.counts, strict=True))

@@ -1,0 +1,38 @@
+"""A wire format: its name, how its messages are told apart, and the points that one holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.formats.point import Point, Undecodable
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One wire format.  `points` gives what one message or scrape holds, and raises Undecodable.
+
+    `on_kafka`: whether a topic may carry it; the others are what an endpoint or a file holds.
+    """
+
+    name: str
+    says: str
+    points: Callable[[bytes], Iterable[Point]]
+    on_kafka: bool = True
+
+    def messages(self, raw: bytes) -> Iterator[bytes]:
+        """The messages of a file: all of it, or each of its lines where it is none as a whole."""
+        lines = [line for line in raw.splitlines() if line.strip()]
+        if len(lines) > 1:
+            try:
+                for _ in self.points(raw):
+                    pass
+            except Undecodable as whole:
+                try:
+                    for _ in self.points(lines[0]):
+                        pass
+                except Undecodable:
+                    raise whole from None
+                yield from lines
+                return
+        yield raw
