@@ -24,6 +24,7 @@ ROOMS = (
     ("stream",),
     ("ledger",),
     ("rules",),
+    ("readings",),
     ("formats",),
     ("contract",),
     ("rollup",),
@@ -31,7 +32,7 @@ ROOMS = (
     ("settings", "secret", "errors"),
 )
 HEIGHT = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
-PURE = ("catalog", "rollup", "contract", "formats", "rules")
+PURE = ("catalog", "rollup", "contract", "formats", "readings", "rules")
 
 # A pure room is told everything: it neither asks a clock nor talks to an engine or the network.
 FORBIDDEN_MODULES = {

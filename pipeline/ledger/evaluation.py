@@ -19,12 +19,12 @@ from pipeline.ledger.forecasts import note_forecasts
 from pipeline.ledger.instants import Heard, Stretch, utc
 from pipeline.ledger.missing import Looker
 from pipeline.ledger.publish import mark_dirty
-from pipeline.ledger.readings import Reader
+from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
+from pipeline.readings import GRID, Readings, ReadingSpec
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, evaluate
-from pipeline.rules.readings import GRID, Readings, ReadingSpec, TrancheSpend
 from pipeline.rules.standing import StandingRow
 
 AT_ONCE = 360
@@ -113,7 +113,7 @@ def _answers(
     """What the rules read.  Where nothing was heard there is nothing to read but what has been spent."""
     close = plan.wanted({g: span for g, span in due.items() if every[g] == GRID})
     far = plan.wanted({g: span for g, span in due.items() if every[g] != GRID})
-    found: dict[ReadingSpec, Readings] = {s: Readings(()) for s in far if not isinstance(s, TrancheSpend)}
+    found: dict[ReadingSpec, Readings] = {s: Readings(()) for s in far if not s.always}
     spent = {spec: span for spec, span in far.items() if spec not in found}
     found |= {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in {**spent, **close}.items()}
     return found

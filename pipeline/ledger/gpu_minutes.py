@@ -19,9 +19,9 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
 from pipeline.ledger.rollup_select import bounds
-from pipeline.ledger.silence import EXPECTED
 from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.ledger.views import DAY, GPU_MINUTES_BY, MINUTE, QUARTER, literal, quoted
+from pipeline.readings.reading import EXPECTED
 from pipeline.rollup.aggregate import BLOCK_BITS
 
 SLOW_MINUTES = 5

@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import structlog
 
-from pipeline.ledger import compact, health, publish, readings, retention, seal, unmatched, verify
+from pipeline.ledger import compact, health, publish, retention, seal, unmatched, verify
 from pipeline.ledger.health import Pulse
 from pipeline.ledger.pulses import fold_pulses
 from pipeline.ledger.retention import Keep
+from pipeline.ledger.seen import fold_seen
 from pipeline.ledger.sightings import fold_sightings
 from pipeline.ledger.store import Ledger
 from pipeline.rules.pipeline import Unmatched
@@ -140,7 +141,7 @@ class Housekeeper:
         for event in self._ledger.catalog.types:
             if not event.retained:
                 evaluated = self._ledger.least_evaluated(self._con, event.topic)
-                readings.fold_seen(self._con, event, evaluated)
+                fold_seen(self._con, event, evaluated)
                 if event.entity:
                     fold_sightings(self._con, event, evaluated)
                     fold_pulses(self._con, event, evaluated)

@@ -17,8 +17,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
-from pipeline.ledger.silence import GRID_US
-from pipeline.rules.readings import GRID
+from pipeline.readings.reading import GRID, GRID_US
 
 DAY = 86_400
 QUIET = 2 * DAY

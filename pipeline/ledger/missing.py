@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
-from pipeline.ledger.reading_sql import Span, chosen_sql, quoted, timestamp
-from pipeline.ledger.readings import Reader
-from pipeline.ledger.silence import Gap
+from pipeline.ledger.reader import Reader
+from pipeline.readings import GRID, LOOKBACK_INTERVALS, EntityCount
+from pipeline.readings.silence import Gap
+from pipeline.readings.span import Span, chosen_sql
 from pipeline.rollup.aggregate import BLOCK_BITS
+from pipeline.rollup.quoting import quoted, timestamp
 from pipeline.rules.missing import FAILED, GONE, IDLE, PLACES, SILENT, Lack, Meters, Missing, Place
-from pipeline.rules.readings import GRID, LOOKBACK_INTERVALS, EntityCount
 
 BEFORE = 3600
 """Seconds before an alert became active in which those that are missing now were there."""
@@ -73,10 +74,12 @@ class Looker:
     def _look(self, spec: EntityCount, by: tuple[str, ...], t: int, active_at: int) -> Missing:
         con, event = self._con, self._reader.catalog.by_topic(spec.topic)
         names = _series_of(con, event, spec, by)
-        silence = self._reader.silence_at(event, t)
+        silence = self._reader.answer(self._reader.memory.silence_at(event, t))
         grid = t // GRID
         gaps = {g.series: g for g in silence.expected if g.first <= grid <= g.last and g.series in names}
-        slow = next((slow for low, high, slow in silence.paces() if low < grid <= high), ())
+        slow = next(
+            (slow for low, high, slow in self._reader.answer(silence.paces()) if low < grid <= high), ()
+        )
         span = Span(grid - 1, grid, spec.span, slow, LOOKBACK_INTERVALS, event.lateness + GRID)
         _find(con, event, spec, sorted(names), span, t, active_at)
         found = _counted(con, event, names, spec.by)

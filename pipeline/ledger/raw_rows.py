@@ -13,11 +13,10 @@ import structlog
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.reading_sql import quoted, timestamp
-from pipeline.ledger.silence import GRID_US
 from pipeline.ledger.views import literal, pattern
+from pipeline.readings.reading import GRID, GRID_US
 from pipeline.rollup.aggregate import quanta_sql
-from pipeline.rules.readings import GRID
+from pipeline.rollup.quoting import quoted, timestamp
 
 log = structlog.get_logger()
 

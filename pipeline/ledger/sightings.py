@@ -14,6 +14,9 @@ from datetime import UTC, datetime, timedelta
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
+from pipeline.readings.reading import GRID_US
+from pipeline.readings.silence import Silence
+from pipeline.readings.whereabouts import KEPT
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.windows import GRID_SECONDS
 
@@ -25,8 +28,6 @@ BEFORE = timedelta(minutes=15)
 
 Older ones can stay there: they are older than the one that made it shared.
 """
-KEPT = 86_400
-"""Seconds for which the last sighting in a series is kept: as long as a series is expected."""
 
 
 def sightings_tables(view: str) -> tuple[str, ...]:
@@ -138,3 +139,19 @@ def fold_sightings(con: DuckDBPyConnection, event: EventType, evaluated: int) ->
         f"(SELECT arg_max(rowid, window_start) FROM sightings_{view} WHERE {old} GROUP BY entity, series))"
     )
     con.execute(f"DELETE FROM moved_{view} WHERE {old} AND last_time < {gone}")
+
+
+def note_decided(con: DuckDBPyConnection, event_type: EventType, silent: Silence) -> None:
+    """For the evaluation's transaction: remembers what was decided while `silent` was read."""
+    if not silent.decided:
+        return
+    view = event_type.view
+    columns = zip(*((m.series, m.last_us, m.home, m.n, m.first) for m in silent.decided), strict=True)
+    con.execute(
+        f"INSERT INTO moved_{view} SELECT series, make_timestamp(last_us), home, n, make_timestamp(k * {GRID_US}) "
+        "FROM (SELECT unnest(?::UBIGINT[]) AS series, unnest(?::BIGINT[]) AS last_us, unnest(?::UBIGINT[]) AS home, "
+        "unnest(?::BIGINT[]) AS n, unnest(?::BIGINT[]) AS k) d "
+        f"ANTI JOIN moved_{view} m ON m.series = d.series AND m.last_time = make_timestamp(d.last_us)",
+        [list(column) for column in columns],
+    )
+    silent.decided = []

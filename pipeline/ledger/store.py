@@ -24,16 +24,18 @@ import duckdb
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
-from pipeline.ledger import counter, evaluation, files, readings
+from pipeline.ledger import counter, evaluation, files
 from pipeline.ledger.append import append_rows
 from pipeline.ledger.evaluation import Judged
 from pipeline.ledger.instants import utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
 from pipeline.ledger.raw_rows import RawRows
+from pipeline.ledger.reader import Reader
 from pipeline.ledger.recover import recover
 from pipeline.ledger.retention import least_evaluated
 from pipeline.ledger.seal import FILES_DDL
+from pipeline.ledger.seen import note_seen, seen_ddl
 from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
@@ -94,7 +96,7 @@ class Ledger:
         self.plan: Plan | None = None
         self.behind = True
         self.reached = {topic: _seconds(mark) for topic, mark in self.watermarks().items()}
-        self._reader = readings.Reader(self.con, catalog, RawRows(self.con, data))
+        self._reader = Reader(self.con, catalog, RawRows(self.con, data))
 
     def _open(self, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
         path = self.data / "ledger.duckdb"
@@ -128,7 +130,7 @@ class Ledger:
                 self.con.execute(statement)
             for event in self.catalog.types:
                 if not event.retained:
-                    for statement in readings.seen_ddl(event.view):
+                    for statement in seen_ddl(event.view):
                         self.con.execute(statement)
             generation = int(get_meta(self.con, "generation") or 0) + 1
             set_meta(self.con, "generation", str(generation))
@@ -240,7 +242,7 @@ class Ledger:
                     con.execute(charges_dirty_sql(event, f"delta_samples_{view}"))
                 else:
                     con.execute(dirty_sql(view, f"delta_partials_{view}"))
-                    readings.note_seen(con, event, known_from[event.topic])
+                    note_seen(con, event, known_from[event.topic])
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
             insert(

@@ -14,8 +14,8 @@ import duckdb
 from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.errors import LedgerError
 from pipeline.ledger.pulses import pulses_table
+from pipeline.ledger.seen import seen_ddl, seen_migration
 from pipeline.ledger.sightings import share_all, sightings_tables
-from pipeline.ledger.silence import seen_ddl, seen_migration
 from pipeline.ledger.views import PLAIN_TABLES, STANDING_COLUMNS, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Clause, PipelineAlert
+from pipeline.readings import FleetPower, Instant, MeterMean, ReadingSpec, match_of
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.missing import Missing, megawatts_of, notes_of, sentences_of
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
-from pipeline.rules.readings import EntityCount, FleetPower, MeterMean, ReadingSpec, match_of
-from pipeline.rules.reproduce import forecast_sql, missing_sql, sql_of
 from pipeline.rules.spend import Forecast, TrancheOverrunForecast
 from pipeline.rules.telemetry import TelemetrySilent
 from pipeline.rules.verdicts import Rule, Verdict
@@ -277,23 +276,19 @@ def _sql(verdict: Verdict, rule: Rule, catalog: Catalog, slow: Mapping[str, int]
     if isinstance(rule, TrancheOverrunForecast) and "course" in details:
         course: Forecast = details["course"]
         days = (course.horizon, course.complete_days, course.total_days)
-        return forecast_sql(rule.spec, group, verdict.t, *days)
+        return rule.spec.forecast_sql(group, verdict.t, *days)
     if isinstance(rule, TelemetrySilent):
         lacking = {mute["measure"] for mute in details.get("mute", ())}
-        spec = replace(rule.spec, measures=tuple(m for m in rule.spec.measures if m[0] in lacking))
-        return _one(spec, verdict.t, group, catalog)
-    fallback = str(details.get("basis", "")).startswith("oldest wait")
-    frozen = bool(details.get("frozen")) or not isinstance(rule.specs[0], EntityCount)
-    return _one(rule.specs[0], verdict.t, group, catalog, fallback, frozen, slow)
+        return _one(rule.spec.lacking(lacking), verdict.t, group, catalog)
+    basis, frozen = str(details.get("basis", "")), bool(details.get("frozen"))
+    return _one(rule.specs[0], verdict.t, group, catalog, basis, frozen, slow)
 
 
 def _rows_sql(verdict: Verdict, rule: Rule, catalog: Catalog, slow: Mapping[str, int]) -> str:
     """What lists who is missing, where the rule counts who is there."""
     spec = rule.specs[0]
     group = dict(zip(verdict.terms.by, verdict.by, strict=True))
-    if not isinstance(spec, EntityCount):
-        return ""
-    return missing_sql(spec, group, verdict.t, catalog, slow.get(spec.topic, 0))
+    return spec.rows_sql(catalog.by_topic(spec.topic), group, Instant(verdict.t, slow.get(spec.topic, 0)))
 
 
 def _one(
@@ -301,11 +296,12 @@ def _one(
     t: int,
     group: Mapping[str, str],
     catalog: Catalog,
-    fallback: bool = False,
+    basis: str = "",
     frozen: bool = True,
     slow: Mapping[str, int] | None = None,
 ) -> str:
-    return sql_of(spec, tuple(group), group, t, catalog, fallback, frozen, (slow or {}).get(spec.topic, 0))
+    at = Instant(t, (slow or {}).get(spec.topic, 0), basis, frozen)
+    return spec.reproduce(catalog.by_topic(spec.topic), group, at)
 
 
 def _power_sql(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.contract.model import Clause, Contract
-from pipeline.rules.readings import LOOKBACK_INTERVALS, Mute, Reading, ReadingSpec
+from pipeline.readings import LOOKBACK_INTERVALS, Mute, Reading, ReadingSpec
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 C = TypeVar("C", bound=Clause)

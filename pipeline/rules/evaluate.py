@@ -27,12 +27,12 @@ from pipeline.contract.model import (
     TrancheClause,
     pipeline_alerts,
 )
+from pipeline.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec
 from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
 from pipeline.rules.missing import Look, Missing
 from pipeline.rules.pipeline import WALL_CLOCK
-from pipeline.rules.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec, said
 from pipeline.rules.standing import Key, StandingRow, row_of
 from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict
 
@@ -175,7 +175,7 @@ def _measures(rules: Sequence[Rule], event_type: EventType) -> tuple[tuple[str, 
     found: dict[str, int] = {}
     least = LOOKBACK_INTERVALS * event_type.interval
     for spec in (s for rule in rules for s in rule.specs if s.topic == event_type.topic):
-        for measure, span in said(spec).items():
+        for measure, span in spec.said().items():
             found[measure] = max(span, found.get(measure, least))
     return tuple(sorted(found.items()))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from pipeline.rules.readings import EntityCount
+from pipeline.readings import EntityCount
 
 PLACES = 3
 """So many of the worst racks and nodes are named."""

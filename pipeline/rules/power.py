@@ -16,8 +16,8 @@ from math import fsum
 from typing import Any
 
 from pipeline.contract.model import PowerClause
+from pipeline.readings import FleetPower, MeterMean, Mute, Reading, match_of
 from pipeline.rules.clauses import ClauseRule, above, told
-from pipeline.rules.readings import FleetPower, MeterMean, Mute, Reading, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 WATTS_PER_MEGAWATT = 1e6

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import isinf
 
 from pipeline.contract.model import ServiceLevelClause
+from pipeline.readings import LOOKBACK_INTERVALS, LastSum, Reading, WaitQuantile, match_of
 from pipeline.rules.clauses import ClauseRule, above, told
-from pipeline.rules.readings import LOOKBACK_INTERVALS, LastSum, Reading, WaitQuantile, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from pipeline.contract.days import LocalDay, local_days
 from pipeline.contract.model import TrancheClause
 from pipeline.contract.money import EXACT, ZERO, total
+from pipeline.readings import DaySpend, Reading, TrancheSpend, match_of
 from pipeline.rules.clauses import ClauseRule
-from pipeline.rules.readings import DaySpend, Reading, TrancheSpend, match_of
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 INFINITY = Decimal("Infinity")

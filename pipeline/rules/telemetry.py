@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.catalog import EventType
 from pipeline.contract.model import Clause, PipelineAlert
+from pipeline.readings import FateBalance, Reading, ReadingSpec, SilentSeries
 from pipeline.rules.clauses import told
-from pipeline.rules.readings import FateBalance, Reading, ReadingSpec, SilentSeries
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 #: The `contract` label of alerts about the pipeline itself.

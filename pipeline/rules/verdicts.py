@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Protocol
 
 from pipeline.contract.money import money_text
-from pipeline.rules.readings import Readings, ReadingSpec
+from pipeline.readings import Readings, ReadingSpec
 
 State = Literal["ok", "breach", "unknown"]
 Labels = tuple[tuple[str, str], ...]

@@ -12,7 +12,8 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog
 from pipeline.contract.loader import load as load_contract
-from pipeline.ledger import compact, readings, retention
+from pipeline.ledger import compact, retention
+from pipeline.ledger.seen import fold_seen
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
@@ -58,7 +59,7 @@ class Fed:
     def keep_house(self) -> None:
         con = self.ledger.cursor()
         compact.compact_partials(con, self.catalog, self.ledger.fence)
-        readings.fold_seen(con, self.catalog.by_topic(GPU), self.ledger.least_evaluated(con, GPU))
+        fold_seen(con, self.catalog.by_topic(GPU), self.ledger.least_evaluated(con, GPU))
         retention.prune(con, self.ledger.data, self.catalog, fence=self.ledger.fence)
 
     def said(self) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pyarrow as pa
@@ -22,31 +22,39 @@ from pipeline import catalog as catalogs
 from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.contract.model import TrancheClause
 from pipeline.contract.money import EXACT, total
-from pipeline.ledger import readings, weights
 from pipeline.ledger.raw_rows import RawRows
-from pipeline.ledger.readings import Reader, fold_seen, note_seen, seen_ddl
-from pipeline.ledger.sightings import KEPT, fold_sightings, share_all
+from pipeline.ledger.reader import Reader
+from pipeline.ledger.seen import fold_seen, note_seen, seen_ddl
+from pipeline.ledger.sightings import fold_sightings, share_all
 from pipeline.ledger.tables import create
 from pipeline.ledger.views import raw_columns
-from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.rollup.histogram import bucket_sql
-from pipeline.rules.readings import (
+from pipeline.readings import (
+    SPECS,
     EntityCount,
     FateBalance,
     FleetPower,
+    Group,
+    Instant,
     LastSum,
     MeterMean,
+    Reading,
+    Readings,
     ReadingSpec,
     SilentSeries,
     TrancheSpend,
     WaitQuantile,
+    weights,
 )
-from pipeline.rules.reproduce import forecast_sql, sql_of
+from pipeline.readings.entity_count import Counts
+from pipeline.readings.whereabouts import KEPT
+from pipeline.rollup.aggregate import BLOCK_BITS
+from pipeline.rollup.delta import Fate
+from pipeline.rollup.histogram import bucket_sql
 from pipeline.rules.spend import forecast
 
 CATALOG: Catalog = catalogs.load()
 T = 1_780_000_000 - 1_780_000_000 % 86_400
-GPU, QUEUE, ENERGY = "telemetry.gpu", "telemetry.queue", "telemetry.energy"
+GPU, QUEUE, ENERGY, BILLING = "telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing"
 STOP = 35
 
 
@@ -131,10 +139,8 @@ def told() -> Told:
     return Told(_tables(), Path("nowhere"))
 
 
-def read(
-    con: duckdb.DuckDBPyConnection, spec: ReadingSpec, t0: int, t1: int, catalog: Catalog
-) -> readings.Readings:
-    return readings.read(con, spec, t0, t1, catalog, told())
+def read(con: duckdb.DuckDBPyConnection, spec: ReadingSpec, t0: int, t1: int, catalog: Catalog) -> Readings:
+    return Reader(con, catalog, told()).read(spec, t0, t1)
 
 
 def ledger(events: Iterable[Event] = ()) -> duckdb.DuckDBPyConnection:
@@ -482,7 +488,7 @@ def test_a_range_read_at_once_is_what_its_instants_read_one_by_one_say(
     ]
     for spec in specs:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("pipeline.ledger.reading_sql.SPREAD", spread)
+            patch.setattr("pipeline.readings.span.SPREAD", spread)
             whole = read(con, spec, T + t0, T + t1, CATALOG)
         for t in range(t0 + 10, t1 + 1, 10):
             reader = Reader(con, CATALOG, told())
@@ -923,77 +929,7 @@ def publish(con: duckdb.DuckDBPyConnection, events: Iterable[Event]) -> None:
         con.execute(f"INSERT INTO {event.view} BY NAME SELECT {columns}", row)
 
 
-def agrees(con: duckdb.DuckDBPyConnection, spec: ReadingSpec, t: int) -> None:
-    found = read(con, spec, T + t - 10, T + t, CATALOG)
-    for row in found.at(T + t):
-        by = getattr(spec, "by", ())
-        group, oldest = dict(zip(by, row.by, strict=True)), row.basis.startswith("oldest")
-        sql = sql_of(spec, by, group, T + t, CATALOG, oldest, slow=found.slowest(T + t))
-        (value,) = con.execute(sql).fetchone() or (None,)
-        if row.value is not None and row.basis != "nothing is pending and none was admitted":
-            assert float(value) == pytest.approx(row.value, rel=1e-9, abs=0.02), sql
-
-
-@SQL
-@given(st.one_of(gpu_events(), MOVERS), st.sampled_from([100, 440, 610, 900, 1300]))
-def test_the_sql_under_a_capacity_or_power_alert_gives_its_number(events: list[Event], t: int) -> None:
-    con = ledger(events)
-    publish(con, events)
-    for counts in ("observed", "healthy", "in_use"):
-        agrees(con, EntityCount(GPU, (("region", ("eu", "us")),), ("sku", "data_class"), 90, counts), t)
-        agrees(con, EntityCount(GPU, (), (), 20, counts), t)
-    agrees(con, FleetPower(GPU, "power_watts", (), ("region",), 300), t)
-
-
-@SQL
-@given(
-    gpu_events(),
-    queue_events(),
-    energy_events(),
-    st.sampled_from([60, 300, 900]),
-    st.sampled_from([100, 440, 900, 1300]),
-)
-def test_the_sql_under_an_alert_looks_back_as_far_as_the_reading_for_sources_that_report_slowly(
-    gpus: list[Event], queues: list[Event], meters: list[Event], interval: int, t: int
-) -> None:
-    events = [replace(e, interval=interval if e.series == 1 else None) for e in (*gpus, *queues, *meters)]
-    con = ledger(events)
-    publish(con, events)
-    agrees(con, EntityCount(GPU, (), ("region",), 90, "healthy"), t)
-    agrees(con, FleetPower(GPU, "power_watts", (), ("region",), 60), t)
-    agrees(con, WAITS, t)
-    agrees(con, LastSum(QUEUE, "pending_jobs", (), ("queue",), 90), t)
-    agrees(con, MeterMean(ENERGY, "it_power_watts", (), ("site",), 120), t)
-
-
-@SQL
-@given(queue_events(), energy_events(), st.sampled_from([100, 300, 440, 610, 900]))
-def test_the_sql_under_a_queue_or_meter_alert_gives_its_number(
-    events: list[Event], meters: list[Event], t: int
-) -> None:
-    con = ledger(events + meters)
-    publish(con, events + meters)
-    agrees(con, WAITS, t)
-    agrees(con, replace(WAITS, by=("region",), q=0.99), t)
-    agrees(con, LastSum(QUEUE, "pending_jobs", (), ("queue",), 90), t)
-    agrees(con, MeterMean(ENERGY, "it_power_watts", (), ("site",), 120), t)
-
-
-def test_the_sql_under_an_alert_carries_hostile_names_as_plain_text() -> None:
-    hostile = "eu'; DROP TABLE gpu; --\n\"\\\0x"
-    events = [Event("gpu", 1, 5.0, 10, "g1")]
-    con = ledger(events)
-    con.execute("UPDATE series_gpu SET region = ?, cluster = ?", [hostile, hostile])
-    publish(con, events)
-    con.execute("UPDATE gpu SET region = ?, cluster = ?", [hostile, hostile])
-    spec = EntityCount(GPU, (("region", (hostile,)),), ("cluster",), 90)
-    (row,) = read(con, spec, T, T + 10, CATALOG).at(T + 10)
-    sql = sql_of(spec, spec.by, {"cluster": row.by[0]}, T + 10, CATALOG)
-    assert row.by == (hostile,) and con.execute(sql).fetchone() == (1,)
-    assert len(con.extract_statements(sql)) == 1
-
-
-# --- spend ----------------------------------------------------------------------------------------------------
+# --- charges --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -1039,22 +975,6 @@ def bill(con: duckdb.DuckDBPyConnection, charges: Iterable[Charge]) -> None:
         con.execute(f"INSERT INTO charges BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row)
 
 
-def tranche(**changed: Any) -> TrancheSpend:
-    values: dict[str, Any] = {
-        "topic": "telemetry.billing",
-        "match": (),
-        "by": (),
-        "from_t": T,
-        "to_t": T + 3 * 86_400,
-        "categories": ("Purchase", "Usage"),
-        "cost_column": "BilledCost",
-        "commitment_id": None,
-        "currency": "EUR",
-        "fx": (("USD", ((T, Decimal("0.9")), (T + 86_400, Decimal("0.8")))),),
-    }
-    return TrancheSpend(**{**values, **changed})
-
-
 @st.composite
 def charge_lists(draw: st.DrawFn) -> list[Charge]:
     """Charges and their revisions; a revision may become known before what it revises."""
@@ -1072,6 +992,141 @@ def charge_lists(draw: st.DrawFn) -> list[Charge]:
         )
         charges[charge.n, charge.time] = charge
     return list(charges.values())
+
+
+# --- one law over every quantity ------------------------------------------------------------------------------
+
+
+@st.composite
+def fates(draw: st.DrawFn) -> list[Fate]:
+    """What came in, and what became of it: mostly all, at times less."""
+    found = []
+    for part, minute in draw(st.sets(st.tuples(st.integers(0, 2), st.integers(0, 60)), max_size=6)):
+        came = draw(st.integers(1, 20))
+        known_of = draw(st.sampled_from([came, came, 0, came - 1]))
+        found += [Fate(GPU, part, at(minute * 60), "in", "", came)]
+        found += [Fate(GPU, part, at(minute * 60), "aggregated", "", known_of)]
+    return found
+
+
+@dataclass(frozen=True)
+class History:
+    """What there is to read."""
+
+    events: list[Event]
+    charges: list[Charge]
+    fates: list[Fate]
+
+    def lay(self) -> duckdb.DuckDBPyConnection:
+        """The ledger and the published views of it."""
+        con = ledger(self.events)
+        bill(con, self.charges)
+        for f in self.fates:
+            row = [f.topic, f.part, f.minute, f.fate, f.reason, f.n]
+            con.execute("INSERT INTO fates VALUES (?, ?, ?, ?, ?, ?)", row)
+        publish(con, self.events)
+        columns = ", ".join(f'"{name}"' for name, _ in raw_columns(CATALOG.by_view("billing")))
+        con.execute(f"INSERT INTO billing BY NAME SELECT {columns} FROM charges")
+        return con
+
+
+@st.composite
+def histories(draw: st.DrawFn, topic: str) -> History:
+    """A history of one topic; for a balance also its fates."""
+    kinds = {GPU: st.one_of(gpu_events(), MOVERS), QUEUE: queue_events(), ENERGY: energy_events()}
+    events = draw(kinds[topic]) if topic in kinds else []
+    interval = draw(st.sampled_from([None, None, 60, 300, 900]))
+    events = [replace(e, interval=interval if e.series == 1 else None) for e in events]
+    charges = draw(charge_lists()) if topic == BILLING else []
+    return History(events, charges, draw(fates()) if topic == GPU else [])
+
+
+def tranche(**changed: Any) -> TrancheSpend:
+    values: dict[str, Any] = {
+        "topic": BILLING,
+        "match": (),
+        "by": (),
+        "from_t": T,
+        "to_t": T + 3 * 86_400,
+        "categories": ("Purchase", "Usage"),
+        "cost_column": "BilledCost",
+        "commitment_id": None,
+        "currency": "EUR",
+        "fx": (("USD", ((T, Decimal("0.9")), (T + 86_400, Decimal("0.8")))),),
+    }
+    return TrancheSpend(**{**values, **changed})
+
+
+QUESTIONS: tuple[ReadingSpec, ...] = (
+    *(
+        EntityCount(GPU, (("region", ("eu", "us")),), ("sku", "data_class"), 90, counts)
+        for counts in get_args(Counts)
+    ),
+    *(EntityCount(GPU, (), (), 20, counts) for counts in get_args(Counts)),
+    FleetPower(GPU, "power_watts", (), ("region",), 300),
+    FleetPower(GPU, "power_watts", (), ("region",), 60),
+    MeterMean(ENERGY, "it_power_watts", (), ("site",), 120),
+    LastSum(QUEUE, "pending_jobs", (), ("queue",), 90),
+    WAITS,
+    replace(WAITS, by=("region",), q=0.99),
+    tranche(),
+    tranche(by=("RegionId",), match=(("RegionId", ("eu", "us")),)),
+    tranche(fx=(), categories=("Tax",), commitment_id="mine"),
+    tranche(purchases="burn"),
+    SilentSeries(GPU),
+    SilentSeries(GPU, (("power_watts", 60), ("in_use", 90))),
+    SilentSeries(QUEUE, (("pending_jobs", 90), ("oldest_wait_seconds", 90))),
+    SilentSeries(ENERGY, (("it_power_watts", 120),)),
+    FateBalance(GPU, 3600),
+)
+
+
+def test_every_quantity_is_asked_for() -> None:
+    assert {type(question) for question in QUESTIONS} == set(SPECS)
+
+
+def groups(spec: ReadingSpec, row: Reading) -> Group:
+    """The group that a reading is of, by name: what a clause splits by, else what the quantity does."""
+    by = getattr(spec, "by", None)
+    if by is None:
+        dimensions = tuple(d.name for d in CATALOG.by_topic(spec.topic).dimensions)
+        by = ("partition",) if isinstance(spec, FateBalance) else dimensions
+    return dict(zip(by, row.by, strict=True))
+
+
+@pytest.mark.parametrize("spec", QUESTIONS, ids=repr)
+@SQL
+@given(data=st.data(), step=st.sampled_from([10, 100, 300, 440, 610, 900, 1300, 3600]))
+def test_query_equals_reproduce(spec: ReadingSpec, data: st.DataObject, step: int) -> None:
+    """What is read from roll-ups is what its SQL gives over the raw rows, for every quantity."""
+    con, t = data.draw(histories(spec.topic)).lay(), T + step
+    found = read(con, spec, t - 10, t, CATALOG)
+    for row in found.at(t):
+        asked = spec.lacking({m.measure for m in row.mute}) if isinstance(spec, SilentSeries) else spec
+        at_t = Instant(t, found.slowest(t), row.basis)
+        sql = asked.reproduce(CATALOG.by_topic(spec.topic), groups(spec, row), at_t)
+        (value,) = con.execute(sql).fetchone() or (None,)
+        if row.amount is not None:
+            assert value == row.amount, sql
+        elif row.value is not None and row.basis != "nothing is pending and none was admitted":
+            assert float(value) == pytest.approx(row.value, rel=1e-9, abs=0.02), sql
+
+
+def test_the_sql_under_an_alert_carries_hostile_names_as_plain_text() -> None:
+    hostile = "eu'; DROP TABLE gpu; --\n\"\\\0x"
+    events = [Event("gpu", 1, 5.0, 10, "g1")]
+    con = ledger(events)
+    con.execute("UPDATE series_gpu SET region = ?, cluster = ?", [hostile, hostile])
+    publish(con, events)
+    con.execute("UPDATE gpu SET region = ?, cluster = ?", [hostile, hostile])
+    spec = EntityCount(GPU, (("region", (hostile,)),), ("cluster",), 90)
+    (row,) = read(con, spec, T, T + 10, CATALOG).at(T + 10)
+    sql = spec.reproduce(CATALOG.by_topic(GPU), {"cluster": row.by[0]}, Instant(T + 10))
+    assert row.by == (hostile,) and con.execute(sql).fetchone() == (1,)
+    assert len(con.extract_statements(sql)) == 1
+
+
+# --- spend ----------------------------------------------------------------------------------------------------
 
 
 def spend_oracle(charges: list[Charge], t: int) -> Decimal:
@@ -1102,20 +1157,6 @@ def test_spend_counts_the_newest_revision_that_is_issued_and_known_to_the_last_d
 
 
 @SQL
-@given(charge_lists(), st.integers(1, 30))
-def test_the_sql_under_a_spend_alert_gives_its_number(charges: list[Charge], step: int) -> None:
-    con = charge_ledger(charges)
-    con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
-    for spec in (
-        tranche(),
-        tranche(fx=(), categories=("Tax",), commitment_id="mine"),
-        tranche(purchases="burn"),
-    ):
-        (row,) = read(con, spec, T + step * 10 - 10, T + step * 10, CATALOG).at(T + step * 10)
-        assert con.execute(sql_of(spec, (), {}, T + step * 10, CATALOG)).fetchone() == (row.amount,)
-
-
-@SQL
 @given(charge_lists(), st.integers(0, 5), st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns"]))
 def test_the_sql_under_a_forecast_gives_its_number_to_the_last_digit(
     charges: list[Charge], days: int, zone: str
@@ -1129,7 +1170,7 @@ def test_the_sql_under_a_forecast_gives_its_number_to_the_last_digit(
     (row,) = read(con, tranche(zone=zone), t - 10, t, CATALOG).at(t)
     course = forecast(row.days, t, clause, zone)
     if course is not None:
-        sql = forecast_sql(tranche(), {}, t, course.horizon, course.complete_days, course.total_days)
+        sql = tranche().forecast_sql({}, t, course.horizon, course.complete_days, course.total_days)
         assert con.execute(sql).fetchone() == (course.amount,)
         assert row.amount is not None and course.amount >= row.amount
 
@@ -1175,7 +1216,9 @@ def test_a_charge_that_names_commitments_counts_only_for_the_one_named_by_its_ap
     assert spent(None) == Decimal(14)
     con.execute("CREATE TEMP TABLE billing AS SELECT * FROM charges")
     for commitment in ("mine", "other", None):
-        sql = sql_of(tranche(commitment_id=commitment, fx=()), (), {}, T + 10, CATALOG)
+        sql = tranche(commitment_id=commitment, fx=()).reproduce(
+            CATALOG.by_topic(BILLING), {}, Instant(T + 10)
+        )
         assert con.execute(sql).fetchone() == (spent(commitment),)
 
 

@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import catalog as catalogs
 from pipeline.contract.loader import load
-from pipeline.rules.alerts import AlertChange
-from pipeline.rules.annotate import SUMMARY_LIMIT, Trust
-from pipeline.rules.evaluate import Plan, evaluate, plan_of
-from pipeline.rules.readings import (
+from pipeline.readings import (
     DaySpend,
     EntityCount,
     FleetPower,
@@ -26,6 +23,9 @@ from pipeline.rules.readings import (
     Readings,
     TrancheSpend,
 )
+from pipeline.rules.alerts import AlertChange
+from pipeline.rules.annotate import SUMMARY_LIMIT, Trust
+from pipeline.rules.evaluate import Plan, evaluate, plan_of
 
 CATALOG = catalogs.load()
 START = 1_780_272_000  # 2026-06-01T00:00:00Z

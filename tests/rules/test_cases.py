@@ -24,9 +24,9 @@ from ruamel.yaml import YAML
 from pipeline import catalog as catalogs
 from pipeline.contract.loader import load
 from pipeline.contract.model import Contract
+from pipeline.readings import DaySpend, Mute, Reading, Readings, ReadingSpec, Steps
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import Evaluation, Plan, evaluate, plan_of
-from pipeline.rules.readings import DaySpend, Mute, Reading, Readings, ReadingSpec, Steps
 
 START = 1_780_272_000  # 2026-06-01T00:00:00Z
 CATALOG = catalogs.load()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pipeline import catalog as catalogs
 from pipeline.contract.loader import load
+from pipeline.readings import EntityCount, FateBalance, Reading, Readings, ReadingSpec, SilentSeries
 from pipeline.rules.alerts import AlertState
 from pipeline.rules.evaluate import Evaluation, Plan, evaluate, plan_of, topics_of
-from pipeline.rules.readings import EntityCount, FateBalance, Reading, Readings, ReadingSpec, SilentSeries
 
 CATALOG = catalogs.load()
 GPU, QUEUE, ENERGY, BILLING = "telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract.model import TrancheClause
-from pipeline.rules.readings import DaySpend
+from pipeline.readings import DaySpend
 from pipeline.rules.spend import forecast
 
 DAY = 86_400

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.catalog import MONEY
-from pipeline.rules.readings import TrancheSpend
+from pipeline.rollup.quoting import literal
+
+if TYPE_CHECKING:
+    from pipeline.readings.tranche_spend import TrancheSpend
 
 _ELEMENTS = """TRY_CAST("ContractApplied"::JSON->'$.Elements' AS JSON[])"""
 _COMMITMENT = "coalesce(e->>'$.ContractCommitmentId', e->>'$.ContractCommitmentID')"
 _NAMED = f"list_filter({_ELEMENTS}, lambda e: {_COMMITMENT} IS NOT NULL)"
 _COST = f"TRY_CAST(e->>'$.ContractCommitmentAppliedCost' AS {MONEY})"
-
-
-def literal(text: str) -> str:
-    """`text` as a DuckDB string literal: no escape but the doubled quote; SQL text cannot hold a NUL."""
-    parts = ["'" + part.replace("'", "''") + "'" for part in text.split("\0")]
-    return parts[0] if len(parts) == 1 else "(" + " || chr(0) || ".join(parts) + ")"
 
 
 def amount_sql(spec: TrancheSpend) -> str:

@@ -1,175 +1,37 @@
-"""What a clause wants to read, as values; and what it gets back.
+"""What is read at an instant, as values.
 
-A spec is a question that the ledger answers for every instant of a range `(t0, t1]` at once.  Two clauses
-that ask the same question compare equal, so it is read once.  Instants are epoch seconds on the 10 s grid.
+Instants are epoch seconds on the 10 s grid.  What a clause asks is a `ReadingSpec` (`spec.py`); each quantity has a
+file of its own beside this one.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 #: Distance of two evaluation instants, and width of the narrowest roll-up window, in seconds.
 GRID = 10
+GRID_US = GRID * 1_000_000
 
 #: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
 #: row of three does not make an entity vanish.
 LOOKBACK_INTERVALS = 3
 LONGEST = 2 * 86_400
 """Seconds that a reading looks back for a slow series at most: 10 s partials are kept as long."""
+EXPECTED = 86_400
+"""A series is expected for this long after its last sample, in seconds; so is a measure after its last value."""
 
 #: `((dimension, (value, …)), …)`, sorted: hashable form of a clause's `match`.
 Match = tuple[tuple[str, tuple[str, ...]], ...]
-Counts = Literal["observed", "healthy", "in_use"]
 By = tuple[str, ...]
+"""Names of dimensions, or their values in one group; '' is that of an absent one."""
 
 
 def match_of(match: Mapping[str, tuple[str, ...]]) -> Match:
     """The hashable, sorted form of a clause's `match`."""
     return tuple(sorted((name, tuple(sorted(values))) for name, values in match.items()))
-
-
-@dataclass(frozen=True, slots=True)
-class EntityCount:
-    """Distinct entities (GPUs) seen in the `span` seconds before an instant.
-
-    Read as delivered (`value`), `silent` and `lost`; silence becomes loss after `loss_after` seconds.
-    """
-
-    topic: str
-    match: Match
-    by: By
-    span: int
-    counts: Counts = "healthy"
-    loss_after: int = 300
-
-
-@dataclass(frozen=True, slots=True)
-class FleetPower:
-    """Mean of `measure` times distinct entities over `span`, for each series, then summed."""
-
-    topic: str
-    measure: str
-    match: Match
-    by: By
-    span: int
-    loss_after: int = 300
-
-
-@dataclass(frozen=True, slots=True)
-class MeterMean:
-    """Mean of `measure` over `span`, for each series (a feed), then summed."""
-
-    topic: str
-    measure: str
-    match: Match
-    by: By
-    span: int
-    loss_after: int = 300
-
-
-@dataclass(frozen=True, slots=True)
-class LastSum:
-    """The last value of `measure` within `span`, for each series (a queue), then summed."""
-
-    topic: str
-    measure: str
-    match: Match
-    by: By
-    span: int
-    loss_after: int = 300
-
-
-@dataclass(frozen=True, slots=True)
-class WaitQuantile:
-    """Quantile `q` of the histogram `measure` over `span`: the value at rank ⌈q·n⌉ of all that were observed.
-
-    With nothing in the histogram while `pending` (last values within `lookback`, summed) is above zero, it
-    is the greatest last value of `fallback`; with nothing pending either it is 0.
-    """
-
-    topic: str
-    measure: str
-    fallback: str
-    pending: str
-    q: float
-    match: Match
-    by: By
-    span: int
-    lookback: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrancheSpend:
-    """Money charged in `[from_t, to_t)` by ChargePeriodStart, as issued and known by an instant.
-
-    `fx`: `((currency, ((from_t, rate), …)), …)`.  A charge in a currency without a rate is left out, and said to be.
-    `purchases`: whether a purchase that funds a commitment counts (`burn`) or not (`fund`).  Days are those of `zone`.
-    """
-
-    topic: str
-    match: Match
-    by: By
-    from_t: int
-    to_t: int
-    categories: tuple[str, ...]
-    cost_column: str
-    commitment_id: str | None
-    currency: str
-    fx: tuple[tuple[str, tuple[tuple[int, Decimal], ...]], ...] = ()
-    purchases: Literal["fund", "burn"] = "fund"
-    zone: str = "UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class SilentSeries:
-    """The series of a topic that have stopped as a whole: `by` is every dimension, `value` the age (s).
-
-    So have those that report, but not what clauses read: `measures` are those, with the seconds they look back.
-    """
-
-    topic: str
-    measures: tuple[tuple[str, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FateBalance:
-    """Events in, less events whose fate is known, for each partition: `by` is (partition,), 0 is healthy."""
-
-    topic: str
-    span: int
-
-
-ReadingSpec = (
-    EntityCount | FleetPower | MeterMean | LastSum | WaitQuantile | TrancheSpend | SilentSeries | FateBalance
-)
-#: Specs whose reading is a sum of one value for each series, with silence carried.
-SeriesSpec = EntityCount | FleetPower | MeterMean | LastSum
-
-
-def said(spec: ReadingSpec) -> dict[str, int]:
-    """The measures or marks that a series must report to be alive for `spec`, with the seconds that it looks back.
-
-    None where being there is enough.
-    """
-    if isinstance(spec, EntityCount):
-        return {"in_use": spec.span} if spec.counts == "in_use" else {}
-    if isinstance(spec, WaitQuantile):
-        return dict.fromkeys((spec.pending, spec.fallback), spec.lookback)
-    if isinstance(spec, FleetPower | MeterMean | LastSum):
-        return {spec.measure: spec.span}
-    return {}
-
-
-def reports(spec: ReadingSpec) -> int:
-    """How many reports a reading looks back for, of a source that declares a longer interval than its schema.
-
-    A mean needs one; what counts the last report of each also bears with one that is lost.
-    """
-    return 1 if isinstance(spec, FleetPower | MeterMean) else LOOKBACK_INTERVALS
 
 
 class DaySpend(NamedTuple):

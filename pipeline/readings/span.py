@@ -1,4 +1,4 @@
-"""What every query of a reading shares: the instants it answers for, the series that match, the gaps.
+"""What every query of a reading shares: the instants that it answers for, and the series that match.
 
 A partial row counts at the instants from its `known_from` to its `window_start + span`: an interval.  Grid
 numbers are instants divided by 10 s.
@@ -6,18 +6,18 @@ numbers are instants divided by 10 s.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from duckdb import DuckDBPyConnection
+from typing import TYPE_CHECKING, Any
 
 from pipeline.catalog import EventType
-from pipeline.ledger.silence import GRID_US, Gap
-from pipeline.rules.readings import GRID, LONGEST, Match, Mute
+from pipeline.readings.reading import GRID, GRID_US, LONGEST, By, Match
+from pipeline.readings.spec import Inquiry, Query
+from pipeline.rollup.quoting import quoted, timestamp
 
-By = tuple[str, ...]
+if TYPE_CHECKING:
+    from pipeline.readings.silence import Gap
+
 Slow = tuple[tuple[int, tuple[int, ...]], ...]
 """Declared intervals longer than the schema's, with the series that they are of."""
 #: Series x instants that one query spreads over: beyond, its bit sets (about 1 KB each) would fill the memory.
@@ -68,14 +68,13 @@ class Span:
         )
         return f"(CASE {cases} ELSE {event_type.interval} END)" if cases else str(event_type.interval)
 
-    def parts(self, con: DuckDBPyConnection, event_type: EventType) -> Iterator[Span]:
+    def parts(self, event_type: EventType) -> Inquiry[list[Span]]:
         """This span in pieces of at most `SPREAD` series x instants; a shared entity weighs a sixteenth of a series."""
         view = event_type.view
         shared = f" + (SELECT count(*) // 16 FROM shared_{view})" if event_type.entity else ""
-        row = con.execute(f"SELECT count(*){shared} FROM series_{view}").fetchone()
-        step = max(1, SPREAD // max(1, row[0] if row else 0))
-        for low in range(self.low, self.high, step):
-            yield self.within(low, min(low + step, self.high))
+        [(count,)] = yield Query(f"SELECT count(*){shared} FROM series_{view}")
+        step = max(1, SPREAD // max(1, count))
+        return [self.within(low, min(low + step, self.high)) for low in range(self.low, self.high, step)]
 
     def near(self, gaps: Sequence[Gap]) -> list[Gap]:
         """The gaps that share an instant with this span."""
@@ -111,14 +110,6 @@ class Span:
         return "b AS t" if self.single else "unnest(range(a, b + 1)) AS t"
 
 
-def timestamp(t: int) -> str:
-    return f"make_timestamp({t * 1_000_000})"
-
-
-def quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
 def chosen_sql(event_type: EventType, match: Match, by: By) -> tuple[str, dict[str, Any]]:
     """SELECT of the series that match, with their group as columns g0, g1, …; and its parameters."""
     groups = "".join(f", coalesce({quoted(d)}, '') AS g{i}" for i, d in enumerate(by))
@@ -129,83 +120,16 @@ def chosen_sql(event_type: EventType, match: Match, by: By) -> tuple[str, dict[s
 
 
 def group_columns(by: By) -> str:
+    """`, g0, g1, …`: the columns of a group."""
     return "".join(f", g{i}" for i in range(len(by)))
 
 
-def groups_of(con: DuckDBPyConnection, event_type: EventType, match: Match, by: By) -> dict[int, By]:
-    sql, params = chosen_sql(event_type, match, by)
-    return {row[0]: row[1:] for row in con.execute(sql, params).fetchall()}
+def groups_of(event_type: EventType, match: Match, by: By) -> Inquiry[dict[int, By]]:
+    """Series → the group that it is in, of those that match."""
+    rows = yield Query(*chosen_sql(event_type, match, by))
+    return {row[0]: row[1:] for row in rows}
 
 
-GAPS = """, gaps AS MATERIALIZED (
-        SELECT unnest($gap_series::UBIGINT[]) AS series,
-               unnest($gap_first::BIGINT[]) AS "first", unnest($gap_last::BIGINT[]) AS "last")"""
-
-IN_GAP = "SELECT 1 FROM gaps WHERE gaps.series = s.series AND s.t BETWEEN gaps.first AND gaps.last"
-
-
-def gap_params(gaps: Sequence[Gap]) -> dict[str, Any]:
-    return {
-        "gap_series": [g.series for g in gaps],
-        "gap_first": [g.first for g in gaps],
-        "gap_last": [g.last for g in gaps],
-    }
-
-
-class Mutes:
-    """The series of each group that are mute, at each grid number."""
-
-    def __init__(
-        self, con: DuckDBPyConnection, event_type: EventType, gaps: Mapping[str, Sequence[Gap]]
-    ) -> None:
-        self._gaps = gaps
-        every = tuple(d.name for d in event_type.dimensions)
-        self._names = groups_of(con, event_type, (), every) if any(gaps.values()) else {}
-
-    def of(self, groups: Mapping[int, By], span: Span) -> dict[tuple[int, By], tuple[Mute, ...]]:
-        """(grid number, group) → who is mute then, by name; `groups`: series → group."""
-        found: dict[tuple[int, By], list[Mute]] = defaultdict(list)
-        for measure, gaps in self._gaps.items():
-            for gap in gaps:
-                if gap.series in groups:
-                    name = tuple(value for value in self._names[gap.series] if value)
-                    mute = Mute(name, measure, gap.last_us / 1e6)
-                    for grid in range(max(gap.first, span.low + 1), min(gap.last, span.high) + 1):
-                        found[grid, groups[gap.series]].append(mute)
-        return {key: tuple(sorted(mutes)) for key, mutes in found.items()}
-
-
-class Tally:
-    """What the gaps of each group add up to at each grid number, kept as differences."""
-
-    def __init__(self, span: Span, loss_after: int) -> None:
-        self.span, self.loss_after = span, loss_after
-        self._steps: dict[By, dict[int, list[int]]] = defaultdict(lambda: defaultdict(lambda: [0, 0, 0, 0]))
-
-    def add(self, by: By, gap: Gap, value: int, lasting: bool = False) -> None:
-        """A gap counts from its first instant; from the one by which it has lasted `loss_after`, as old.
-
-        One that is `lasting` never does.
-        """
-        first, end = max(gap.first, self.span.low + 1), gap.last + 1
-        old = (gap.last_us + self.loss_after * 1_000_000) // GRID_US + 1
-        self._step(by, first, end, 0, value)
-        if not lasting:
-            self._step(by, max(first, old), end, 2, value)
-
-    def _step(self, by: By, first: int, end: int, at: int, value: int) -> None:
-        if first < end:
-            for grid, sign in ((first, 1), (end, -1)):
-                change = self._steps[by][grid]
-                change[at] += sign * value
-                change[at + 1] += sign
-
-    def sums(self) -> Iterable[tuple[int, By, list[int]]]:
-        """(grid number, group, [silent in all, its series, old, its series]) wherever there are any."""
-        for by, steps in self._steps.items():
-            now = [0, 0, 0, 0]
-            for grid in range(self.span.low + 1, self.span.high + 1):
-                if grid in steps:
-                    now = [a + b for a, b in zip(now, steps[grid], strict=True)]
-                if now[1]:
-                    yield grid, by, now
+def slow_times(paces: Iterable[tuple[int, int, Slow]]) -> list[tuple[int, int, int]]:
+    """(after, until, seconds) in epoch seconds, where a source declares a longer interval than the schema: the longest."""
+    return [(low * GRID, high * GRID, slow[-1][0]) for low, high, slow in paces if slow]

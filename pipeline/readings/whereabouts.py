@@ -12,23 +12,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from duckdb import DuckDBPyConnection
-
 from pipeline.catalog import EventType
-from pipeline.ledger.reading_sql import By, Span, groups_of, quoted, timestamp
-from pipeline.ledger.sightings import KEPT
-from pipeline.ledger.silence import GRID_US, Gap, Move, Silence
+from pipeline.readings.reading import GRID_US, LOOKBACK_INTERVALS, By
+from pipeline.readings.silence import Gap, Move, Silence
+from pipeline.readings.span import Span, groups_of
+from pipeline.readings.spec import Inquiry, Query
 from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.rules.readings import LOOKBACK_INTERVALS
+from pipeline.rollup.quoting import quoted, timestamp
+
+KEPT = 86_400
+"""Seconds for which the last sighting in a series is kept: as long as a series is expected."""
 
 
-def moving(con: DuckDBPyConnection, event_type: EventType, span: Span) -> bool:
+def moving(event_type: EventType, span: Span) -> Inquiry[bool]:
     """Whether two series that share an entity have rows that count in `span`."""
     view = event_type.view
-    if not event_type.entity or not con.execute(f"SELECT 1 FROM kin_{view} LIMIT 1").fetchall():
+    if not event_type.entity or not (yield Query(f"SELECT 1 FROM kin_{view} LIMIT 1")):
         return False
     found = f"WITH {_live(event_type, span)} SELECT 1 FROM kin_{view} WHERE {_BOTH_LIVE} LIMIT 1"
-    return bool(con.execute(found).fetchall())
+    return bool((yield Query(found)))
 
 
 _BOTH_LIVE = "series IN (FROM live) AND other IN (FROM live)"
@@ -100,21 +102,20 @@ def _away(event_type: EventType, movers: str, instants: str, seconds: int) -> st
 
 
 def moved_from(
-    con: DuckDBPyConnection,
     event_type: EventType,
     silent: Silence,
     span: Span,
     still: Sequence[Gap] | None,
     groups: Mapping[int, By],
-) -> dict[tuple[int, By], tuple[tuple[str, int], ...]]:
+) -> Inquiry[dict[tuple[int, By], tuple[tuple[str, int], ...]]]:
     """(grid number, group) → (where, how many) of what has left the group, the most first.
 
     `still`: the gaps of all series, when those that report may have lost entities to others; else None.  `groups`:
     series → group; what has moved within its group has not left it.
     """
     moves = [move for move in silent.moved if move.first <= span.high and move.last > span.low]
-    for part in span.parts(con, event_type) if still is not None else ():
-        moves += _left(con, event_type, silent.gaps, part)
+    for part in (yield from span.parts(event_type)) if still is not None else ():
+        moves += yield from _left(event_type, silent.gaps, part)
     found: dict[tuple[int, By], Counter[int]] = {}
     for move in moves:
         group = groups.get(move.series)
@@ -123,7 +124,7 @@ def moved_from(
                 found.setdefault((grid, group), Counter())[move.home] += move.n
     if not found:
         return {}
-    every = groups_of(con, event_type, (), tuple(d.name for d in event_type.dimensions))
+    every = yield from groups_of(event_type, (), tuple(d.name for d in event_type.dimensions))
     names = {series: "/".join(filter(None, dimensions)) for series, dimensions in every.items()}
     return {
         key: tuple(sorted(((names[h], n) for h, n in homes.items()), key=lambda at: (-at[1], at[0])))
@@ -131,19 +132,19 @@ def moved_from(
     }
 
 
-def _left(con: DuckDBPyConnection, event_type: EventType, gaps: Sequence[Gap], span: Span) -> Iterator[Move]:
+def _left(event_type: EventType, gaps: Sequence[Gap], span: Span) -> Inquiry[list[Move]]:
     """Who has left a series that still reports, of those that were last seen there within a day."""
-    rows = con.execute(
+    rows = yield Query(
         f"""WITH {away_within(event_type, span)}
         SELECT t, series, home, count(*) FROM away WHERE "last" IS NOT NULL AND NOT EXISTS
             (SELECT 1 FROM still WHERE still.series = away.series AND t BETWEEN still."first" AND still."last")
         GROUP BY ALL""",
         still_params(gaps),
-    ).fetchall()
-    yield from (Move(series, t, t, home, n, 0) for t, series, home, n in rows)
+    )
+    return [Move(series, t, t, home, n, 0) for t, series, home, n in rows]
 
 
-def depart(con: DuckDBPyConnection, event_type: EventType, silent: Silence) -> None:
+def depart(event_type: EventType, silent: Silence) -> Inquiry[None]:
     """Of the gaps in `silent`: what is still expected there, and what has moved.
 
     A gap of which everybody is away ends there, for good: it is decided once, and `note_decided` remembers it.
@@ -151,12 +152,12 @@ def depart(con: DuckDBPyConnection, event_type: EventType, silent: Silence) -> N
     view = event_type.view
     if not silent.gaps or not event_type.entity:
         return
-    kin = {series for (series,) in con.execute(f"SELECT DISTINCT series FROM kin_{view}").fetchall()}
+    kin = {series for (series,) in (yield Query(f"SELECT DISTINCT series FROM kin_{view}"))}
     if not kin:
         return
-    decided = _decided(con, view)
+    decided = yield from _decided(view)
     asked = [g for g in silent.gaps if g.series in kin and not _known(decided, g)]
-    pieces = dict(_pieces(con, event_type, silent, asked)) if asked else {}
+    pieces = dict((yield from _pieces(event_type, silent, asked))) if asked else {}
     expected: list[Gap] = []
     for gap in silent.gaps:
         if known := _known(decided, gap):
@@ -181,40 +182,24 @@ def _known(decided: Mapping[tuple[int, int], list[Move]], gap: Gap) -> list[Move
     return [move for move in decided.get((gap.series, gap.last_us), ()) if move.first <= gap.first]
 
 
-def _decided(con: DuckDBPyConnection, view: str) -> dict[tuple[int, int], list[Move]]:
+def _decided(view: str) -> Inquiry[dict[tuple[int, int], list[Move]]]:
     found: dict[tuple[int, int], list[Move]] = {}
-    rows = con.execute(
+    rows = yield Query(
         f"SELECT series, epoch_us(known_from) // {GRID_US}, home, n, epoch_us(last_time) FROM moved_{view} ORDER BY ALL"
-    ).fetchall()
+    )
     for series, first, home, n, last_us in rows:
         found.setdefault((series, last_us), []).append(Move(series, first, 0, home, n, last_us))
     return found
-
-
-def note_decided(con: DuckDBPyConnection, event_type: EventType, silent: Silence) -> None:
-    """For the evaluation's transaction: remembers what was decided while `silent` was read."""
-    if not silent.decided:
-        return
-    view = event_type.view
-    columns = zip(*((m.series, m.last_us, m.home, m.n, m.first) for m in silent.decided), strict=True)
-    con.execute(
-        f"INSERT INTO moved_{view} SELECT series, make_timestamp(last_us), home, n, make_timestamp(k * {GRID_US}) "
-        "FROM (SELECT unnest(?::UBIGINT[]) AS series, unnest(?::BIGINT[]) AS last_us, unnest(?::UBIGINT[]) AS home, "
-        "unnest(?::BIGINT[]) AS n, unnest(?::BIGINT[]) AS k) d "
-        f"ANTI JOIN moved_{view} m ON m.series = d.series AND m.last_time = make_timestamp(d.last_us)",
-        [list(column) for column in columns],
-    )
-    silent.decided = []
 
 
 Piece = tuple[Gap, int, list[tuple[int, int]]]
 
 
 def _pieces(
-    con: DuckDBPyConnection, event_type: EventType, silent: Silence, gaps: Sequence[Gap]
-) -> Iterator[tuple[Gap, list[Piece]]]:
+    event_type: EventType, silent: Silence, gaps: Sequence[Gap]
+) -> Inquiry[list[tuple[Gap, list[Piece]]]]:
     """Each gap cut where entities leave: (piece, entities that were there last, [(home, how many of them)])."""
-    rows = con.execute(
+    rows = yield Query(
         f"""WITH wholes AS MATERIALIZED (
             SELECT unnest($n::BIGINT[]) AS n, unnest($series::UBIGINT[]) AS series, unnest($first::BIGINT[]) AS "first",
                 unnest($last::BIGINT[]) AS "last", unnest($last_us::BIGINT[]) AS last_us),
@@ -235,9 +220,8 @@ def _pieces(
             "last_us": [g.last_us for g in gaps],
             **still_params(silent.gaps),
         },
-    ).fetchall()
-    for n, own in groupby(rows, key=lambda row: row[0]):
-        yield gaps[n], list(_of_gap(gaps[n], list(own)))
+    )
+    return [(gaps[n], list(_of_gap(gaps[n], list(own)))) for n, own in groupby(rows, key=lambda row: row[0])]
 
 
 def _of_gap(gap: Gap, rows: list[tuple[Any, ...]]) -> Iterator[Piece]:

@@ -11,15 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
-
-from duckdb import DuckDBPyConnection
+from typing import NamedTuple, Protocol
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.raw_rows import RawRows
-from pipeline.ledger.reading_sql import By, Span, chosen_sql, quoted
-from pipeline.ledger.silence import GRID_US, Gap
-from pipeline.rules.readings import GRID, FleetPower, Reading
+from pipeline.readings.reading import GRID, GRID_US, By, Match, Reading
+from pipeline.readings.silence import Gap
+from pipeline.readings.span import Span, chosen_sql
+from pipeline.readings.spec import Inquiry, Query, RawSamples
+from pipeline.rollup.quoting import quoted
+
+
+class Weighs(Protocol):
+    """A spec that takes the mean of `measure` over a fleet."""
+
+    @property
+    def measure(self) -> str: ...
+    @property
+    def match(self) -> Match: ...
+    @property
+    def by(self) -> By: ...
+
 
 Ask = tuple[int, int, int]
 """What is carried: until which grid number it was heard, of which series, at which grid number it is asked for."""
@@ -74,27 +85,22 @@ class _Uneven(NamedTuple):
 
 
 def weigh(
-    con: DuckDBPyConnection,
-    spec: FleetPower,
-    event_type: EventType,
-    span: Span,
-    raw: RawRows,
-    series: Sequence[int] | None = None,
-) -> list[Weighed]:
+    spec: Weighs, event_type: EventType, span: Span, series: Sequence[int] | None = None
+) -> Inquiry[list[Weighed]]:
     """Make `weighed(t, series, num, den)`, of the series that match (or `series`), where samples do not weigh alike.
 
     `num / den` is the mean of the entities' means, in quanta; none where more than `AT_MOST` samples would be read.
     """
-    uneven = _uneven(con, spec, event_type, span, series)
+    uneven = yield from _all_uneven(spec, event_type, span, series)
     if not uneven:
         return []
-    con.execute("CREATE OR REPLACE TEMP TABLE weighed(t BIGINT, series UBIGINT, num HUGEINT, den BIGINT)")
+    yield Query("CREATE OR REPLACE TEMP TABLE weighed(t BIGINT, series UBIGINT, num HUGEINT, den BIGINT)")
     found: list[Weighed] = []
     for some in _at_once(uneven):
         if sum(each.samples for each in some) > AT_MOST:
             found += [each.by_samples() for each in some]
         else:
-            found += _weigh(con, event_type.measure(spec.measure), event_type, span, raw, some)
+            found += yield from _weigh(event_type.measure(spec.measure), event_type, span, some)
     return found
 
 
@@ -113,19 +119,13 @@ def _at_once(uneven: Sequence[_Uneven]) -> Iterator[list[_Uneven]]:
 
 
 def _weigh(
-    con: DuckDBPyConnection,
-    measure: Measure,
-    event_type: EventType,
-    span: Span,
-    raw: RawRows,
-    uneven: Sequence[_Uneven],
-) -> list[Weighed]:
+    measure: Measure, event_type: EventType, span: Span, uneven: Sequence[_Uneven]
+) -> Inquiry[list[Weighed]]:
     """Read the raw rows of `uneven`, and put the means into `weighed`."""
     low, high = uneven[0].t, uneven[-1].t
-    raw.fetch(
-        event_type, measure, low * GRID - span.longest, high * GRID, sorted({each.series for each in uneven})
-    )
-    con.execute(
+    series = sorted({each.series for each in uneven})
+    yield RawSamples(event_type, measure, low * GRID - span.longest, high * GRID, series)
+    yield Query(
         f"""CREATE OR REPLACE TEMP TABLE each AS
         WITH uneven AS (SELECT unnest($t::BIGINT[]) AS t, unnest($series::UBIGINT[]) AS series)
         SELECT t, series, entity, sum(total) // nullif(sum(n), 0) AS mean
@@ -133,40 +133,36 @@ def _weigh(
         WHERE r.k <= t AND r.w < t AND r.w * {GRID} >= t * {GRID} - {span.own_sql()} GROUP BY ALL""",
         {"t": [each.t for each in uneven], "series": [each.series for each in uneven]},
     )
-    con.execute(
+    yield Query(
         "INSERT INTO weighed SELECT t, series, sum(mean)::HUGEINT AS num, count(mean) AS den "
         "FROM each GROUP BY ALL HAVING count(mean) > 0"
     )
-    rows = con.execute(
+    rows = yield Query(
         "SELECT t, series, count(mean), count(*), "
         "coalesce(sum(mean) * (count(*) - count(mean)) // nullif(count(mean), 0), 0)::HUGEINT FROM each GROUP BY ALL"
-    ).fetchall()
+    )
     return [Weighed(*row) for row in rows]
 
 
-def _uneven(
-    con: DuckDBPyConnection,
-    spec: FleetPower,
-    event_type: EventType,
-    span: Span,
-    series: Sequence[int] | None,
-) -> list[_Uneven]:
+def _all_uneven(
+    spec: Weighs, event_type: EventType, span: Span, series: Sequence[int] | None
+) -> Inquiry[list[_Uneven]]:
     """Where entities came too often, or not in every interval that has any."""
     found: list[_Uneven] = []
     slots = max(1, span.seconds // event_type.interval)
-    row = con.execute(f"SELECT count(*) FROM series_{event_type.view}").fetchone()
-    step = max(1, SLOTS_AT_ONCE // slots // max(1, row[0] if row else 0))
+    [(count,)] = yield Query(f"SELECT count(*) FROM series_{event_type.view}")
+    step = max(1, SLOTS_AT_ONCE // slots // max(1, count))
     chosen, params = chosen_sql(event_type, spec.match, spec.by)
     if series is not None:
         chosen, params = "SELECT unnest($only::UBIGINT[]) AS series", {"only": list(series)}
     for low in range(span.low, span.high, step):
         part = span.within(low, min(low + step, span.high))
-        rows = con.execute(_uneven_sql(spec, event_type, part, chosen), params).fetchall()
+        rows = yield Query(_uneven_sql(spec, event_type, part, chosen), params)
         found += [_Uneven(*row) for row in rows]
     return found
 
 
-def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str) -> str:
+def _uneven_sql(spec: Weighs, event_type: EventType, span: Span, chosen: str) -> str:
     """Slots are the reporting intervals before an instant: an entity on time is once in each."""
     view, count, total = event_type.view, quoted(f"{spec.measure}_count"), quoted(f"{spec.measure}_sum")
     inside = f"{span.counted} AND series IN (SELECT series FROM chosen)"
@@ -198,19 +194,12 @@ def _uneven_sql(spec: FleetPower, event_type: EventType, span: Span, chosen: str
             OR sum(fewer) > {BEGINNING} * sum(samples))"""
 
 
-def weigh_asked(
-    con: DuckDBPyConnection,
-    spec: FleetPower,
-    event_type: EventType,
-    asks: Sequence[Ask],
-    span: Span,
-    raw: RawRows,
-) -> bool:
+def weigh_asked(spec: Weighs, event_type: EventType, asks: Sequence[Ask], span: Span) -> Inquiry[bool]:
     """`weigh` for what is carried: by when it was heard, under the grid number that it is asked for at."""
     series = sorted({series for _, series, _ in asks})
-    if not weigh(con, spec, event_type, span, raw, series):
+    if not (yield from weigh(spec, event_type, span, series)):
         return False
-    con.execute(
+    yield Query(
         "CREATE OR REPLACE TEMP TABLE weighed AS SELECT q.t, w.series, num, den FROM weighed w JOIN (SELECT "
         "unnest($until::BIGINT[]) AS until, unnest($series::UBIGINT[]) AS series, unnest($t::BIGINT[]) AS t) q "
         "ON w.t = q.until AND w.series = q.series",

@@ -1,4 +1,4 @@
-"""Spend of tranches from the charges table: every issued revision, and which of them counts at an instant.
+"""What is charged against a tranche: every issued revision, and which of them counts at an instant.
 
 A charge counts from the instant by which it is issued (`time`) and known (`known_from`), until a later
 revision of the same identity does.  So the spend of a tranche is a step function of the instant; it is built
@@ -12,69 +12,115 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from duckdb import DuckDBPyConnection
-
-from pipeline.catalog import EventType
+from pipeline.catalog import MONEY_DECIMALS, EventType
 from pipeline.contract.days import local_days
 from pipeline.contract.money import ZERO, money_text, times, total
-from pipeline.ledger.silence import GRID_US
-from pipeline.rules.charges_sql import amount_sql, counts_sql, literal
-from pipeline.rules.readings import GRID, DaySpend, Reading, Readings, Steps, TrancheSpend
-
-By = tuple[str, ...]
-
-
-class _Remembered(NamedTuple):
-    """Good for instants after `t0` and before `until` (epoch seconds; None: no end in sight)."""
-
-    charges: tuple[int, Any]
-    t0: int
-    until: int | None
-    steps: Steps
+from pipeline.readings.charges_sql import amount_sql, counts_sql
+from pipeline.readings.memory import Memory, Spent
+from pipeline.readings.past import all_of, where
+from pipeline.readings.reading import GRID, GRID_US, By, DaySpend, Match, Reading, Readings, Steps
+from pipeline.readings.spec import Group, Inquiry, Instant, Query, ReadingSpec, has_dimensions
+from pipeline.rollup.quoting import literal, moment, quoted
 
 
-class SpendReader:
-    """Reads TrancheSpend on `con`, remembering what it read while the charges stay as they are."""
+@dataclass(frozen=True, slots=True)
+class TrancheSpend(ReadingSpec):
+    """Money charged in `[from_t, to_t)` by ChargePeriodStart, as issued and known by an instant.
 
-    def __init__(self, con: DuckDBPyConnection) -> None:
-        self.con = con
-        self._remembered: dict[TrancheSpend, _Remembered] = {}
+    `fx`: `((currency, ((from_t, rate), …)), …)`.  A charge in a currency without a rate is left out, and said to be.
+    `purchases`: whether a purchase that funds a commitment counts (`burn`) or not (`fund`).  Days are those of `zone`.
+    """
 
-    def forget(self) -> None:
-        """Drops everything remembered; to be called when a transaction was rolled back."""
-        self._remembered.clear()
+    topic: str
+    match: Match
+    by: By
+    from_t: int
+    to_t: int
+    categories: tuple[str, ...]
+    cost_column: str
+    commitment_id: str | None
+    currency: str
+    fx: tuple[tuple[str, tuple[tuple[int, Decimal], ...]], ...] = ()
+    purchases: Literal["fund", "burn"] = "fund"
+    zone: str = "UTC"
+    always: ClassVar[bool] = True
 
-    def read(self, spec: TrancheSpend, event_type: EventType, t0: int, t1: int) -> Readings:
+    def query(self, event_type: EventType, t0: int, t1: int, memory: Memory) -> Inquiry[Readings]:
         """Readings that hold until the next one, for every instant of `(t0, t1]`."""
-        row = self.con.execute("SELECT count(*), max(known_from) FROM charges").fetchone()
-        charges = (row[0], row[1]) if row else (0, None)
-        found = self._remembered.get(spec)
-        if (
-            found
-            and found.charges == charges
-            and found.t0 <= t0
-            and (found.until is None or t1 < found.until)
-        ):
+        if not has_dimensions(event_type, self.match, self.by):
+            return Readings(())
+        [charges] = yield Query("SELECT count(*), max(known_from) FROM charges")
+        found = memory.spent.get(self)
+        if found and found.holds(charges, t0, t1):
             return found.steps
-        steps = Steps(_walk(spec, _changes(self.con, spec, t0, t1), t0 + GRID))
-        self._remembered[spec] = _Remembered(charges, t0, _next_due(self.con, t1), steps)
+        steps = Steps(_walk(self, (yield _changes(self, t0, t1)), t0 + GRID))
+        [(due,)] = yield Query(
+            f"SELECT min(k) FROM (SELECT {_COUNTS} AS k FROM charges) WHERE k > {t1 // GRID}"
+        )
+        memory.spent[self] = Spent(charges, t0, None if due is None else due * GRID, steps)
         return steps
+
+    def reproduce(self, event_type: EventType, group: Group, at: Instant) -> str:
+        charges = self._charges_sql(group, at.t)
+        return f"SELECT coalesce(sum({self._converted_sql()}), 0) AS value FROM (\n{charges})"
+
+    def forecast_sql(self, group: Group, t: int, horizon: int, complete: int, total: int) -> str:
+        """One SELECT of the forecast: usage of `complete` days before `horizon`, projected to `total`, and the rest.
+
+        Usage is taken in millionths, so that the projection is one of integers; it is never below what is spent.
+        """
+        before = f'"ChargePeriodStart" < {moment(horizon)}'
+        usage = f"""coalesce(sum(CASE WHEN {before} AND "ChargeCategory" = 'Usage' THEN value END), 0)"""
+        other = f"""coalesce(sum(CASE WHEN {before} AND "ChargeCategory" <> 'Usage' THEN value END), 0)"""
+        millionths = f"CAST(round({usage}, 6) * 1000000 AS HUGEINT) * {total} // {complete}"
+        projected = f"CAST(CAST({millionths} AS DECIMAL(38, 0)) * 0.000001 AS {self._exact_type()})"
+        return (
+            f"SELECT greatest(coalesce(sum(value), 0), {projected} + {other}) AS value\n"
+            f'FROM (SELECT "ChargeCategory", "ChargePeriodStart", {self._converted_sql()} AS value FROM (\n'
+            f"{self._charges_sql(group, t)}))"
+        )
+
+    def _charges_sql(self, group: Group, t: int) -> str:
+        """SELECT of the tranche's charges that count at `t`, each with its `amount`."""
+        inside = [
+            f'"ChargePeriodStart" >= {moment(self.from_t)}',
+            f'"ChargePeriodStart" < {moment(self.to_t)}',
+            *counts_sql(self),
+            *where(self.match, group),
+        ]
+        return (
+            f"  SELECT *, {amount_sql(self)} AS amount FROM (\n"
+            f'    SELECT * FROM billing WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}\n'
+            f'    QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC) = 1)\n'
+            f"  WHERE {all_of(inside)}"
+        )
+
+    def _converted_sql(self) -> str:
+        """`amount` in the contract's currency, exactly; without a rate it is NULL, which the sum leaves out."""
+        own = f'WHEN "BillingCurrency" = {literal(self.currency)} THEN amount'
+        cases = [own, *(_rate_sql(c, since, rate) for c, steps in self.fx for since, rate in reversed(steps))]
+        if not self.fx:
+            return f"CASE {own} END"
+        return f"CASE {' '.join(f'{case}::{self._exact_type()}' for case in cases)} END"
+
+    def _exact_type(self) -> str:
+        """The type of converted money: the decimals of an amount and of a rate."""
+        decimals = [len(f"{rate:f}".partition(".")[2]) for _, steps in self.fx for _, rate in steps]
+        return f"DECIMAL(38, {MONEY_DECIMALS + max(decimals, default=0)})"
+
+
+def _rate_sql(currency: str, since: int, rate: Decimal) -> str:
+    since_then = f'"BillingCurrency" = {literal(currency)} AND "ChargePeriodStart" >= {moment(since)}'
+    return f"WHEN {since_then} THEN (amount * {rate:f})"
 
 
 #: The instant (grid number, rounded up) from which a charge counts if nothing supersedes it.
 _COUNTS = f'greatest((epoch_us("time") + {GRID_US - 1}) // {GRID_US}, epoch_us(known_from) // {GRID_US})'
 
 
-def _next_due(con: DuckDBPyConnection, t1: int) -> int | None:
-    row = con.execute(
-        f"SELECT min(k) FROM (SELECT {_COUNTS} AS k FROM charges) WHERE k > {t1 // GRID}"
-    ).fetchone()
-    return row[0] * GRID if row and row[0] is not None else None
-
-
-def _changes(con: DuckDBPyConnection, spec: TrancheSpend, t0: int, t1: int) -> list[tuple[Any, ...]]:
+def _changes(spec: TrancheSpend, t0: int, t1: int) -> Query:
     """Rows (grid number, group…, day, currency, rate, usage, priced, whole, rest, charges), in order of the first.
 
     What counts by the first instant is one row there; later rows add what begins to count and take off what
@@ -82,13 +128,13 @@ def _changes(con: DuckDBPyConnection, spec: TrancheSpend, t0: int, t1: int) -> l
     `whole` and `rest`, for a sum of DECIMALs may overflow, and then nothing at all is read.
     """
     first, last = t0 // GRID + 1, t1 // GRID
-    groups = "".join(f", coalesce({_name(d)}, '') AS g{i}" for i, d in enumerate(spec.by))
+    groups = "".join(f", coalesce({quoted(d)}, '') AS g{i}" for i, d in enumerate(spec.by))
     columns = "".join(f", g{i}" for i in range(len(spec.by)))
     params: dict[str, Any] = {f"m{i}": list(values) for i, (_, values) in enumerate(spec.match)}
-    tests = [f"list_contains($m{i}, {_name(d)})" for i, (d, _) in enumerate(spec.match)]
+    tests = [f"list_contains($m{i}, {quoted(d)})" for i, (d, _) in enumerate(spec.match)]
     days = local_days(spec.zone, spec.from_t, spec.to_t)
     params |= {"starts": [day.start for day in days], "dates": [day.date for day in days]}
-    return con.execute(
+    return Query(
         f"""WITH issued AS (
             SELECT *, min(k) OVER (PARTITION BY source, id, idx ORDER BY "time", known_from
                                    ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS ended
@@ -111,11 +157,7 @@ def _changes(con: DuckDBPyConnection, spec: TrancheSpend, t0: int, t1: int) -> l
             sum(trunc(amount)::HUGEINT) AS whole, sum(amount - trunc(amount)) AS rest, sum(n)::BIGINT AS charges
         FROM moves GROUP BY t{columns}, day, currency, rate, usage, priced ORDER BY ALL""",
         params,
-    ).fetchall()
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
+    )
 
 
 def _rate_index(spec: TrancheSpend) -> str:
