@@ -14,7 +14,7 @@ from typing import NamedTuple
 from duckdb import DuckDBPyConnection
 
 from pipeline.ledger.instants import utc
-from pipeline.ledger.missing import Looker
+from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
 from pipeline.ledger.views import STANDING_TABLE, quoted
 from pipeline.rules import capacity
@@ -47,7 +47,7 @@ def by_text(by: Iterable[tuple[str, str]]) -> str:
 
 def write_notes(
     con: DuckDBPyConnection,
-    look: Looker,
+    reader: Reader,
     plan: Plan,
     states: Iterable[AlertState],
     standing: Iterable[StandingRow],
@@ -70,7 +70,7 @@ def write_notes(
         if row is None or rule is None or row.state == "ok" or state.phase != "firing":
             kept = None
         elif looks < LOOKS and (state.identity in changed or _is_old(kept, row.t)):
-            kept, looks = _looked(look, rule, row, state), looks + 1
+            kept, looks = _looked(reader, rule, row, state), looks + 1
         rows.append(_row(key, state, kept or _Kept(0)))
         if kept is not None and kept.notes != "{}":
             told[state.identity] = json.loads(kept.notes)
@@ -89,14 +89,14 @@ def _row(key: Key, state: AlertState, kept: _Kept) -> tuple[object, ...]:
 
 
 def _looked(
-    look: Looker,
+    reader: Reader,
     rule: capacity.CapacityShortfall | capacity.WindowNotReady,
     row: StandingRow,
     state: AlertState,
 ) -> _Kept:
     by = tuple(value for _, value in row.by)
-    missing = capacity.missing(rule, by, row.t, json.loads(row.facts), state.active_at, look)
-    missing = missing._replace(meters=look.meters(missing, row.t))
+    missing = capacity.missing(rule, by, row.t, json.loads(row.facts), state.active_at, reader.missing)
+    missing = missing._replace(meters=reader.meters(missing, row.t))
     risk = at_risk(rule, row.observed, row.bound, row.unit, missing)
     return _Kept(
         row.t,

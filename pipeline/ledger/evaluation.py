@@ -17,7 +17,6 @@ from pipeline.catalog import Catalog
 from pipeline.ledger.alert_notes import beside, by_text, write_notes
 from pipeline.ledger.forecasts import note_forecasts
 from pipeline.ledger.instants import Heard, Stretch, utc
-from pipeline.ledger.missing import Looker
 from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
@@ -77,13 +76,19 @@ def judge(
     if judged:
         answers = _answers(reader, plan, judged, every)
         reader.note_decided()
-        look = Looker(reader)
         found = evaluate(
-            plan, judged, answers, load_states(con), _standing(con), _trust(con, catalog), every, look
+            plan,
+            judged,
+            answers,
+            load_states(con),
+            _standing(con),
+            _trust(con, catalog),
+            every,
+            reader.missing,
         )
         write_states(con, found.states)
         _write_standing(con, found.standing)
-        notes = write_notes(con, look, plan, found.states.values(), found.standing, found.changes)
+        notes = write_notes(con, reader, plan, found.states.values(), found.standing, found.changes)
         _write_history(con, found.history)
         note_forecasts(con, found.history)
         changes = found.changes

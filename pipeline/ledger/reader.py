@@ -10,9 +10,11 @@ from pipeline.catalog import Catalog
 from pipeline.ledger.instants import Heard
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.sightings import note_decided
-from pipeline.readings import Readings, ReadingSpec
+from pipeline.readings import By, EntityCount, Readings, ReadingSpec, undelivered
 from pipeline.readings.memory import Memory
-from pipeline.readings.spec import Inquiry, Query, RawSamples, Rows
+from pipeline.readings.meters import Meters, meters_of
+from pipeline.readings.spec import Inquiry, Query, RawLabels, RawSamples, Rows
+from pipeline.readings.undelivered import Missing
 
 T = TypeVar("T")
 
@@ -27,11 +29,13 @@ class Reader:
         self.con, self.catalog, self.raw = con, catalog, raw
         self.heard = Heard(con, catalog)
         self.memory = Memory()
+        self._missing: tuple[tuple[object, ...], Missing] | None = None
 
     def forget(self) -> None:
         """Drops everything remembered."""
         self.heard.forget()
         self.memory.forget()
+        self._missing = None
         self.raw.arriving = {}
 
     def read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
@@ -48,11 +52,36 @@ class Reader:
             found: T = done.value
             return found
 
-    def _rows(self, asked: Query | RawSamples) -> Rows:
+    def _rows(self, asked: Query | RawSamples | RawLabels) -> Rows:
         if isinstance(asked, Query):
             return self.con.execute(asked.sql, dict(asked.params)).fetchall()
+        if isinstance(asked, RawLabels):
+            found = self.raw.labels(
+                asked.event_type, asked.label, asked.start, asked.end, asked.known, asked.entities
+            )
+            return [(*entity, label) for entity, label in found.items()]
         self.raw.fetch(asked.event_type, asked.measure, asked.start, asked.end, asked.series)
         return []
+
+    def missing(self, spec: EntityCount, by: By, t: int, active_at: int) -> Missing:
+        """Who of the group `by` is missing at `t`: asked when an alert changes, and at once again for its notes."""
+        key = (spec, by, t, active_at)
+        if self._missing is None or self._missing[0] != key:
+            event_type = self.catalog.by_topic(spec.topic)
+            self._missing = (
+                key,
+                self.answer(undelivered.missing(spec, event_type, by, t, active_at, self.memory)),
+            )
+        return self._missing[1]
+
+    def meters(self, missing: Missing, t: int) -> Meters | None:
+        """What the meters of the dark sites show, as far as they are known by now; None where there are none."""
+        energy = next((e for e in self.catalog.types if e.view == "energy"), None)
+        since = [lack.first for lack in missing.dark if lack.first is not None]
+        if energy is None or not missing.sites or not since:
+            return None
+        dark = missing.watts * sum(lack.n for lack in missing.dark) if missing.watts else None
+        return self.answer(meters_of(energy, missing.sites, t, int(min(since)), dark))
 
     def note_decided(self) -> None:
         """Writes down which series were found to have moved, so that it is not asked again."""

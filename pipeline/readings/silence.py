@@ -216,7 +216,7 @@ def _flowing(event_type: EventType, low: int, high: int, steps: int) -> Inquiry[
     rows = yield Query(f"""
         SELECT greatest({known}, {low + 1}) AS k, max({until}) FILTER ({until} >= {known})
         FROM flow_{event_type.view} WHERE known_from <= {timestamp(high * GRID)} GROUP BY k""")
-    reach = dict(rows)
+    reach: dict[int, int | None] = dict(rows)
     found, until_now, flowing = set(), -1, 0
     for grid in range(low + 1, high + 1):
         until_now = max(until_now, reach.get(grid) or -1)

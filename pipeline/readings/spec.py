@@ -48,6 +48,21 @@ class RawSamples:
 
 
 @dataclass(frozen=True, slots=True)
+class RawLabels:
+    """Asks for the last `label` in `[start, end)` of `entities`, (series, name), of what was known by the instant `known`.
+
+    Rows (series, name, label); an entity that is not there has none.
+    """
+
+    event_type: EventType
+    label: str
+    start: int
+    end: int
+    known: int
+    entities: Sequence[tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Instant:
     """An instant, and what the reading at it says of how it came about.
 
@@ -61,7 +76,7 @@ class Instant:
     frozen: bool = True
 
 
-Inquiry = Generator[Query | RawSamples, Rows, T]
+Inquiry = Generator[Query | RawSamples | RawLabels, Rows, T]
 """Yields what is asked, is sent the rows of each answer, and returns what they say."""
 
 

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Clause, PipelineAlert
 from pipeline.readings import FleetPower, Instant, MeterMean, ReadingSpec, match_of
+from pipeline.readings.undelivered import Missing
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.missing import Missing, megawatts_of, notes_of, sentences_of
+from pipeline.rules.missing import megawatts_of, notes_of, sentences_of
 from pipeline.rules.power import WATTS_PER_MEGAWATT, PowerCeilingExceeded
 from pipeline.rules.spend import Forecast, TrancheOverrunForecast
 from pipeline.rules.telemetry import TelemetrySilent

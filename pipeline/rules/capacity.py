@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.contract.model import CapacityClause, Promise
 from pipeline.readings import EntityCount, Reading, match_of
+from pipeline.readings.undelivered import Look, Missing
 from pipeline.rules.clauses import ClauseRule, above, below, lookback, told
-from pipeline.rules.missing import Look, Missing
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 #: So many places where GPUs have moved to are named.

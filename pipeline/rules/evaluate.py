@@ -28,10 +28,10 @@ from pipeline.contract.model import (
     pipeline_alerts,
 )
 from pipeline.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec
+from pipeline.readings.undelivered import Look, Missing
 from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
-from pipeline.rules.missing import Look, Missing
 from pipeline.rules.pipeline import WALL_CLOCK
 from pipeline.rules.standing import Key, StandingRow, row_of
 from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict

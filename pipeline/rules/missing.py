@@ -1,6 +1,6 @@
 """What of a fleet is not delivered: how many, since when, where, and whether it still draws power.
 
-The ledger looks it up (`Look`) when an alert begins or changes, and while it is told again; here it is put into words.
+It is looked up (`readings.undelivered`) when an alert begins or changes, and while it is told again; here it is put into words.
 Dark is not lost: GPUs that say nothing while the meters of their site go on are a matter of telemetry.
 """
 
@@ -8,84 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from pipeline.readings import EntityCount
+from pipeline.readings.meters import Meters
+from pipeline.readings.undelivered import PLACES, Lack, Missing, Place
 
-PLACES = 3
-"""So many of the worst racks and nodes are named."""
 TOGETHER = 120
 """Seconds within which the first and the last have gone for it to be one moment."""
 STILL_DRAWN, NO_LONGER_DRAWN = 0.25, 0.75
 """Shares of what dark GPUs drew: meters that fell by less say that they still draw it, by more that they do not."""
 WATTS_PER_MEGAWATT = 1e6
-
-
-FAILED, GONE, SILENT, IDLE = "failed", "gone", "silent", "idle"
-"""Ways of not being delivered: marked unhealthy, no longer reported by a source that reports, of a source that has
-stopped, and there without being in use where that is what counts."""
-
-
-class Lack(NamedTuple):
-    """`n` GPUs that are `what`; the first of them was last well at `first`, the last at `last` (epoch seconds).
-
-    None: longer ago than was looked back.
-    """
-
-    what: str
-    n: int
-    first: float | None = None
-    last: float | None = None
-
-
-class Place(NamedTuple):
-    """`n` of the `of` GPUs of a rack or node are missing; `of` 0: not known."""
-
-    name: str
-    n: int
-    of: int = 0
-
-
-class Meters(NamedTuple):
-    """What the meters of `sites` show now and showed before `dark` watts of GPUs fell silent, in watts; None: nothing."""
-
-    sites: tuple[str, ...]
-    now: float | None
-    before: float | None
-    dark: float | None
-
-
-class Missing(NamedTuple):
-    """`lacks` without a `what` that nobody is; `places` (racks, or clusters without any) and `nodes`: the worst first.
-
-    `watts`: mean power of one GPU.  `sites`: those with dark GPUs, which are silent or gone, by the dimensions that
-    meters have too.
-    """
-
-    lacks: tuple[Lack, ...] = ()
-    places: tuple[Place, ...] = ()
-    nodes: tuple[Place, ...] = ()
-    more_places: int = 0
-    more_nodes: int = 0
-    watts: float | None = None
-    sites: tuple[tuple[str, ...], ...] = ()
-    meters: Meters | None = None
-
-    @property
-    def dark(self) -> tuple[Lack, ...]:
-        """Those that say nothing any more."""
-        return tuple(lack for lack in self.lacks if lack.what in (SILENT, GONE))
-
-    def silent(self, n: int) -> Missing:
-        """With `n` silent GPUs, as the reading carries them."""
-        kept = (lack._replace(n=n) if lack.what == SILENT else lack for lack in self.lacks)
-        return self._replace(lacks=tuple(lack for lack in kept if lack.n))
-
-
-class Look(Protocol):
-    """Asks who of the group `by` is missing at `t`, for an alert that is active since `active_at`."""
-
-    def __call__(self, spec: EntityCount, by: tuple[str, ...], t: int, active_at: int) -> Missing: ...
 
 
 def clock(at: float, t: float) -> str:

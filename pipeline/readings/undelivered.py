@@ -1,27 +1,26 @@
-"""Who of a fleet is missing at an instant: GPUs that failed, are gone or fell silent, since when, where, at what power.
+"""Who of a fleet is not delivered at an instant: GPUs that failed, are gone or fell silent, since when, where, at what power.
 
 It is asked when an alert begins or changes, and once a minute while it fires.  What was there is read from the bit sets
 of the hour before the alert became active and of the last quarter of an hour; what each of the missing said last, from
-those of their own blocks alone.  Only rows count that were known by the instant, so a replay says the same.  The meters
-are the exception: they stand in another topic, which nobody waits for; what is known of them is said beside.
+those of their own blocks alone.  Only rows count that were known by the instant, so a replay says the same.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from duckdb import DuckDBPyConnection
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from pipeline.catalog import EventType
-from pipeline.ledger.reader import Reader
-from pipeline.readings import GRID, LOOKBACK_INTERVALS, EntityCount
+from pipeline.readings.entity_count import EntityCount
+from pipeline.readings.memory import Memory
+from pipeline.readings.meters import SITE, Meters
+from pipeline.readings.reading import GRID, LOOKBACK_INTERVALS, By
 from pipeline.readings.silence import Gap
 from pipeline.readings.span import Span, chosen_sql
+from pipeline.readings.spec import Inquiry, Query, RawLabels
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.quoting import quoted, timestamp
-from pipeline.rules.missing import FAILED, GONE, IDLE, PLACES, SILENT, Lack, Meters, Missing, Place
 
 BEFORE = 3600
 """Seconds before an alert became active in which those that are missing now were there."""
@@ -34,8 +33,60 @@ MOMENTS = 3
 RACK, NODE, POWER = "nvlink_domain", "node", "power_watts"
 PLACE = ("site", "cluster", RACK)
 """Dimensions that say where a series is, from wide to narrow."""
-SITE = ("provider", "region", "site")
-"""Dimensions that GPUs and meters share."""
+PLACES = 3
+"""So many of the worst racks and nodes are named."""
+
+
+FAILED, GONE, SILENT, IDLE = "failed", "gone", "silent", "idle"
+"""Ways of not being delivered: marked unhealthy, no longer reported by a source that reports, of a source that has
+stopped, and there without being in use where that is what counts."""
+
+
+class Lack(NamedTuple):
+    """`n` GPUs that are `what`; the first of them was last well at `first`, the last at `last` (epoch seconds).
+
+    None: longer ago than was looked back.
+    """
+
+    what: str
+    n: int
+    first: float | None = None
+    last: float | None = None
+
+
+class Place(NamedTuple):
+    """`n` of the `of` GPUs of a rack or node are missing; `of` 0: not known."""
+
+    name: str
+    n: int
+    of: int = 0
+
+
+class Missing(NamedTuple):
+    """`lacks` without a `what` that nobody is; `places` (racks, or clusters without any) and `nodes`: the worst first.
+
+    `watts`: mean power of one GPU.  `sites`: those with dark GPUs, which are silent or gone, by the dimensions that
+    meters have too.
+    """
+
+    lacks: tuple[Lack, ...] = ()
+    places: tuple[Place, ...] = ()
+    nodes: tuple[Place, ...] = ()
+    more_places: int = 0
+    more_nodes: int = 0
+    watts: float | None = None
+    sites: tuple[tuple[str, ...], ...] = ()
+    meters: Meters | None = None
+
+    @property
+    def dark(self) -> tuple[Lack, ...]:
+        """Those that say nothing any more."""
+        return tuple(lack for lack in self.lacks if lack.what in (SILENT, GONE))
+
+    def silent(self, n: int) -> Missing:
+        """With `n` silent GPUs, as the reading carries them."""
+        kept = (lack._replace(n=n) if lack.what == SILENT else lack for lack in self.lacks)
+        return self._replace(lacks=tuple(lack for lack in kept if lack.n))
 
 
 class _Series(NamedTuple):
@@ -58,101 +109,74 @@ class _Entity(NamedTuple):
     well: float | None
 
 
-class Looker:
-    """Answers `rules.missing.Look` from the ledger of `reader`, inside whatever transaction that is in."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader, self._con = reader, reader.con
-        self._last: tuple[tuple[Any, ...], Missing] | None = None
-
-    def __call__(self, spec: EntityCount, by: tuple[str, ...], t: int, active_at: int) -> Missing:
-        key = (spec, by, t, active_at)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, self._look(spec, by, t, active_at))
-        return self._last[1]
-
-    def _look(self, spec: EntityCount, by: tuple[str, ...], t: int, active_at: int) -> Missing:
-        con, event = self._con, self._reader.catalog.by_topic(spec.topic)
-        names = _series_of(con, event, spec, by)
-        silence = self._reader.answer(self._reader.memory.silence_at(event, t))
-        grid = t // GRID
-        gaps = {g.series: g for g in silence.expected if g.first <= grid <= g.last and g.series in names}
-        slow = next(
-            (slow for low, high, slow in self._reader.answer(silence.paces()) if low < grid <= high), ()
-        )
-        span = Span(grid - 1, grid, spec.span, slow, LOOKBACK_INTERVALS, event.lateness + GRID)
-        _find(con, event, spec, sorted(names), span, t, active_at)
-        found = _counted(con, event, names, spec.by)
-        entities = _entities(con, event, spec, gaps, t, active_at)
-        moved = _moved(con, event, t, entities)
-        entities = [e for e in entities if e not in moved]
-        found = _without(found, moved)
-        live = {series: one for series, one in found.items() if series not in gaps}
-        dark = [one for series, one in found.items() if series in gaps or one.gone]
-        places, more_places = _places(found, gaps)
-        nodes, more_nodes = self._nodes(event, entities, gaps, t)
-        return Missing(
-            lacks=tuple(_lacks(event, spec, live, entities, gaps)),
-            places=places,
-            nodes=nodes,
-            more_places=more_places,
-            more_nodes=more_nodes,
-            watts=_watts(con, event, sorted(names), span, t, active_at),
-            sites=tuple(sorted({one.site for one in dark})),
-        )
-
-    def _nodes(
-        self, event: EventType, entities: Sequence[_Entity], gaps: Mapping[int, Gap], t: int
-    ) -> tuple[tuple[Place, ...], int]:
-        """Where most of the missing are: their node stands in the raw rows of the minutes that saw them last."""
-        if NODE not in {label.name for label in event.labels} or len(entities) >= MOST:
-            return (), 0
-        minutes: dict[int, list[tuple[int, str]]] = defaultdict(list)
-        for e in entities:
-            seen = gaps[e.series].last_us / 1e6 if e.series in gaps else e.seen
-            if seen is not None:
-                minutes[int(seen) // 60].append((e.series, e.name))
-        found: Counter[str] = Counter()
-        for minute, own in sorted(minutes.items(), key=lambda each: (-len(each[1]), each[0]))[:MOMENTS]:
-            start = minute * 60
-            end = min(start + 60, t)
-            found.update(self._reader.raw.labels(event, NODE, start, end, t, own).values())
-        worst = sorted(found.items(), key=lambda each: (-each[1], each[0]))
-        return tuple(Place(name, n) for name, n in worst[:PLACES]), max(0, len(worst) - PLACES)
-
-    def meters(self, missing: Missing, t: int) -> Meters | None:
-        """What the meters of the dark sites show, as far as they are known by now; None where there are none."""
-        energy = next((e for e in self._reader.catalog.types if e.view == "energy"), None)
-        since = [lack.first for lack in missing.dark if lack.first is not None]
-        if energy is None or not missing.sites or not since:
-            return None
-        row = self._con.execute(
-            "SELECT epoch(instant)::BIGINT FROM frontier WHERE topic = ?", [energy.topic]
-        ).fetchone()
-        if row is None or row[0] is None:
-            return None
-        now, before = _metered(self._con, energy, missing.sites, min(int(row[0]), t), int(min(since)))
-        if now is None and before is None:
-            return None
-        watts = missing.watts
-        dark = watts * sum(lack.n for lack in missing.dark) if watts else None
-        return Meters(tuple(site[-1] for site in missing.sites), now, before, dark)
+Look = Callable[[EntityCount, By, int, int], Missing]
+"""Asks who of a group is missing at an instant, for an alert that is active since another; see `missing`."""
 
 
-def _series_of(
-    con: DuckDBPyConnection, event: EventType, spec: EntityCount, by: tuple[str, ...]
-) -> dict[int, dict[str, str]]:
+def missing(
+    spec: EntityCount, event_type: EventType, by: By, t: int, active_at: int, memory: Memory
+) -> Inquiry[Missing]:
+    """Who of the group `by` is missing at `t`, for an alert that is active since `active_at`."""
+    names = yield from _series_of(event_type, spec, by)
+    silence = yield from memory.silence_at(event_type, t)
+    grid = t // GRID
+    gaps = {g.series: g for g in silence.expected if g.first <= grid <= g.last and g.series in names}
+    paces = yield from silence.paces()
+    slow = next((slow for low, high, slow in paces if low < grid <= high), ())
+    span = Span(grid - 1, grid, spec.span, slow, LOOKBACK_INTERVALS, event_type.lateness + GRID)
+    yield _absent(event_type, spec, sorted(names), span, t, active_at)
+    found = yield from _counted(event_type, names, spec.by)
+    entities = yield from _entities(event_type, spec, gaps, t, active_at)
+    moved = yield from _moved(event_type, t, entities)
+    entities = [e for e in entities if e not in moved]
+    found = _without(found, moved)
+    live = {series: one for series, one in found.items() if series not in gaps}
+    dark = [one for series, one in found.items() if series in gaps or one.gone]
+    places, more_places = _places(found, gaps)
+    nodes, more_nodes = yield from _nodes(event_type, entities, gaps, t)
+    return Missing(
+        lacks=tuple(_lacks(event_type, spec, live, entities, gaps)),
+        places=places,
+        nodes=nodes,
+        more_places=more_places,
+        more_nodes=more_nodes,
+        watts=(yield from _watts(event_type, sorted(names), span, t, active_at)),
+        sites=tuple(sorted({one.site for one in dark})),
+    )
+
+
+def _nodes(
+    event_type: EventType, entities: Sequence[_Entity], gaps: Mapping[int, Gap], t: int
+) -> Inquiry[tuple[tuple[Place, ...], int]]:
+    """Where most of the missing are: their node stands in the raw rows of the minutes that saw them last."""
+    if NODE not in {label.name for label in event_type.labels} or len(entities) >= MOST:
+        return (), 0
+    minutes: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for e in entities:
+        seen = gaps[e.series].last_us / 1e6 if e.series in gaps else e.seen
+        if seen is not None:
+            minutes[int(seen) // 60].append((e.series, e.name))
+    found: Counter[str] = Counter()
+    for minute, own in sorted(minutes.items(), key=lambda each: (-len(each[1]), each[0]))[:MOMENTS]:
+        start = minute * 60
+        rows = yield RawLabels(event_type, NODE, start, min(start + 60, t), t, own)
+        found.update(label for _, _, label in rows)
+    worst = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    return tuple(Place(name, n) for name, n in worst[:PLACES]), max(0, len(worst) - PLACES)
+
+
+def _series_of(event: EventType, spec: EntityCount, by: By) -> Inquiry[dict[int, dict[str, str]]]:
     """The series of the group `by`, each with its dimensions."""
     chosen, params = chosen_sql(event, spec.match, spec.by)
     params |= {f"b{i}": value for i, value in enumerate(by)}
     where = " AND ".join(f"g{i} = $b{i}" for i in range(len(by))) or "true"
     dims = [d.name for d in event.dimensions]
     columns = ", ".join(f"coalesce({quoted(d)}, '')" for d in dims)
-    rows = con.execute(
+    rows = yield Query(
         f"SELECT series, {columns} FROM series_{event.view} SEMI JOIN (SELECT series FROM ({chosen}) WHERE {where}) "
         "USING (series)",
         params,
-    ).fetchall()
+    )
     return {row[0]: dict(zip(dims, row[1:], strict=True)) for row in rows}
 
 
@@ -164,22 +188,21 @@ def _marks(event: EventType, spec: EntityCount) -> tuple[str, str]:
     return ("in_use", "~") if spec.counts == "in_use" and "in_use" in marks else ("", "")
 
 
-def _find(
-    con: DuckDBPyConnection,
+def _absent(
     event: EventType,
     spec: EntityCount,
     series: Sequence[int],
     span: Span,
     t: int,
     active_at: int,
-) -> None:
-    """Make `absent(series, block, base, ill, gone)`: who was there, is there and does not count, is not there."""
+) -> Query:
+    """Makes `absent(series, block, base, ill, gone)`: who was there, is there and does not count, is not there."""
     mark, negated = _marks(event, spec)
     lately = f"FILTER (epoch(window_start) >= {t} - {span.own_sql()})"
     marked = f", coalesce(bit_or({mark}) {lately}, none) AS marked" if mark else ""
     ill = f"here & {negated}marked" if mark else "none"
     began, recent = timestamp(active_at - max(BEFORE, span.longest)), timestamp(t - max(LATELY, span.longest))
-    con.execute(
+    return Query(
         f"""CREATE OR REPLACE TEMP TABLE absent AS
         SELECT series, block, base, {ill} AS ill, base & ~here AS gone FROM (
             SELECT series, block, bit_or(observed) AS base, base & ~base AS none,
@@ -193,18 +216,13 @@ def _find(
     )
 
 
-def _counted(
-    con: DuckDBPyConnection,
-    event: EventType,
-    names: Mapping[int, Mapping[str, str]],
-    by: tuple[str, ...],
-) -> dict[int, _Series]:
+def _counted(event: EventType, names: Mapping[int, Mapping[str, str]], by: By) -> Inquiry[dict[int, _Series]]:
     varies = [d for d in PLACE if d not in by and len({dims.get(d, "") for dims in names.values()}) > 1]
     shown = varies or [d for d in PLACE if any(dims.get(d) for dims in names.values())][-1:]
-    rows = con.execute(
+    rows = yield Query(
         "SELECT series, sum(bit_count(base))::BIGINT, sum(bit_count(ill))::BIGINT, sum(bit_count(gone))::BIGINT "
         "FROM absent GROUP BY series"
-    ).fetchall()
+    )
     return {
         series: _Series(
             "/".join(filter(None, (names[series].get(d, "") for d in shown))),
@@ -216,19 +234,18 @@ def _counted(
 
 
 def _entities(
-    con: DuckDBPyConnection,
     event: EventType,
     spec: EntityCount,
     gaps: Mapping[int, Gap],
     t: int,
     active_at: int,
-) -> list[_Entity]:
+) -> Inquiry[list[_Entity]]:
     """Up to `MOST` of the missing, one by one."""
     mark, negated = _marks(event, spec)
     marked, well = (
         (f", bit_or({mark}) AS marked", f"observed & ~({negated}marked)") if mark else ("", "observed")
     )
-    rows = con.execute(
+    rows = yield Query(
         f"""WITH masked AS (
             SELECT series, block, ill, CASE WHEN list_contains($silent::UBIGINT[], series) THEN base ELSE ill | gone END AS mask
             FROM absent),
@@ -249,14 +266,14 @@ def _entities(
         LEFT JOIN heard h ON h.series = l.series AND h.block = l.block
         GROUP BY ALL ORDER BY ALL""",
         {"silent": list(gaps)},
-    ).fetchall()
+    )
     return [_Entity(*row) for row in rows]
 
 
-def _moved(con: DuckDBPyConnection, event: EventType, t: int, entities: Sequence[_Entity]) -> set[_Entity]:
+def _moved(event: EventType, t: int, entities: Sequence[_Entity]) -> Inquiry[set[_Entity]]:
     """Those that another series has seen since: they have moved, and nobody misses them."""
     own = {(e.series, e.name): e for e in entities if e.seen is not None and not e.ill}
-    rows = con.execute(
+    rows = yield Query(
         f"""SELECT a.series, a.name FROM (SELECT unnest($of::UBIGINT[]) AS series, unnest($who::VARCHAR[]) AS name,
                 unnest($seen::DOUBLE[]) AS seen) a
         JOIN entities_{event.view} e ON e.series = a.series AND e.entity = a.name
@@ -268,7 +285,7 @@ def _moved(con: DuckDBPyConnection, event: EventType, t: int, entities: Sequence
             "who": [name for _, name in own],
             "seen": [e.seen for e in own.values()],
         },
-    ).fetchall()
+    )
     return {own[series, name] for series, name in rows}
 
 
@@ -321,48 +338,19 @@ def _places(found: Mapping[int, _Series], gaps: Mapping[int, Gap]) -> tuple[tupl
 
 
 def _watts(
-    con: DuckDBPyConnection, event: EventType, series: Sequence[int], span: Span, t: int, active_at: int
-) -> float | None:
+    event: EventType, series: Sequence[int], span: Span, t: int, active_at: int
+) -> Inquiry[float | None]:
     """Mean power of one GPU of the group: in the span, else before the alert became active."""
     measure = next((m for m in event.measures if m.name == POWER), None)
     if measure is None:
         return None
     for start, end in ((t - span.longest, t), (active_at - LATELY, active_at)):
-        row = con.execute(
+        [(total, count)] = yield Query(
             f"SELECT sum({POWER}_sum), sum({POWER}_count) FROM partials_{event.view}_10s WHERE series IN "
-            f"(SELECT unnest(?::UBIGINT[])) AND window_start >= {timestamp(start)} AND window_start < {timestamp(end)} "
+            f"(SELECT unnest($series::UBIGINT[])) AND window_start >= {timestamp(start)} AND window_start < {timestamp(end)} "
             f"AND known_from <= {timestamp(t)}",
-            [list(series)],
-        ).fetchone()
-        if row and row[1]:
-            return float(row[0] * measure.quantum / row[1])
+            {"series": list(series)},
+        )
+        if count:
+            return float(total * measure.quantum / count)
     return None
-
-
-def _metered(
-    con: DuckDBPyConnection, energy: EventType, sites: Sequence[tuple[str, ...]], now: int, since: int
-) -> tuple[float | None, float | None]:
-    """Watts of the feeds of `sites` at `now`, and before `since`: of those feeds that say so at both times."""
-    span = LOOKBACK_INTERVALS * energy.interval
-    start = max(now - span, since)
-    listed = "SELECT unnest($provider::VARCHAR[]), unnest($region::VARCHAR[]), unnest($site::VARCHAR[])"
-    for name in ("it_power_watts", "facility_power_watts"):
-        measure = next((m for m in energy.measures if m.name == name), None)
-        if measure is None:
-            continue
-        lately = f"FILTER (window_start >= {timestamp(start)} AND window_start < {timestamp(now)})"
-        earlier = f"FILTER (window_start >= {timestamp(since - span)} AND window_start < {timestamp(since)})"
-        means = ", ".join(f"sum({name}_sum) {f} / sum({name}_count) {f}" for f in (lately, earlier))
-        rows = con.execute(
-            f"SELECT {means} FROM partials_{energy.view}_10s WHERE window_start >= {timestamp(since - span)} "
-            f"AND series IN (SELECT series FROM series_{energy.view} WHERE (provider, region, site) IN ({listed})) "
-            "GROUP BY series",
-            dict(zip(("provider", "region", "site"), map(list, zip(*sites, strict=True)), strict=True)),
-        ).fetchall()
-        both = [(float(a), float(b)) for a, b in rows if a is not None and b is not None]
-        quantum = float(measure.quantum)
-        if both:
-            return sum(a for a, _ in both) * quantum, sum(b for _, b in both) * quantum
-        if any(b is not None for _, b in rows):
-            return None, sum(float(b) for _, b in rows if b is not None) * quantum
-    return None, None
