@@ -53,6 +53,7 @@ from pipeline.stream.intake import Intake
 from pipeline.stream.own_topics import make_own, mend_letters
 from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.source import BatchSource
+from pipeline.stream.source_topics import fed_by, source_topics
 from pipeline.stream.topics import cluster_and_clock
 from pipeline.stream.watermark import Watermarks
 
@@ -97,6 +98,8 @@ class Gigawatch:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.catalog = catalog.load(settings.schemas)
+        self.sources = source_topics(settings.sources, self.catalog)
+        self._topics = (*self.catalog.topics, *(source.topic for source in self.sources))
         self.contracts = self._load_contracts()
         self.contract_error: str | None = None
         self.delays = Delays()
@@ -213,22 +216,22 @@ class Gigawatch:
         )  # fmt: skip
         processor = Processor(
             self.ledger.con, self.catalog, settings.data, settings.max_message_bytes, settings.max_series,
-            settings.max_entities,
+            settings.max_entities, self.sources,
         )  # fmt: skip
         await asyncio.to_thread(processor.remember, self.ledger.progress())
         mend = partial(mend_letters, settings.bootstrap, settings.deadletter_topic, settings.kafka_client())
         letters = DeadLetters(self.clients.producer, settings.deadletter_topic, mend)
         self.intake = Intake(self.ledger, processor, self.watermarks, letters, self._told, self.clocks)
         app.source = self.source = BatchSource(
-            settings.bootstrap, settings.kafka_client(), self.catalog.topics, self.ledger.offsets(),
+            settings.bootstrap, settings.kafka_client(), self._topics, self.ledger.offsets(),
             self.ledger.topic_ids(), put=hand_on, wanted=lambda: not decoder_free.locked(),
             assigned=self.watermarks.assign, met=lambda ids: self.intake.with_ledger(self.ledger.bind_topics, ids),
             answered=lambda ends: self.watermarks.answered(ends, self.clocks.steady()),
             guard=self._guard, clocks=self.clocks, max_records=settings.batch_records, max_bytes=settings.batch_bytes,
-            linger=settings.batch_linger,
+            linger=settings.batch_linger, apart=[s.topic for s in self.sources],
         )  # fmt: skip
         self.health = Health(
-            self.catalog.topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
+            self._topics, self.watermarks, load_states(self.ledger.con), stalled_after=settings.stalled_after,
             give_up_after=settings.give_up_after, steady=self.clocks.steady(), unmatched_after=settings.unmatched_after,
         )  # fmt: skip
         self.status = OwnStatus(self.ledger, self.status_file, self._live_status, self.clocks.own)
@@ -295,7 +298,7 @@ class Gigawatch:
         return guarded
 
     def _watermarks(self) -> Watermarks:
-        marks = Watermarks(self.catalog)
+        marks = Watermarks(self.catalog, fed_by(self.sources, self.catalog))
         since, clocks = self.ledger.progress_since(), self.clocks
         for place, offset in self.ledger.offsets().items():
             reached, at = (_epoch(found) for found in since.get(place, (None, None)))
@@ -404,6 +407,7 @@ class Gigawatch:
             "servers": self.servers.status(),
             "unmatched": [str(one) for one in self.housekeeper.unmatched or ()],
             "absent_topics": self.source.absent,
+            "ignored": self.intake.ignored(),
             "tampered": verify.told(self.housekeeper.tampered),
             "stalled": str(self.health.stall or ""),
             "clocks": [skew.words for skew in self.clocks.skews(self.ledger.reached)],

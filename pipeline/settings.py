@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -64,6 +64,23 @@ def _for_a_browser(url: str) -> str:
 BrowserAddress = Annotated[str, AfterValidator(_for_a_browser)]
 
 
+class SourceSettings(BaseModel):
+    """A topic of what people already have: its format, its mapping or mappings, and what the source does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str = Field(min_length=1, max_length=249)
+    format: str
+    mapping: str | list[str]
+    constants: dict[str, str] = Field(default_factory=dict)
+    from_label: dict[str, Any] = Field(default_factory=dict)
+    where: list[dict[str, Any]] = Field(default_factory=list)
+
+    @property
+    def mappings(self) -> list[str]:
+        return [self.mapping] if isinstance(self.mapping, str) else self.mapping
+
+
 class Settings(BaseSettings):
     """Frozen once made.  Times in seconds, sizes in bytes unless the name says otherwise."""
 
@@ -77,6 +94,9 @@ class Settings(BaseSettings):
     webhook_token_file: Path | None = Field(None, description="File with a bearer token for the webhook")
     alerts_topic: str = Field("gigawatch.alerts", description="Compacted topic of alert states; empty: none")
     deadletter_topic: str = Field("telemetry.deadletter", description="Where records go that make no sense")
+    sources: list[SourceSettings] = Field(
+        default_factory=list, description="Topics of what you already have: [[sources]] in the file"
+    )
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
 
     door: str = Field("127.0.0.1:3306", pattern=ADDRESS, description="Where the SQL door opens; empty: none")

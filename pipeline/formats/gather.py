@@ -76,30 +76,35 @@ def samples_of(
 
     `differences` remembers the histograms of the reports before; without it the first of a source adds nothing.
     """
-    return gather(points(raw), mapping, catalog, given, differences)
+    return Gatherer(mapping, catalog, given, differences).gather(points(raw))
 
 
-def gather(
-    points: Iterable[Point],
-    mapping: SourceMapping,
-    catalog: Catalog,
-    given: Given = NOTHING_GIVEN,
-    differences: Differences | None = None,
-) -> Gathered:
-    """The samples that the points are, in the order in which each was first met."""
-    found = Gathered()
-    every = list(assembled(points))
-    known: set[str] = set()
-    for place, samples in enumerate(mapping.samples):
-        one = _Samples(
-            mapping, samples, catalog.by_topic(samples.topic), given, differences or Differences(), place
-        )
-        known |= one.metrics
-        found.samples += one.samples(every, found.notes)
-    for point in every:
-        if point.name not in known and not _of_known(point.name, known):
-            found.ignored[point.name] += 1
-    return found
+class Gatherer:
+    """Makes samples of the points of one source, message by message: what histograms add is known from the one before."""
+
+    def __init__(
+        self,
+        mapping: SourceMapping,
+        catalog: Catalog,
+        given: Given = NOTHING_GIVEN,
+        differences: Differences | None = None,
+    ) -> None:
+        self.differences = differences or Differences()
+        self._parts = [
+            _Samples(mapping, samples, catalog.by_topic(samples.topic), given, self.differences, place)
+            for place, samples in enumerate(mapping.samples)
+        ]
+        self._known = {name for part in self._parts for name in part.metrics}
+
+    def gather(self, points: Iterable[Point]) -> Gathered:
+        """The samples that the points are, in the order in which each was first met."""
+        found, every = Gathered(), list(assembled(points))
+        for part in self._parts:
+            found.samples += part.samples(every, found.notes)
+        for point in every:
+            if point.name not in self._known and not _of_known(point.name, self._known):
+                found.ignored[point.name] += 1
+        return found
 
 
 def _of_known(name: str, known: set[str]) -> bool:
@@ -180,19 +185,21 @@ class _Samples:
         entity = self.event.entity
         if self.spec.key or entity is None:
             names = self.spec.key or [d.name for d in self.event.dimensions if self._places(d.name)]
-            return [tuple(self._text(name, [point]) for name in names)]
+            return [tuple(self._said(name, [point]) for name in names)]
         same = [("same", text) for p in self.spec.same or () if (text := _usable(_read(p, point)))]
         raw = [text for p in self._places(entity.name) if (text := _read(p, point))]
         named = [("name", spelt(text) or text) for text in raw if _usable(text)]
-        host = tuple(self._text(name, [point]) for name in entity.otherwise)
+        host = tuple(self._said(name, [point]) for name in entity.otherwise)
         hosted = [("host", *host)] if host and host[-1] else []
         return [*same, *named, *hosted, *(("raw", text) for text in raw)]
 
     def _places(self, name: str) -> Sequence[TextFrom]:
         return [*self.given.from_label.get(name, ()), *self.spec.fields.get(name, ())]
 
-    def _text(self, name: str, points: Sequence[Point]) -> str:
-        return self._found(name, points)[0]
+    def _said(self, name: str, points: Sequence[Point]) -> str:
+        """The text of a field as the points say it: a constant tells nothing apart."""
+        found, place = self._found(name, points)
+        return "" if place == "constant" else found
 
     def _found(self, name: str, points: Sequence[Point]) -> tuple[str, str]:
         """(text, where it was found) of a field: the user's label, the table, the mapping's label, the constant."""
@@ -239,7 +246,7 @@ class _Samples:
             if not 0 <= many <= MAX_COUNT:
                 self._tell(counts[0].name, f"{many} is no number of GPUs of a node")
                 continue
-            at = (self._text(count.within, group.points), group.time)
+            at = (self._said(count.within, group.points), group.time)
             for number in range(before[at], before[at] + many):
                 yield from self._sample(group, {"index": str(number)})
             before[at] += many

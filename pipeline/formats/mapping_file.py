@@ -5,7 +5,7 @@ The shipped ones are data of this package; each says which versions of its sourc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,16 +163,16 @@ def _unknown(
     document.fault(path, repr(found), one_of(sorted(known)), did_you_mean(found, known), key)
 
 
-def check_given(given: Given, mapping: SourceMapping, catalog: Catalog) -> Iterator[str]:
-    """What a user says of a source and no sample of the mapping has, in words."""
-    events = [catalog.by_topic(samples.topic) for samples in mapping.samples]
+def check_given(given: Given, mappings: Sequence[SourceMapping], catalog: Catalog) -> Iterator[str]:
+    """What a user says of a source and no sample of its mappings has, in words."""
+    events = [catalog.by_topic(samples.topic) for mapping in mappings for samples in mapping.samples]
     fields = {f.name for event in events for f in event.fields}
+    settings = {name: words for mapping in mappings for name, words in mapping.settings.items()}
     for name, word in given.constants.items():
-        if name in mapping.settings and word not in mapping.settings[name]:
-            yield f"constants.{name}: found {word!r}, expected {one_of(mapping.settings[name])}"
-        elif name not in fields and name not in mapping.settings:
-            known = sorted({*fields, *mapping.settings})
-            yield _said(f"constants.{name}", name, known)
+        if word not in settings.get(name, [word]):
+            yield f"constants.{name}: found {word!r}, expected {one_of(settings[name])}"
+        elif name not in fields and name not in settings:
+            yield _said(f"constants.{name}", name, sorted({*fields, *settings}))
     for name in (*given.from_label, *(name for rule in given.where for name in rule.set)):
         if name not in fields:
             yield _said(f"from_label.{name}", name, sorted(fields))

@@ -17,6 +17,8 @@ MAX_TEXT = 4096
 """Characters of a name, a label's name or its value."""
 UNKNOWN = ""
 """The value of what is asked for and not known, such as null in JSON: the source is there, its measure is not."""
+LATEST = 253_402_300_799_000_000
+"""The last second of the year 9999 in microseconds: no later one is a date."""
 _EPOCH = datetime(1970, 1, 1)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pipeline.catalog import Catalog
 from pipeline.errors import MappingError
-from pipeline.formats.gather import Gathered, MappedSample, gather
-from pipeline.formats.histograms import Differences
+from pipeline.formats.gather import Gatherer, MappedSample
 from pipeline.formats.mapping_file import check_given
 from pipeline.formats.mapping_spec import Given, MeasureFrom, SourceMapping, TextFrom
 from pipeline.formats.measures import SetAside, Unfit, measured
@@ -78,19 +77,15 @@ def tried(
 
     Raises MappingError for what is no message of that format, and for what `given` says of no field.
     """
-    if wrong := list(check_given(given, mapping, catalog)):
+    if wrong := list(check_given(given, [mapping], catalog)):
         raise MappingError("\n  ".join([f"mapping {mapping.mapping}:", *wrong]))
-    trial, differences = Trial(), Differences()
+    trial, gatherer = Trial(), Gatherer(mapping, catalog, given)
     for name, raw in files:
-        found = gather(_points(name, raw, wire), mapping, catalog, given, differences)
+        found = gatherer.gather(_points(name, raw, wire))
         trial.ignored.update(found.ignored)
         trial.notes.update(found.notes)
-        trial.judged += [_judged(sample, catalog) for sample in _of(found)]
+        trial.judged += [_judged(sample, catalog) for sample in found.samples]
     return trial
-
-
-def _of(found: Gathered) -> Iterable[MappedSample]:
-    return found.samples
 
 
 def _points(name: str, raw: bytes, wire: str) -> list[Point]:

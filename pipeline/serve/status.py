@@ -28,6 +28,7 @@ EXTRA = (
     "clocks",
     "unmatched",
     "absent_topics",
+    "ignored",
     "tampered",
     "standing",
     "undelivered",
@@ -142,6 +143,9 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
         yield from (f"STALLED: {clean(words)}" for words in [found.get("stalled")] if words)
         yield from (f"A CLOCK IS WRONG: {clean(words)}" for words in found.get("clocks", ()))
     yield from (f"TOPIC MISSING: {clean(topic)}; {MAKE_TOPICS}" for topic in found.get("absent_topics", ()))
+    yield from (
+        f"Ignored on {clean(topic)}: {_most(names)}" for topic, names in found.get("ignored", {}).items()
+    )
     yield from (f"MATCHES NOTHING: {clean(words)}" for words in found.get("unmatched", ()))
     if not state["running"] and (why := nothing_yet(data, catalog.load())) is not None:
         yield clean(why)
@@ -150,6 +154,13 @@ def head(data: Path, found: dict[str, Any], state: dict[str, Any]) -> Iterator[s
     if found["contract_error"]:
         yield f"A NEW CONTRACT IS REFUSED, the old one goes on: {clean(found['contract_error'])}"
     yield ""
+
+
+def _most(names: dict[str, int], shown: int = 5) -> str:
+    """The metrics that came most often and that no mapping reads, with their points."""
+    most = sorted(names.items(), key=lambda item: (-item[1], item[0]))
+    told = ", ".join(f"{clean(name)} ({n:,})" for name, n in most[:shown])
+    return told + (f" and {len(most) - shown} more" if len(most) > shown else "")
 
 
 def _open_servers(servers: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
@@ -48,6 +48,23 @@ class Batch:
     def of_topic(self, topic: str) -> list[tuple[int, Records]]:
         """(partition, records) of one topic, by partition."""
         return sorted((part, r) for (name, part), r in self.records.items() if name == topic and r)
+
+    def apart(self, topics: Collection[str]) -> Iterator[Batch]:
+        """The same records in a batch for each of `topics`, and one for all others.
+
+        The events of a source's topic are of a type whose own topic may be in the batch too: what a delta adds to an
+        event type comes from one topic.
+        """
+        for own in (None, *topics):
+            mine = {
+                place: r
+                for place, r in self.ranges.items()
+                if (place[0] if place[0] in topics else None) == own
+            }
+            if mine:
+                yield Batch(
+                    {place: r for place, r in self.records.items() if place in mine}, mine, self.clock
+                )
 
     def pieces(self, most: int) -> Iterator[Batch]:
         """The same records, in batches of at most `most` bytes of values (or of one record).

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import content_sql
+from pipeline.rollup.delta import Place
 
 WINDOW = timedelta(minutes=2)
 AHEAD = timedelta(seconds=60)
@@ -35,10 +36,10 @@ class Seen:
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         self._con = con
         self._event = event
-        self._pruned: Progress = {}
+        self._pruned: Mapping[Place, datetime] = {}
         con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
 
-    def rebuild(self, data: Path, progress: Progress) -> None:
+    def rebuild(self, data: Path, progress: Mapping[Place, datetime]) -> None:
         """Remember the identities of the last minutes again, from the ledger's segments and published files."""
         if self._event.retained:
             return
@@ -84,7 +85,7 @@ class Seen:
         )
         return {(part, minute): n for part, minute, n in counted}
 
-    def remember(self, progress: Progress) -> None:
+    def remember(self, progress: Mapping[Place, datetime]) -> None:
         """Keep this batch's identities, and forget those that no partition can ask for again."""
         if self._event.retained:
             return
@@ -204,7 +205,7 @@ def _again(
                 known.append(time)
 
 
-def _remembered(progress: Progress) -> list[Interval]:
+def _remembered(progress: Mapping[Place, datetime]) -> list[Interval]:
     """The times that any partition may still ask for, `[from, to]`, without overlaps."""
     found: list[Interval] = []
     for at in sorted(progress.values()):

@@ -173,6 +173,10 @@ class Intake:
         positions = self._watermarks.positions()
         return Work(positions, self.tally.steps, busy, what, self._dead_letters.held_up)
 
+    def ignored(self) -> dict[str, dict[str, int]]:
+        """Topic of a source → metric → points that no mapping of it reads, since the start."""
+        return {topic: dict(names) for topic, names in self._processor.ignored().items()}
+
     def growth(self) -> dict[str, Growth]:
         """What of each topic was beyond its limits, since the start."""
         return dict(self._processor.growth)

@@ -35,6 +35,7 @@ from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
 from pipeline.stream.duplicates import Seen
 from pipeline.stream.segments import write_raw, write_segment
+from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
 
 QUARANTINE = "quarantine"
 _QUARANTINE_SCHEMA = pa.schema(
@@ -77,7 +78,7 @@ class DecodedBatch:
     """
 
     ranges: Mapping[Place, tuple[int, int]]
-    topics: dict[str, Decoded]
+    topics: dict[str, list[Decoded]]
     letters: Sequence[DeadLetter]
     records: int
     ahead: Mapping[str, Ahead]
@@ -91,10 +92,13 @@ class DecodedBatch:
 class Work:
     """What the steps hand on for one topic."""
 
+    topic: str
     event: EventType
     decoded: Decoded
     known_from: datetime
     before: dict[int, datetime]
+    feeding: dict[Place, datetime]
+    """What all partitions had reached from which events of this type come, of other topics too."""
     beyond: Sequence[Beyond] = ()
     duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
     rows: int = 0
@@ -119,6 +123,7 @@ class Processor:
         max_bytes: int,
         max_series: int = 20_000,
         max_entities: int = 2_000_000,
+        sources: Sequence[SourceTopic] = (),
     ) -> None:
         self._con = con
         self._catalog = catalog
@@ -126,6 +131,8 @@ class Processor:
         self._segments.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
         self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes, 2 * max_series) for e in catalog.types}
+        self._sources = {s.topic: SourceDecoder(s, catalog, self._decoders, max_bytes) for s in sources}
+        self._fed_by = fed_by(sources, catalog)
         self._admission = {e.topic: Admission(con, e, max_series, max_entities) for e in catalog.types}
         for event in catalog.types:
             make_tables(con, event)
@@ -137,8 +144,15 @@ class Processor:
     def remember(self, progress: Mapping[Place, datetime]) -> None:
         """The identities of the last minutes, so that a re-send after a restart is known."""
         for event in self._catalog.types:
-            reached = {part: at for (topic, part), at in progress.items() if topic == event.topic}
-            self.seen[event.topic].rebuild(self._data, reached)
+            self.seen[event.topic].rebuild(self._data, self._feeding(event, progress))
+
+    def _feeding(self, event: EventType, progress: Mapping[Place, datetime]) -> dict[Place, datetime]:
+        """What the partitions have reached from which events of this type come."""
+        return {place: at for place, at in progress.items() if place[0] in self._fed_by[event.topic]}
+
+    def ignored(self) -> dict[str, Counter[str]]:
+        """Topic of a source → metric → points that none of its mappings reads, since the start."""
+        return {topic: source.ignored for topic, source in self._sources.items() if source.ignored}
 
     def process(
         self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
@@ -150,14 +164,16 @@ class Processor:
     def decode(self, batch: Batch) -> DecodedBatch:
         """Open the records of `batch`, whatever the ledger holds."""
         topics = {
-            topic: decoder.decode(topic_records(records, self._max_bytes, batch.clock))
+            topic: [decoder.decode(topic_records(records, self._max_bytes, batch.clock))]
             for topic, decoder in self._decoders.items()
             if (records := batch.of_topic(topic))
         }
-        letters = [
-            letter for topic, found in topics.items() for letter in _dead_letters(topic, found.refusals)
-        ]
-        ahead = {topic: found for topic, one in topics.items() if (found := _ahead(one.refusals))}
+        for topic, source in self._sources.items():
+            if records := batch.of_topic(topic):
+                topics[topic] = source.decode(records, batch.clock)
+        every = [(topic, one) for topic, found in topics.items() for one in found]
+        letters = [letter for _, one in every for letter in _dead_letters(one.refusals)]
+        ahead = {topic: found for topic, one in every if (found := _ahead(one.refusals))}
         return DecodedBatch(batch.ranges, topics, letters, len(batch), ahead)
 
     def take(
@@ -169,17 +185,19 @@ class Processor:
         had reached before.
         """
         done: list[Work] = []
-        for event in self._catalog.types:
-            if decoded := batch.topics.pop(event.topic, None):
-                before = {p: at for (topic, p), at in progress.items() if topic == event.topic}
-                work = Work(event, decoded, known_from[event.topic], before)
+        for topic in list(batch.topics):
+            before = {part: at for (name, part), at in progress.items() if name == topic}
+            for decoded in batch.topics.pop(topic):
+                event = decoded.event
+                feeding = self._feeding(event, progress)
+                work = Work(topic, event, decoded, known_from[event.topic], before, feeding)
                 for step in STEPS:
                     step(self, work)
                 done.append(work)
         segments = [segment for w in done for segment in w.segments]
         return Delta(
             ranges=batch.ranges,
-            progress={(w.event.topic, part): at for w in done for part, at in w.progress.items()},
+            progress=_furthest(done),
             views=tuple(w.event.view for w in done if w.rows),
             written=lambda: [segment.result() for segment in segments],
             fates=tuple(f for w in done for f in w.fates),
@@ -200,7 +218,8 @@ class Processor:
         seen = self.seen[work.event.topic]
         work.progress = self._reached(work)
         work.duplicates = seen.remove_duplicates(work.before)
-        seen.remember({**work.before, **work.progress})
+        reached = {(work.topic, part): at for part, at in work.progress.items()}
+        seen.remember({**work.feeding, **reached})
 
     def _reached(self, work: Work) -> dict[int, datetime]:
         rows = self._con.execute(
@@ -342,7 +361,17 @@ def _beyond_row(work: Work, reason: str, kept: Mapping[str, Any]) -> dict[str, A
     return {**head, **named, "sample": sample}
 
 
-def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:
+def _furthest(done: Sequence[Work]) -> dict[Place, datetime]:
+    """What each partition has reached; one message of a source may be samples of several event types."""
+    found: dict[Place, datetime] = {}
+    for work in done:
+        for part, at in work.progress.items():
+            place = (work.topic, part)
+            found[place] = max(at, found.get(place, at))
+    return found
+
+
+def _dead_letters(refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:
     """One for each record: an array with ten bad samples is kept once, with ten reasons."""
     letters: dict[int, DeadLetter] = {}
     reasons: dict[int, dict[int, str]] = {}
@@ -350,5 +379,5 @@ def _dead_letters(topic: str, refusals: Sequence[Refusal]) -> Sequence[DeadLette
         if refusal.outcome.fate == "dead_lettered":
             at = refusal.position
             reasons.setdefault(at, {})[refusal.outcome.idx] = refusal.outcome.reason
-            letters.setdefault(at, DeadLetter(topic, refusal.record, reasons[at]))
+            letters.setdefault(at, DeadLetter(refusal.record.topic, refusal.record, reasons[at]))
     return [letters[at] for at in sorted(letters)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -47,7 +47,8 @@ class BatchSource(Service):
     `positions` holds the ledger's next offsets and is moved on by what was handed over, `ids` the ids of the
     topics that they are of; `assigned`, `met` and `answered` tell of new partitions (place, position), of new
     topics (topic → id) and of the logs' ends; `clocks` is told of the broker's.  `guard` runs each task and
-    hears of its failure.  A Faust service: `connect` first, then whoever has it as a dependency starts it.
+    hears of its failure; each topic of `apart` has batches of its own.  A Faust service:
+    `connect` first, then whoever has it as a dependency starts it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class BatchSource(Service):
         max_records: int,
         max_bytes: int,
         linger: float,
+        apart: Collection[str] = (),
     ) -> None:
         self._bootstrap, self._client = bootstrap, dict(client)
         self._topics = tuple(topics)
@@ -78,6 +80,7 @@ class BatchSource(Service):
         self._clocks = clocks
         self._answered_at = 0.0
         self._absent: set[str] = set()
+        self._apart = apart
         self._max_records, self._max_bytes, self._linger = max_records, max_bytes, linger
         self._record_bytes = 512.0
         self._paused = asyncio.Lock()
@@ -162,7 +165,8 @@ class BatchSource(Service):
                 return ()
             ranges = {place: (low, self._positions[place]) for place, low in lows.items()}
             batch = Batch(records, ranges, self._clocks.bound())
-            return (batch,) if size <= 2 * self._max_bytes else batch.pieces(self._max_bytes)
+            whole = (batch,) if size <= 2 * self._max_bytes else batch.pieces(self._max_bytes)
+            return [one for each in whole for one in each.apart(self._apart)] if self._apart else whole
 
     async def _move_on(self, lows: dict[Place, int]) -> None:
         """Take over the consumer's positions; those that moved are put into `lows`, with where they were.

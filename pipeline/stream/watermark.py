@@ -48,8 +48,10 @@ class _Partition:
 class Watermarks:
     """Positions, ends and progress of every partition, and the watermarks that follow."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, fed_by: Mapping[str, frozenset[str]] | None = None) -> None:
+        """`fed_by`: topic of an event type → the topics from which its events come; its own where nothing is said."""
         self._catalog = catalog
+        self._fed_by = fed_by or {topic: frozenset({topic}) for topic in catalog.topics}
         self._partitions: dict[Place, _Partition] = {}
         self._back_at = -AFTER_OUTAGE
 
@@ -131,11 +133,11 @@ class Watermarks:
 
     def _of_telemetry(self, event: EventType, now: float, clock: float) -> float | None:
         mark = self._of(event, now, clock)
-        waits = any(not p.caught_up for (topic, _), p in self._partitions.items() if topic == event.topic)
+        waits = any(not p.caught_up for p in self._feeding(event))
         return WAITING if mark is None and waits else mark
 
     def _of(self, event: EventType, now: float, clock: float) -> float | None:
-        partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
+        partitions = self._feeding(event)
         reached = [p.progress for p in partitions if p.progress is not None]
         if not reached:
             return None
@@ -146,6 +148,9 @@ class Watermarks:
         held = [self._held_at(p, newest, now) for p in active]
         known = [at for at in held if at is not None]
         return min(*known, clock) - event.lateness if len(known) == len(held) else None
+
+    def _feeding(self, event: EventType) -> list[_Partition]:
+        return [p for (topic, _), p in self._partitions.items() if topic in self._fed_by[event.topic]]
 
     def _held_at(self, partition: _Partition, newest: float, now: float) -> float | None:
         """Where an active partition holds its topic; None when nothing is known of it yet."""
@@ -173,7 +178,7 @@ class Watermarks:
 
     def _of_retained(self, event: EventType, newest: float | None, now: float, clock: float) -> float | None:
         """Late by nature, it holds nobody back; only its own backlog holds back its own clauses."""
-        partitions = [p for (topic, _), p in self._partitions.items() if topic == event.topic]
+        partitions = self._feeding(event)
         if not partitions:
             return None
         if newest is None:

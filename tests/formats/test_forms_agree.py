@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from pipeline import catalog
-from pipeline.formats.gather import gather
+from pipeline.formats.gather import Gatherer
 from pipeline.formats.mapping_file import load_source_mapping
 from pipeline.formats.point import Point
 from pipeline.formats.registry import format_named
@@ -59,18 +59,18 @@ series = st.lists(
 )
 
 
-def text(found: Iterable[Series]) -> list[bytes]:
+def text(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     def line(name: str, own: dict[str, str], value: float) -> str:
         inside = ",".join(
             f'{k}="{v.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34))}"'
             for k, v in own.items()
         )
-        return f"{name}{{{inside}}} {value!r} {SECOND * 1000}"
+        return f"{name}{{{inside}}} {value!r} {second * 1000}"
 
     return ["\n".join(line(*s) for s in found).encode()]
 
 
-def otlp(found: Iterable[Series]) -> list[bytes]:
+def otlp(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     metrics = [
         {
             "name": name,
@@ -78,7 +78,7 @@ def otlp(found: Iterable[Series]) -> list[bytes]:
                 "dataPoints": [
                     {
                         "attributes": [{"key": k, "value": {"stringValue": v}} for k, v in own.items()],
-                        "timeUnixNano": str(SECOND * 10**9),
+                        "timeUnixNano": str(second * 10**9),
                         **({"asInt": str(value)} if isinstance(value, int) else {"asDouble": value}),
                     }
                 ]
@@ -89,11 +89,11 @@ def otlp(found: Iterable[Series]) -> list[bytes]:
     return [json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).encode()]
 
 
-def proto(found: Iterable[Series]) -> list[bytes]:
+def proto(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     request = ExportMetricsServiceRequest()
     scope = request.resource_metrics.add().scope_metrics.add()
     for name, own, value in found:
-        point = scope.metrics.add(name=name).gauge.data_points.add(time_unix_nano=SECOND * 10**9)
+        point = scope.metrics.add(name=name).gauge.data_points.add(time_unix_nano=second * 10**9)
         for key, each in own.items():
             point.attributes.add(key=key).value.string_value = each
         if isinstance(value, int):
@@ -103,36 +103,36 @@ def proto(found: Iterable[Series]) -> list[bytes]:
     return [request.SerializeToString()]
 
 
-def telegraf_1(found: Iterable[Series]) -> list[bytes]:
+def telegraf_1(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     return [
-        json.dumps({"name": n, "tags": own, "fields": {"gauge": v}, "timestamp": SECOND}).encode()
+        json.dumps({"name": n, "tags": own, "fields": {"gauge": v}, "timestamp": second}).encode()
         for n, own, v in found
     ]
 
 
-def telegraf_2(found: Iterable[Series]) -> list[bytes]:
+def telegraf_2(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     together: dict[str, dict[str, Any]] = {}
     for name, own, value in found:
-        metric = {"name": "prometheus", "tags": own, "fields": {}, "timestamp": SECOND}
+        metric = {"name": "prometheus", "tags": own, "fields": {}, "timestamp": second}
         together.setdefault(json.dumps(own, sort_keys=True), metric)["fields"][name] = value
     return [json.dumps(metric).encode() for metric in together.values()]
 
 
-def lines(found: Iterable[Series]) -> list[bytes]:
+def lines(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
     def plain(value: str) -> str:
         return "".join("\\" + c if c in ", =" else c for c in value)
 
     return [
         "\n".join(
             f"{n},{','.join(f'{k}={plain(v)}' for k, v in own.items() if v)} gauge={v!r}{'i' if isinstance(v, int) else ''}"
-            f" {SECOND * 10**9}"
+            f" {second * 10**9}"
             for n, own, v in found
         ).encode()
     ]
 
 
-def vector(found: Iterable[Series]) -> list[bytes]:
-    at = datetime.fromtimestamp(SECOND, UTC).isoformat()
+def vector(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
+    at = datetime.fromtimestamp(second, UTC).isoformat()
     return [
         json.dumps(
             {"name": n, "tags": own, "timestamp": at, "kind": "absolute", "gauge": {"value": v}}
@@ -141,8 +141,8 @@ def vector(found: Iterable[Series]) -> list[bytes]:
     ]
 
 
-def adapter(found: Iterable[Series]) -> list[bytes]:
-    at = datetime.fromtimestamp(SECOND, UTC).isoformat()
+def adapter(found: Iterable[Series], second: int = SECOND) -> list[bytes]:
+    at = datetime.fromtimestamp(second, UTC).isoformat()
     return [
         json.dumps({"name": n, "labels": {"__name__": n, **own}, "timestamp": at, "value": repr(v)}).encode()
         for n, own, v in found
@@ -150,6 +150,7 @@ def adapter(found: Iterable[Series]) -> list[bytes]:
 
 
 FORMS = {
+    "prometheus": text,
     "otlp_json": otlp,
     "otlp_proto": proto,
     "telegraf": telegraf_1,
@@ -161,7 +162,7 @@ FORMS = {
 
 def samples(form: str, messages: list[bytes]) -> list[str]:
     points: list[Point] = [p for message in messages for p in format_named(form.strip()).points(message)]
-    found = gather(points, DCGM, CATALOG)
+    found = Gatherer(DCGM, CATALOG).gather(points)
     return sorted(json.dumps([sample.time, dict(sorted(sample.data.items()))]) for sample in found.samples)
 
 

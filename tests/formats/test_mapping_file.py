@@ -107,7 +107,7 @@ def test_a_constant_of_no_field_and_a_word_of_no_setting_are_told() -> None:
     wrong = Given(
         constants={"regoin": "eu", "gpu_util_ratio_unit": "percents"}, from_label={"skku": ["modelName"]}
     )  # type: ignore[dict-item]
-    assert [text.partition(", expected")[0] for text in check_given(wrong, mapping, CATALOG)] == [
+    assert [text.partition(", expected")[0] for text in check_given(wrong, [mapping], CATALOG)] == [
         "constants.regoin: found 'regoin'",
         "constants.gpu_util_ratio_unit: found 'percents'",
         "from_label.skku: found 'skku'",

@@ -16,6 +16,7 @@ from pipeline.ledger.store import Ledger
 from pipeline.rollup.delta import Delta, Place
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import DeadLetter, Processor
+from pipeline.stream.source_topics import SourceTopic
 
 STRUCTURED = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 T0 = 1_790_000_000
@@ -166,14 +167,19 @@ def _numbered(one: ConsumerRecord, offset: int) -> ConsumerRecord:
 class Pipeline:
     """A ledger and a processor: what the intake does with a batch, without Kafka and the clock."""
 
-    def __init__(self, data: Path, catalog: Catalog, max_bytes: int = MAX_BYTES, **options: Any) -> None:
+    def __init__(
+        self,
+        data: Path,
+        catalog: Catalog,
+        max_bytes: int = MAX_BYTES,
+        sources: Sequence[SourceTopic] = (),
+        **options: Any,
+    ) -> None:
         self.data, self.catalog = data, catalog
         self.ledger = Ledger(data, catalog, **options)
-        self.processor = Processor(self.ledger.con, catalog, data, max_bytes)
+        self.processor = Processor(self.ledger.con, catalog, data, max_bytes, sources=sources)
         progress = self.ledger.progress()
-        for event_type in catalog.types:
-            reached = {part: at for (topic, part), at in progress.items() if topic == event_type.topic}
-            self.processor.seen[event_type.topic].rebuild(data, reached)
+        self.processor.remember(progress)
 
     def process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
         return self.processor.process(batch, self.ledger.known_from(), self.ledger.progress())

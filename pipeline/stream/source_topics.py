@@ -1,0 +1,203 @@
+"""Topics of what people already have: their messages become events, which are decoded as any other.
+
+    record → points (format) → samples (mapping) → one event each → Decoder
+
+What it costs is a JSON text for each sample, not for each point: a message of OTLP has ten points to a sample.  A sample has
+no id of its own.  Its source is what it is of, its id the time, the entity and the measures that it has: what an HA pair or
+a collector that tries again sends twice counts once, and the parts of a sample that come in messages of their own all count.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from aiokafka.structs import ConsumerRecord
+
+from pipeline.catalog import Catalog, EventType
+from pipeline.errors import SettingsError
+from pipeline.formats.gather import Gatherer, MappedSample
+from pipeline.formats.histograms import Differences
+from pipeline.formats.mapping_file import check_given, lacking, load_source_mapping
+from pipeline.formats.mapping_spec import Given, SourceMapping
+from pipeline.formats.point import LATEST, Point, Undecodable, time_text
+from pipeline.formats.registry import format_named
+from pipeline.formats.wire import Format
+from pipeline.settings import SourceSettings
+from pipeline.stream.batch import Records, topic_records
+from pipeline.stream.decode import Decoder
+from pipeline.stream.decoded import Decoded, Refusal
+
+EVENT = (("content-type", b"application/cloudevents+json"),)
+IGNORED_NAMES = 1_000
+"""Names of metrics that nobody reads, of which each is counted; the others together."""
+OTHERS = "(others)"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTopic:
+    """One topic of a source: how its messages are read, and which event types they become."""
+
+    topic: str
+    wire: Format
+    mappings: tuple[SourceMapping, ...]
+    given: Given
+    events: tuple[EventType, ...]
+
+
+def source_topics(sources: Sequence[SourceSettings], catalog: Catalog) -> tuple[SourceTopic, ...]:
+    """The sources of the settings.  Raises MappingError, or SettingsError that says where."""
+    found: dict[str, SourceTopic] = {}
+    for place, each in enumerate(sources):
+        where = f"sources[{place}] ({each.topic})"
+        if each.topic in catalog.topics or each.topic in found:
+            raise SettingsError(f"{where}: found a topic that is read already, expected one of its own")
+        found[each.topic] = _source_topic(each, catalog, where)
+    return tuple(found.values())
+
+
+def _source_topic(each: SourceSettings, catalog: Catalog, where: str) -> SourceTopic:
+    wire = format_named(each.format)
+    if not wire.on_kafka:
+        raise SettingsError(f"{where}: found the format {wire.name}, expected one that comes on Kafka")
+    mappings = tuple(load_source_mapping(name, catalog) for name in each.mappings)
+    given = Given.model_validate(
+        {"constants": each.constants, "from_label": each.from_label, "where": each.where}
+    )
+    wrong = list(check_given(given, mappings, catalog))
+    for mapping in mappings:
+        for samples in mapping.samples:
+            if lacks := lacking(given, samples, catalog.by_topic(samples.topic)):
+                wrong.append(
+                    f"found nothing for {', '.join(lacks)} of {samples.topic} (mapping {mapping.mapping}), "
+                    "expected constants or from_label"
+                )
+    if wrong:
+        raise SettingsError("\n  ".join([f"{where}:", *wrong]))
+    topics = dict.fromkeys(samples.topic for mapping in mappings for samples in mapping.samples)
+    return SourceTopic(each.topic, wire, mappings, given, tuple(catalog.by_topic(topic) for topic in topics))
+
+
+def fed_by(sources: Sequence[SourceTopic], catalog: Catalog) -> dict[str, frozenset[str]]:
+    """Topic of an event type → the topics from which its events come: its own, and those of sources."""
+    return {
+        event.topic: frozenset({event.topic, *(s.topic for s in sources if event in s.events)})
+        for event in catalog.types
+    }
+
+
+class SourceDecoder:
+    """Decodes the records of one source's topic, batch by batch, in their order."""
+
+    def __init__(
+        self, source: SourceTopic, catalog: Catalog, decoders: Mapping[str, Decoder], max_bytes: int
+    ) -> None:
+        self._source, self._decoders, self._max_bytes = source, decoders, max_bytes
+        self.differences = Differences()
+        self._gatherers = [Gatherer(m, catalog, source.given, self.differences) for m in source.mappings]
+        self.ignored: Counter[str] = Counter()
+        """Metric → points that no mapping of the topic reads, since the start."""
+
+    def decode(self, parts: Sequence[tuple[int, Records]], clock: float) -> list[Decoded]:
+        """What the records became, for each event type that has any."""
+        made: dict[str, list[tuple[int, ConsumerRecord]]] = {event.topic: [] for event in self._source.events}
+        broken: list[tuple[ConsumerRecord, str]] = []
+        for _, records in parts:
+            for record in records:
+                try:
+                    for topic, event in self._events(record):
+                        made[topic].append((record.partition, event))
+                except Undecodable as error:
+                    broken.append((record, error.reason))
+        first = self._source.events[0].topic
+        return [
+            self._decoded(topic, events, broken if topic == first else [], clock)
+            for topic, events in made.items()
+            if events or (broken and topic == first)
+        ]
+
+    def _decoded(
+        self,
+        topic: str,
+        events: Sequence[tuple[int, ConsumerRecord]],
+        broken: Sequence[tuple[ConsumerRecord, str]],
+        clock: float,
+    ) -> Decoded:
+        """The events decoded; a message that cannot be read takes part as a record without a value, and is named after."""
+        blank = [(record.partition, replace(record, value=None, headers=())) for record, _ in broken]
+        by_part: dict[int, list[ConsumerRecord]] = {}
+        for part, record in [*events, *blank]:
+            by_part.setdefault(part, []).append(record)
+        decoded = self._decoders[topic].decode(topic_records(sorted(by_part.items()), self._max_bytes, clock))
+        if not broken:
+            return decoded
+        reasons = {(record.partition, record.offset): (record, reason) for record, reason in broken}
+        return replace(decoded, refusals=[_named(refusal, reasons) for refusal in decoded.refusals])
+
+    def _events(self, record: ConsumerRecord) -> Iterator[tuple[str, ConsumerRecord]]:
+        """(topic, event) of each sample that a message holds.  Raises Undecodable before the first."""
+        points = self._points(record)
+        unread: Counter[str] | None = None
+        found: list[tuple[SourceMapping, MappedSample]] = []
+        for mapping, gatherer in zip(self._source.mappings, self._gatherers, strict=True):
+            gathered = gatherer.gather(points)
+            found += [(mapping, sample) for sample in gathered.samples]
+            unread = gathered.ignored if unread is None else unread & gathered.ignored
+        for name, n in (unread or Counter()).items():
+            known = name in self.ignored or len(self.ignored) < IGNORED_NAMES
+            self.ignored[name if known else OTHERS] += n
+        for mapping, sample in found:
+            yield sample.topic, _event(record, mapping, sample, self._source)
+
+    def _points(self, record: ConsumerRecord) -> list[Point]:
+        if record.value is None:
+            raise Undecodable("null_value")
+        if len(record.value) > self._max_bytes:
+            raise Undecodable("too_large")
+        return list(self._source.wire.points(record.value))
+
+
+def _named(refusal: Refusal, reasons: Mapping[tuple[int, int], tuple[ConsumerRecord, str]]) -> Refusal:
+    """The refusal of a record without a value, with the record and the reason that it stands for."""
+    stands = reasons.get((refusal.record.partition, refusal.record.offset))
+    if stands is None or refusal.record.value is not None:
+        return refusal
+    record, reason = stands
+    return replace(refusal, record=record, outcome=replace(refusal.outcome, reason=reason))
+
+
+def _event(
+    record: ConsumerRecord, mapping: SourceMapping, sample: MappedSample, source: SourceTopic
+) -> ConsumerRecord:
+    """The sample as a CloudEvent in structured mode, in the place of the record that it came in."""
+    event = next(event for event in source.events if event.topic == sample.topic)
+    value = msgspec.json.encode(cloud_event(event, mapping.mapping, sample, record.timestamp * 1000))
+    return replace(
+        record, topic=event.topic, value=value, serialized_value_size=len(value), headers=EVENT, key=None
+    )
+
+
+def cloud_event(event: EventType, mapping: str, sample: MappedSample, otherwise: int) -> dict[str, Any]:
+    """The CloudEvent of a sample; `otherwise` is the time, in microseconds since 1970, of one that says none.
+
+    The same sample of the same thing at the same time is the same event, whoever passes it on.
+    """
+    data = sample.data
+    time = min(max(sample.time if sample.time is not None else otherwise, 0), LATEST)
+    of = event.entity.name if event.entity else event.dimensions[-1].name
+    named = [data[d.name] for d in event.dimensions if d.name in data]
+    node = data.get("node") or "/".join(named[-2:]) or of
+    measures = ",".join(m.name for m in event.measures if m.name in data)
+    found = {
+        "specversion": "1.0",
+        "id": f"{time}/{data.get(of, '')}/{zlib.crc32(f'{measures}|{named}'.encode()):08x}"[:1024],
+        "source": f"/{mapping}/{node}"[:250],
+        "type": event.type,
+        "time": time_text(time),
+        "data": data,
+    }
+    return found if sample.interval is None else {**found, "interval": sample.interval}

@@ -1,0 +1,242 @@
+"""Topics of what people already have: their messages are samples in the ledger, counted and refused as events are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.catalog import Catalog
+from pipeline.errors import MappingError, SettingsError
+from pipeline.settings import SourceSettings, load_settings
+from pipeline.stream.batch import Batch
+from pipeline.stream.source_topics import SourceTopic, fed_by, source_topics
+from pipeline.stream.watermark import Watermarks
+
+CASES = Path(__file__).resolve().parents[1] / "formats" / "cases"
+GPUS = {"provider": "halcyon", "region": "eu-west", "site": "ams-02", "cluster": "ams-h1", "sku": "H100"}
+QUEUES = {"provider": "halcyon", "region": "eu-west", "cluster": "ams-h1", "workload_class": "planning"}
+AT = 1_795_461_960
+
+
+def source(catalog: Catalog, topic: str, wire: str, mapping: str, constants: dict[str, str]) -> SourceTopic:
+    settings = SourceSettings(topic=topic, format=wire, mapping=mapping, constants=constants)
+    return source_topics([settings], catalog)[0]
+
+
+def messages(make: Any, topic: str, values: Sequence[bytes]) -> list[Any]:
+    return [make.record(value, (), topic=topic, appended=AT + 1) for value in values]
+
+
+def lines(name: str) -> list[bytes]:
+    return (CASES / name).read_bytes().splitlines()
+
+
+@pytest.fixture
+def pipe(tmp_path: Path, catalog: Catalog, make_pipeline: Callable[..., Any]) -> Callable[..., Any]:
+    def open_one(*given: tuple[str, str, str, dict[str, str]]) -> Any:
+        return make_pipeline(tmp_path / "data", sources=[source(catalog, *each) for each in given])
+
+    return open_one
+
+
+def test_a_message_of_a_collector_is_gpus_and_what_nobody_reads_is_counted_by_name(
+    pipe: Callable[..., Any], make: Any
+) -> None:
+    pipeline = pipe(("otlp", "otlp_json", "dcgm", GPUS))
+    value = (CASES / "otlp-json-from-the-collector" / "otlp_metrics.json").read_bytes()
+    delta, letters = pipeline.take(*messages(make, "otlp", [value]))
+    assert letters == []
+    assert delta.ranges == {("otlp", 0): (0, 1)}
+    assert pipeline.fates() == {("aggregated", ""): 3}
+    rows = pipeline.sql(
+        "SELECT gpu, node, utilization_ratio, power_watts, energy_joules_total, source, epoch(time) "
+        f"FROM read_parquet('{pipeline.data}/segments/gpu-*.parquet') ORDER BY gpu"
+    )
+    assert rows == [
+        ("GPU-00000001-0c43-4e0a-8a6e-61d9f0a2c001", "node-0042", 0.81, 634.5, 88410233.125, "/dcgm/node-0042", AT + 0.25),
+        ("GPU-00000002-0c43-4e0a-8a6e-61d9f0a2c002", "node-0042", None, 634.5, None, "/dcgm/node-0042", AT + 0.25),
+        ("GPU-00000004-0c43-4e0a-8a6e-61d9f0a2c004", "node-0042", 0.81, 634.5, None, "/dcgm/node-0042", AT + 0.25),
+    ]  # fmt: skip
+    assert pipeline.processor.ignored() == {"otlp": {"up": 2}}
+
+
+def test_the_parts_of_a_sample_that_come_one_by_one_all_count_for_one_gpu(
+    pipe: Callable[..., Any], make: Any
+) -> None:
+    pipeline = pipe(("telegraf", "telegraf", "dcgm", GPUS))
+    pipeline.take(*messages(make, "telegraf", lines("telegraf-kafka-json/metric_version-1.jsonl")))
+    [row] = pipeline.sql(
+        "SELECT utilization_ratio_max, power_watts_max, memory_used_bytes_max, energy_joules_total_max "
+        "FROM partials_gpu_10s"
+    )
+    assert row == (0.81, 634.5, 42949672960.0, 88410233.125)
+    assert pipeline.sql("SELECT count(*) FROM entities_gpu") == [(1,)]
+    assert pipeline.fates() == {("aggregated", ""): 4}
+
+
+def test_messages_without_fields_are_passed_over_in_silence(pipe: Callable[..., Any], make: Any) -> None:
+    pipeline = pipe(("telegraf", "telegraf", "dcgm", GPUS))
+    empty = b'{"fields":{},"name":"prometheus","tags":{"UUID":"GPU-1"},"timestamp":1795461960}'
+    delta, letters = pipeline.take(*messages(make, "telegraf", [empty] * 50))
+    assert (delta.events, letters, pipeline.fates()) == (0, [], {})
+    assert pipeline.ledger.offsets() == {("telegraf", 0): 50}
+
+
+def test_what_an_ha_pair_sends_twice_counts_once_across_batches_too(
+    pipe: Callable[..., Any], make: Any
+) -> None:
+    pipeline = pipe(("metrics", "prometheus_kafka_adapter", "dcgm", GPUS))
+    both = lines("ha-pair/metrics.jsonl")
+    pipeline.take(*messages(make, "metrics", both))
+    pipeline.take(*messages(make, "metrics", both))
+    assert pipeline.fates() == {("aggregated", ""): 2, ("duplicate", "identity_seen"): 6}
+
+
+def test_one_topic_may_be_samples_of_several_event_types(pipe: Callable[..., Any], make: Any) -> None:
+    pipeline = pipe(("slurm", "prometheus", "slurm", {**GPUS, **QUEUES}))
+    text = (
+        b'slurm_queue_pending{partition="train",reason="Resources"} 20\n'
+        b'slurm_node_gres_total{node="gpu-02",gres_type="gpu:h100"} 8\n'
+        b'slurm_node_cpu_total{node="gpu-02",status="drained*"} 192\n'
+    )
+    pipeline.take(*messages(make, "slurm", [text]))
+    assert pipeline.sql("SELECT pending_jobs_max FROM partials_queue_10s") == [(20.0,)]
+    assert pipeline.sql("SELECT samples, health_last.value FROM partials_gpu_10s") == [(8, "failed")]
+    assert pipeline.fates() == {("aggregated", ""): 9}
+
+
+def test_a_broken_message_is_a_dead_letter_with_its_bytes_and_its_neighbours_live(
+    pipe: Callable[..., Any], make: Any
+) -> None:
+    pipeline = pipe(("otlp", "otlp_proto", "dcgm", GPUS))
+    broken = [b"\x0a\xff\xff", b"x" * (make.MAX_BYTES + 1), None]
+    delta, letters = pipeline.take(*messages(make, "otlp", broken))
+    assert [(letter.topic, letter.record.value, dict(letter.reasons)) for letter in letters] == [
+        ("otlp", broken[0], {0: "not_protobuf"}),
+        ("otlp", broken[1], {0: "too_large"}),
+        ("otlp", None, {0: "null_value"}),
+    ]
+    assert delta.events == 3
+    assert pipeline.fates() == {
+        ("dead_lettered", "not_protobuf"): 1,
+        ("dead_lettered", "too_large"): 1,
+        ("dead_lettered", "null_value"): 1,
+    }
+
+
+def test_an_impossible_measure_of_a_source_is_set_aside_and_its_sample_lives(
+    pipe: Callable[..., Any], make: Any
+) -> None:
+    pipeline = pipe(("scrapes", "prometheus", "dcgm", GPUS))
+    pipeline.take(*messages(make, "scrapes", [(CASES / "dcgm-blanks" / "node-0042.prom").read_bytes()]))
+    assert pipeline.fates() == {("aggregated", ""): 3}
+    assert pipeline.aside() == {("power_watts", "power_watts_out_of_range"): 1}
+
+
+def test_a_batch_of_several_topics_is_one_for_each_source_and_one_for_the_rest(make: Any) -> None:
+    batch = make.batch(
+        make.event(),
+        make.event("telemetry.queue"),
+        *messages(make, "otlp", [b"{}"]),
+        *messages(make, "slurm", [b""]),
+    )
+    found = [sorted(topic for topic, _ in one.ranges) for one in batch.apart(["otlp", "slurm"])]
+    assert found == [["telemetry.gpu", "telemetry.queue"], ["otlp"], ["slurm"]]
+    assert [len(one) for one in batch.apart(["otlp", "slurm"])] == [2, 1, 1]
+    moved = Batch({}, {("otlp", 0): (1, 5)})
+    assert [one.ranges for one in moved.apart(["otlp"])] == [{("otlp", 0): (1, 5)}]
+
+
+def test_a_clause_waits_for_every_topic_that_its_events_come_from(catalog: Catalog) -> None:
+    sources = [source(catalog, "otlp", "otlp_json", "dcgm", GPUS)]
+    marks = Watermarks(catalog, fed_by(sources, catalog))
+    for topic in ("telemetry.gpu", "otlp"):
+        marks.assign((topic, 0), 0)
+    marks.answered({("telemetry.gpu", 0): 1, ("otlp", 0): 2}, 100.0)
+    marks.applied({("telemetry.gpu", 0): (0, 1)}, {("telemetry.gpu", 0): 1000.0}, 100.0)
+    assert marks.current(100.0)["telemetry.gpu"] == 0
+    marks.applied({("otlp", 0): (0, 1)}, {("otlp", 0): 900.0}, 100.0)
+    assert marks.current(100.0)["telemetry.gpu"] == 895.0
+
+
+TOML = """
+[[sources]]
+topic = "otlp_metrics"
+format = "otlp_proto"
+mapping = ["dcgm", "kueue"]
+constants = {provider = "halcyon", region = "eu-west", site = "ams-02", cluster = "ams-h1", workload_class = "planning"}
+from_label = {sku = "modelName"}
+where = [{label = "Hostname", matches = "^fra-", set = {site = "fra-01"}}]
+"""
+
+
+def test_the_settings_name_topics_formats_and_mappings(tmp_path: Path, catalog: Catalog) -> None:
+    file = tmp_path / "gigawatch.toml"
+    file.write_text(TOML)
+    [found] = source_topics(load_settings(file).sources, catalog)
+    assert (found.topic, found.wire.name) == ("otlp_metrics", "otlp_proto")
+    assert [m.mapping for m in found.mappings] == ["dcgm", "kueue"]
+    assert [e.topic for e in found.events] == ["telemetry.gpu", "telemetry.queue"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"mapping": "dcmg"}, MappingError, "did you mean 'dcgm'"),
+        ({"format": "otlp"}, MappingError, "expected one of prometheus, otlp_proto"),
+        ({"format": "entsoe"}, SettingsError, "expected one that comes on Kafka"),
+        ({"topic": "telemetry.gpu"}, SettingsError, "found a topic that is read already"),
+        (
+            {"constants": {"provider": "p"}},
+            SettingsError,
+            "found nothing for region, site, cluster, sku of telemetry.gpu",
+        ),
+        ({"constants": {**GPUS, "regoin": "x"}}, SettingsError, "did you mean 'region'"),
+    ],
+)
+def test_a_source_that_cannot_work_is_refused_with_what_to_set(
+    catalog: Catalog, change: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    whole = {"topic": "otlp", "format": "otlp_json", "mapping": "dcgm", "constants": GPUS, **change}
+    with pytest.raises(error) as refused:
+        source_topics([SourceSettings(**whole)], catalog)
+    assert says in str(refused.value)
+
+
+def test_a_new_wire_format_is_one_file_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, pipe: Callable[..., Any], make: Any
+) -> None:
+    """The file is the function below, the line its Format in the registry."""
+    from pipeline.formats import registry
+    from pipeline.formats.point import Point
+    from pipeline.formats.wire import Format
+
+    def points(raw: bytes) -> list[Point]:
+        uuid, percent = raw.decode().split(";")
+        return [
+            Point(
+                "DCGM_FI_DEV_GPU_UTIL",
+                {"UUID": uuid, "gpu": "0", "Hostname": "toy"},
+                int(percent),
+                AT * 1_000_000,
+            )
+        ]
+
+    toy = Format("toy", "a GPU's name and its utilisation", points)
+    monkeypatch.setattr(registry, "POINT_FORMATS", (*registry.POINT_FORMATS, toy))
+    pipeline = pipe(("toys", "toy", "dcgm", GPUS))
+    pipeline.take(*messages(make, "toys", [b"GPU-7;81"]))
+    assert pipeline.sql("SELECT utilization_ratio_max FROM partials_gpu_10s") == [(0.81,)]
+
+
+def test_json_of_the_settings_does_not_change_a_message(pipe: Callable[..., Any], make: Any) -> None:
+    """A constant is a text, whatever it looks like."""
+    pipeline = pipe(("vec", "vector", "dcgm", {**GPUS, "sku": "007"}))
+    value = {"name": "DCGM_FI_DEV_GPU_UTIL", "tags": {"UUID": "GPU-7", "Hostname": "n"}, "timestamp": "2026-11-23T19:26:00Z",
+             "kind": "absolute", "gauge": {"value": 81}}  # fmt: skip
+    pipeline.take(*messages(make, "vec", [json.dumps(value).encode()]))
+    assert pipeline.sql("SELECT sku FROM series_gpu") == [("007",)]
