@@ -79,3 +79,7 @@ class Stalled(GigawatchError):
 
 class QueryError(GigawatchError):
     """A query over the published history failed."""
+
+
+class BillError(GigawatchError):
+    """A bill cannot be read: its files, their columns or the rates for it are not as expected."""

@@ -24,7 +24,13 @@ from pipeline.embed.kafka import LAUNCHER, EmbeddedKafka, free_port
 from pipeline.stream.topics import admin, create_topics, default_specs
 
 ON_CI = os.environ.get("CI") == "true"
-TELEMETRY = ("telemetry.billing", "telemetry.energy", "telemetry.gpu", "telemetry.queue")
+TELEMETRY = (
+    "telemetry.billing",
+    "telemetry.deliveries",
+    "telemetry.energy",
+    "telemetry.gpu",
+    "telemetry.queue",
+)
 
 # No deadline: the machine is shared, and time is not what these tests are about.  On CI the same examples
 # each time, so that a red run is about the change.

@@ -19,6 +19,7 @@ ROOMS = (
     ("cli",),
     ("app",),
     ("embed",),
+    ("collect",),
     ("serve",),
     ("notify",),
     ("stream",),

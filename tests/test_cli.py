@@ -36,6 +36,7 @@ COMMANDS = (
         "deadletter list",
         "deadletter show",
         "deadletter replay",
+        "import focus",
         "dashboards build",
         "dashboards push",
     ),
@@ -79,7 +80,7 @@ def test_every_command_explains_itself_with_an_example(name: str) -> None:
 
 FOR_SCRIPTS = {
     *("status", "doctor", "topics create", "topics describe", "contract check", "dashboards push"),
-    *("deadletter list", "deadletter show", "deadletter replay"),
+    *("deadletter list", "deadletter show", "deadletter replay", "import focus"),
     *("map list", "map check", "map explain", "map try"),
 }
 """What says something that a script may want to read; `sql` has --format, `demo` --report."""
@@ -94,6 +95,7 @@ BY_SCHEMAS = {
         *("map check", "map explain", "map try"),
         "deadletter show",
         "deadletter replay",
+        "import focus",
     ),
 }
 """What reads events, or says which there are."""

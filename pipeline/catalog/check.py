@@ -30,8 +30,8 @@ OWN_COLUMNS = frozenset(
 """Columns of samples, partial roll-ups, bit sets and views, which share a relation with the schema's."""
 OWN_VIEWS = frozenset(
     """
-    alerts alerts_now alerts_open capacity clauses data_age energy_mix fates gpu_hours health power quarantine
-    queue_wait readings set_aside spend standing windows
+    alerts alerts_now alerts_open bills capacity charges clauses data_age energy_mix fates gpu_hours health power
+    quarantine queue_wait readings set_aside spend standing windows
     """.split()  # noqa: SIM905 - a line for each word would bury the rest
 )
 AGGREGATES = frozenset(("count", "last", "max", "mean", "min", "p50", "p95", "p99", "sum", "time"))
@@ -59,6 +59,10 @@ class Named(Protocol):
     def view(self) -> str: ...
     @property
     def retained(self) -> bool: ...
+    @property
+    def closes(self) -> bool: ...
+    @property
+    def delivery(self) -> str | None: ...
 
 
 def check(path: Path, schema: Any) -> None:
@@ -88,7 +92,9 @@ def check(path: Path, schema: Any) -> None:
         "seconds, 0 or more",
     )
     identity = schema.get("x-identity", "window")
-    _expect(identity in ("window", "retained"), path, "x-identity", identity, "'window' or 'retained'")
+    known = identity in ("window", "retained", "delivery")
+    _expect(known, path, "x-identity", identity, "'window', 'retained' or 'delivery'")
+    retained = identity != "window"
     properties = schema.get("properties")
     _expect(
         isinstance(properties, dict) and properties,
@@ -99,17 +105,27 @@ def check(path: Path, schema: Any) -> None:
     )
     _check_names(path, properties)
     for name, spec in properties.items():
-        _check_property(path, f"property {name}", spec, identity == "retained")
+        _check_property(path, f"property {name}", spec, retained)
     nulls = schema.get("x-null", [])
     _expect(_texts(nulls), path, "x-null", nulls, 'a list of texts that stand for null, such as ["", "NULL"]')
     _check_aliases(path, properties)
-    _check_roles(path, properties, identity == "retained")
+    _check_roles(path, properties, retained)
+    _check_delivery(path, schema, properties, identity)
     required = schema.get("required", [])
     _expect(isinstance(required, list), path, "required", _kind(required), "a list of properties")
     for name in required:
         _expect(name in properties, path, "required", name, f"one of the properties: {_list(properties)}")
     _check_marks(path, schema.get("x-marks", {}), properties)
     _check_frozen(path, schema.get("x-frozen"), properties)
+
+
+def _check_delivery(path: Path, schema: Any, properties: Mapping[str, Any], identity: str) -> None:
+    name = schema.get("x-delivery")
+    if name is None and identity != "delivery":
+        return
+    labels = [n for n, spec in properties.items() if spec["x-role"] == "label" and spec["type"] == "string"]
+    named = identity != "window" and name in labels
+    _expect(named, path, "x-delivery", name, f"a label of a retained type: {_list(labels)}")
 
 
 def _check_frozen(path: Path, rule: Any, properties: Mapping[str, Any]) -> None:
@@ -140,11 +156,18 @@ def check_together(directory: Path, types: Sequence[Named]) -> None:
             raise SchemaError(
                 f"{directory}: x-view: found {view!r}; expected another name: it is a roll-up of {base!r}"
             )
-    retained = [t.topic for t in types if t.retained]
-    if len(retained) > 1:
+    for identity, closes in (("retained", False), ("delivery", True)):
+        found = [t.topic for t in types if t.retained and t.closes == closes]
+        if len(found) > 1:
+            raise SchemaError(
+                f"{directory}: x-identity: found {identity!r} for {_list(found)}; expected one such type at most, "
+                "for the ledger keeps one bill"
+            )
+    names = {t.closes: t.delivery for t in types if t.delivery}
+    if names.get(True) != names.get(False):
         raise SchemaError(
-            f"{directory}: x-identity: found 'retained' for {_list(retained)}; expected one such type at most, "
-            "which the ledger keeps as charges"
+            f"{directory}: x-delivery: found {names.get(False)!r} of the charges and {names.get(True)!r} of what closes a "
+            "delivery; expected the same name of both, or neither"
         )
 
 

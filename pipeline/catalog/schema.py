@@ -3,8 +3,10 @@
 Annotations of a schema: `x-topic` (Kafka topic), `x-view` (short name of tables and views), `x-interval`
 (seconds between two reports of one source), `x-lateness` (seconds that the watermark stays behind),
 `x-identity` (`window`: a re-send is recognised for two minutes; `retained`: for ever, and a later `time`
-is a revision), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list of tests, each with `of`,
-the measures that it looks at, `above` or `in`, values or the name of a file of codes, and perhaps `without`),
+is a revision; `delivery`: as retained, and it closes a delivery of the retained type's rows), `x-delivery` (of those
+two: the label that names the delivery), `x-marks` (named yes/no facts of an entity, kept as bit sets: a test or a list
+of tests, each with `of`, the measures that it looks at, `above` or `in`, values or the name of a file of codes, and
+perhaps `without`),
 `x-frozen` (`counter` and `intervals`: an entity whose counter and numbers stand still for so long is no heartbeat),
 `x-null` (texts that stand for null).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
@@ -150,6 +152,15 @@ class EventType:
     """The dimensions within which an entity's name is one entity; none: everywhere."""
     nulls: tuple[str, ...] = ()
     frozen: Frozen | None = None
+    delivery: str | None = None
+    """The column that names the delivery of a bill; None where there are none."""
+    closes: bool = False
+    """Whether it closes a delivery, and is no charge itself."""
+
+    @property
+    def kept(self) -> str:
+        """The ledger's table of a retained type's rows."""
+        return self.view if self.closes else "charges"
 
     def measure(self, name: str) -> Measure:
         """The measure of that name (KeyError when there is none)."""
@@ -245,7 +256,7 @@ def _event_type(path: Path) -> EventType:
         description=schema.get("description", ""),
         interval=schema["x-interval"],
         lateness=schema["x-lateness"],
-        retained=schema.get("x-identity", "window") == "retained",
+        retained=schema.get("x-identity", "window") != "window",
         dimensions=tuple(fields[n] for n in roles["dimension"]),
         entity=fields[roles["entity"][0]] if roles["entity"] else None,
         labels=tuple(fields[n] for n in properties if n in roles["label"] or n in roles["time"]),
@@ -255,6 +266,8 @@ def _event_type(path: Path) -> EventType:
         within=tuple(properties[roles["entity"][0]].get("x-within", ())) if roles["entity"] else (),
         nulls=tuple(schema.get("x-null", ())),
         frozen=_frozen(schema.get("x-frozen"), schema["x-interval"]),
+        delivery=schema.get("x-delivery"),
+        closes=schema.get("x-identity") == "delivery",
     )
 
 

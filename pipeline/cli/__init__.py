@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import contracts, dashboards, deadletter, look, maps, run, servers, topics, trial
+from pipeline.cli import contracts, dashboards, deadletter, imports, look, maps, run, servers, topics, trial
 from pipeline.cli.options import Level
 from pipeline.errors import GigawatchError
 from pipeline.secret import hidden
@@ -45,6 +45,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "Records that could not be understood.",
         {"list": deadletter.list_, "show": deadletter.show, "replay": deadletter.replay},
     ),
+    "import": ("What others keep in files, to Kafka.", {"focus": imports.focus}),
     "dashboards": (
         "Grafana's dashboards.",
         {"build": dashboards.build, "push": dashboards.push},

@@ -100,9 +100,10 @@ def sql(
 ) -> None:
     """Ask the published history; works beside a running pipeline.
 
-    Views: gpu, queue, energy, billing, quarantine (raw); each of the four with _10s, _1m, _15m, _1h, _1d
-    (roll-ups); alerts, standing, fates, set_aside, readings, health, clauses, windows; and ready-made answers: capacity, power,
-    queue_wait, spend, gpu_hours, energy_mix, alerts_open, data_age.  Times are UTC.
+    Views: gpu, queue, energy, billing, deliveries, quarantine (raw); gpu, queue, energy and billing with
+    _10s, _1m, _15m, _1h, _1d (roll-ups); alerts, standing, fates, set_aside, readings, health, clauses, windows; and
+    ready-made answers: capacity, power, queue_wait, spend, charges, bills, gpu_hours, energy_mix, alerts_open, data_age.
+    Times are UTC.
 
     Example: gigawatch sql "SELECT region, max(gpus) FROM gpu_1m GROUP BY ALL" --format csv
     """

@@ -7,6 +7,7 @@ from datetime import datetime
 import duckdb
 
 from pipeline.catalog import EventType
+from pipeline.ledger.deliveries import note_delivered
 from pipeline.ledger.pulses import note_pulses
 from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
@@ -22,7 +23,7 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
         f"WHERE series NOT IN (SELECT series FROM series_{view})"
     )
     if event.retained:
-        return _append_charges(con, event, known_from)
+        return _append_retained(con, event, known_from)
     known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID_SECONDS} SECOND)"
     starts = _starts(con, f"delta_partials_{view}")
     _append(con, f"partials_{view}", known, starts, "series", merge_sql(event))
@@ -124,10 +125,12 @@ def _entity_id(name: str) -> str:
     return f"hash(series, {name})"
 
 
-def _append_charges(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
+def _append_retained(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
     own = ", ".join(f'"{name}"' for name, _ in event.columns())
     con.execute(
-        f'INSERT INTO charges BY NAME SELECT identity, {content_sql(event)} AS content, "time", source, id, idx, '
+        f'INSERT INTO {event.kept} BY NAME SELECT identity, {content_sql(event)} AS content, "time", source, id, idx, '
         f"TIMESTAMP '{known_from}' AS known_from, {own} "
         f"FROM delta_samples_{event.view} JOIN known_series_{event.view} USING (series)"
     )
+    if not event.closes:
+        note_delivered(con, event, known_from)

@@ -203,7 +203,7 @@ def settle_rollups(
     newest = newest_watermark(con)
     if newest is None:
         return 0
-    rolled = (rollup_table(t, w) for t in catalog.types for w in WIDTHS)
+    rolled = (rollup_table(t, w) for t in catalog.types if not t.closes for w in WIDTHS)
     tables = [table for table in rolled if table.slice != table.directory]
     minutes = [table for t in catalog.types if (table := minutes_table(t))]
     chosen = [

@@ -95,10 +95,11 @@ class Heard:
                 f"SELECT epoch_us(known_from) // {GRID_US} AS known, epoch_us(last_time) // {GRID_US} AS heard "
                 f"FROM flow_{event.view}"
             )
-        if any(e.retained and e.topic in topics for e in self._catalog.types):
-            issued = f'(epoch_us("time") + {GRID_US - 1}) // {GRID_US}'
+        retained = [e for e in self._catalog.types if e.retained]
+        issued = f'(epoch_us("time") + {GRID_US - 1}) // {GRID_US}'
+        for event in retained if any(e.topic in topics for e in retained) else ():
             yield (
-                f"SELECT greatest({issued}, epoch_us(known_from) // {GRID_US}) AS known, {issued} AS heard FROM charges"
+                f"SELECT greatest({issued}, epoch_us(known_from) // {GRID_US}) AS known, {issued} AS heard FROM {event.kept}"
             )
         names = ", ".join("'" + topic.replace("'", "''") + "'" for topic in topics)
         minute = f"epoch_us(minute) // {GRID_US} + {60 // GRID}"

@@ -27,6 +27,7 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import files, gpu_minutes
 from pipeline.ledger.alert_notes import standing_select
 from pipeline.ledger.alerts_now import alerts_now_select
+from pipeline.ledger.deliveries import by_itself
 from pipeline.ledger.retention import Keep, cut, newest_watermark
 from pipeline.ledger.rollup_select import charges_select, newest_charges, partials_select
 from pipeline.ledger.transaction import Fence, Step, no_fence, no_step, transaction
@@ -74,12 +75,13 @@ def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
 def charges_dirty_sql(event_type: EventType, rows: str) -> str:
     """The same for charges: also the windows that earlier revisions of the same charges counted in.
 
-    `rows` has the new charges' source, id, idx and window column; run it after they were appended.
+    Those of a delivery change nothing before it is whole (deliveries.py).  `rows` has the new charges' source, id, idx and
+    window column; run it after they were appended.
     """
     column = quoted(event_type.window_time or "time")
     return (
         f"INSERT INTO dirty SELECT DISTINCT '{event_type.view}', time_bucket(INTERVAL 1 MINUTE, {column}) "
-        f"FROM charges SEMI JOIN (SELECT source, id, idx FROM {rows}) USING (source, id, idx)"
+        f"FROM charges SEMI JOIN (SELECT source, id, idx FROM {rows} WHERE {by_itself(event_type)}) USING (source, id, idx)"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.bill_views import BILLS, charges_view
 from pipeline.ledger.money_views import GPU_HOURS, SINCE_YESTERDAY, SPEND
 from pipeline.ledger.ready_view import ABOUT, DATED, NOW, OF_CLAUSE, SPLIT, ReadyView
 
@@ -230,11 +231,13 @@ PIPELINE_HEALTH = ReadyView(
 )
 
 ALL = (
-    CAPACITY, POWER, QUEUE_WAIT, SPEND, GPU_HOURS, SINCE_YESTERDAY, ENERGY_MIX, ALERTS_OPEN, DATA_AGE, PIPELINE_HEALTH,
+    CAPACITY, POWER, QUEUE_WAIT, SPEND, BILLS, GPU_HOURS, SINCE_YESTERDAY, ENERGY_MIX, ALERTS_OPEN, DATA_AGE,
+    PIPELINE_HEALTH,
 )  # fmt: skip
 
 
 def ready_views(catalog: Catalog) -> Iterator[ReadyView]:
     """Those whose event types the catalog has."""
     known = {event.view for event in catalog.types}
-    return (view for view in ALL if view.needs <= known)
+    billed = (charges_view(event) for event in catalog.types if event.delivery and not event.closes)
+    return (view for view in (*ALL, *billed) if view.needs <= known)

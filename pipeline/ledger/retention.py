@@ -15,7 +15,7 @@ from pathlib import Path
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.ledger import files
+from pipeline.ledger import deliveries, files
 from pipeline.ledger.transaction import Fence, no_fence, transaction
 from pipeline.ledger.views import (
     ALERTS_TABLE,
@@ -83,7 +83,7 @@ def kept_tables(catalog: Catalog, keep: Keep) -> Iterator[tuple[PublishedTable, 
     """Every dated table with the seconds that it is kept."""
     for event_type in catalog.types:
         yield raw_table(event_type), keep.raw
-        for width in WIDTHS:
+        for width in WIDTHS if not event_type.closes else ():
             yield rollup_table(event_type, width), keep.widths[width.name]
         if minutes := minutes_table(event_type):
             yield minutes, keep.widths["1h"]
@@ -172,7 +172,9 @@ def _prune_ledger(
 ) -> None:
     if event_type.retained:
         oldest = cut(newest, max(keep.widths.values()), DAY)
-        _delete(con, "charges", event_type.window_time or "time", oldest, fence)
+        _delete(con, event_type.kept, event_type.window_time or "time", oldest, fence)
+        if event_type.closes:
+            deliveries.prune(con, fence)
         return
     evaluated = least_evaluated(con, event_type.topic)
     read_from = newest if evaluated is None else min(newest, evaluated)

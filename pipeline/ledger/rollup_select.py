@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType, Measure
+from pipeline.catalog import EventType, Measure
+from pipeline.ledger.deliveries import counts_now, revision
 from pipeline.ledger.views import Width, distinct_columns, measure_aggregates, quoted
+from pipeline.readings.charges_sql import sum_sql
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET, VALUE_KEY
 
@@ -133,8 +135,8 @@ def newest_charges(event_type: EventType, start: int, end: int) -> str:
     moment = quoted(event_type.window_time or "time")
     return (
         f"SELECT * FROM charges SEMI JOIN (SELECT source, id, idx FROM charges WHERE {bounds(moment, start, end)}) "
-        "USING (source, id, idx) "
-        'QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC, known_from DESC) = 1 '
+        f"USING (source, id, idx) WHERE {counts_now(event_type)} QUALIFY row_number() "
+        f'OVER (PARTITION BY {revision(event_type)} ORDER BY "time" DESC, known_from DESC) = 1 '
         f"ORDER BY {moment}"
     )
 
@@ -169,17 +171,7 @@ def _of_charges(measure: Measure) -> Iterator[str]:
         "last": f'arg_max({column}, ("time", source, id, idx))',
     }
     if measure.kind == "money":
-        forms |= {"sum": _money_sum(column), "min": f"min({column})", "max": f"max({column})"}
+        forms |= {"sum": sum_sql(column), "min": f"min({column})", "max": f"max({column})"}
     for aggregate in measure_aggregates(measure):
         if aggregate in forms:
             yield f"{forms[aggregate]} AS {quoted(f'{measure.name}_{aggregate}')}"
-
-
-def _money_sum(column: str) -> str:
-    """The exact sum; NULL where it has more digits than money may have.
-
-    Whole units and the rest are added apart: a sum of DECIMAL(38, …) that overflows ends the whole statement.
-    """
-    whole, rest = f"sum(trunc({column})::HUGEINT)", f"sum({column} - trunc({column}))"
-    most = 10 ** (38 - MONEY_DECIMALS) - 1
-    return f"CASE WHEN abs({whole}) < {most} - count(*) THEN {whole} END::{MONEY} + {rest}"

@@ -24,7 +24,7 @@ import duckdb
 from pipeline.catalog import Catalog
 from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
-from pipeline.ledger import counter, evaluation, files
+from pipeline.ledger import counter, deliveries, evaluation, files
 from pipeline.ledger.append import append_rows
 from pipeline.ledger.evaluation import Judged
 from pipeline.ledger.instants import utc
@@ -201,12 +201,17 @@ class Ledger:
         return dict(self.con.execute("SELECT topic, watermark FROM frontier").fetchall())
 
     def known_from(self) -> dict[str, datetime]:
-        """The first instant not yet evaluated, for each topic; the far past where nothing came yet."""
+        """The first instant not yet evaluated, for each topic; the far past where nothing came yet.
+
+        Charges and what closes their deliveries are read together, so both go by the one that is farther.
+        """
         reached = dict(self.con.execute("SELECT topic, instant FROM frontier").fetchall())
         step = timedelta(seconds=GRID_SECONDS)
-        return {
+        known = {
             topic: reached[topic] + step if topic in reached else FAR_PAST for topic in self.catalog.topics
         }
+        bill = [event.topic for event in self.catalog.types if event.retained]
+        return known | dict.fromkeys(bill, max((known[topic] for topic in bill), default=FAR_PAST))
 
     def least_evaluated(self, con: duckdb.DuckDBPyConnection, topic: str) -> int:
         """The last instant (epoch seconds) that every group of clauses reading `topic` has passed."""
@@ -238,11 +243,13 @@ class Ledger:
             for view in delta.views:
                 event = self.catalog.by_view(view)
                 append_rows(con, event, known_from[event.topic])
-                if event.retained:
+                if event.retained and not event.closes:
                     con.execute(charges_dirty_sql(event, f"delta_samples_{view}"))
-                else:
+                elif not event.retained:
                     con.execute(dirty_sql(view, f"delta_partials_{view}"))
                     note_seen(con, event, known_from[event.topic])
+            if any(self.catalog.by_view(view).retained for view in delta.views):
+                deliveries.recount(con, self.catalog)
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
             insert(

@@ -13,6 +13,7 @@ import duckdb
 
 from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.errors import LedgerError
+from pipeline.ledger.deliveries import COUNTED, DELIVERED
 from pipeline.ledger.pulses import pulses_table
 from pipeline.ledger.seen import seen_ddl, seen_migration
 from pipeline.ledger.sightings import share_all, sightings_tables
@@ -21,7 +22,7 @@ from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.rollup.windows import WIDTHS
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _OWN: Mapping[str, Columns] = {
     "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
@@ -64,6 +65,8 @@ _OWN: Mapping[str, Columns] = {
         ("delivered", "TIMESTAMP"),
         ("last_error", "VARCHAR"),
     ),
+    "delivered": DELIVERED,
+    "counted": COUNTED,
 }
 _FIXED: Mapping[str, Columns] = {
     **_OWN,
@@ -112,7 +115,7 @@ def _tables(catalog: Catalog) -> Iterator[str]:
     for event in catalog.types:
         yield f"series_{event.view}(series UBIGINT, {_columns((d.name, 'VARCHAR') for d in event.dimensions)})"
         if event.retained:
-            yield _charges(event)
+            yield _retained(event)
         else:
             yield from _rollups(event)
 
@@ -139,9 +142,9 @@ def _rollups(event: EventType) -> Iterator[str]:
             yield f"bits_{view}_{width.name}({key}, block INTEGER, observed BIT{marks})"
 
 
-def _charges(event: EventType) -> str:
+def _retained(event: EventType) -> str:
     head = 'identity UBIGINT, content UBIGINT, "time" TIMESTAMP, source VARCHAR, id VARCHAR, idx INTEGER'
-    return f"charges({head}, known_from TIMESTAMP, {_columns(event.columns())})"
+    return f"{event.kept}({head}, known_from TIMESTAMP, {_columns(event.columns())})"
 
 
 def _columns(columns: Iterable[tuple[str, str]]) -> str:
@@ -193,17 +196,22 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE health ADD COLUMN IF NOT EXISTS since TIMESTAMP",
         "ALTER TABLE health ADD COLUMN IF NOT EXISTS why VARCHAR",
     ),
+    6: (),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 
 
 def _widened(version: int, catalog: Catalog) -> Iterator[str]:
     """What the tables of the event types have lacked since `version`."""
+    for event in catalog.types if version == 6 else ():
+        if event.retained and not event.closes:  # the delivery that a charge is a row of
+            yield from _with_all_columns(event)
     for event in catalog.types if version == 4 else ():
         for dimension in event.dimensions:  # the units of a bill
             yield f'ALTER TABLE series_{event.view} ADD COLUMN IF NOT EXISTS "{dimension.name}" VARCHAR'
         if event.retained:
-            yield from _exact_charges(event)
+            if not event.closes:
+                yield from _exact_charges(event)
             continue
         for width in WIDTHS:  # the intervals that sources declare
             yield f"ALTER TABLE partials_{event.view}_{width.name} ADD COLUMN IF NOT EXISTS interval INTEGER"
@@ -227,6 +235,13 @@ def _exact_charges(event: EventType) -> Iterator[str]:
         if measure.kind == "money":
             column = f'"{measure.name}"'
             yield f"ALTER TABLE charges ALTER {column} TYPE {MONEY} USING try_cast({column} AS {MONEY})"
+    yield from _with_all_columns(event)
+
+
+def _with_all_columns(event: EventType) -> Iterator[str]:
+    """Charges with the columns that there are now, and their content by all of them."""
+    for name, kind in event.columns():
+        yield f'ALTER TABLE charges ADD COLUMN IF NOT EXISTS "{name}" {kind}'
     series = f"hash({', '.join(d.name for d in event.dimensions)})"
     yield f"UPDATE charges SET content = {content_sql(event, series)}"
 
@@ -239,7 +254,7 @@ def _republished(version: int, catalog: Catalog) -> Iterator[str]:
             table = f"partials_{event.view}_1m"
             yield f"INSERT INTO dirty SELECT DISTINCT '{event.view}', window_start FROM {table}"
     for event in catalog.types if version == 4 else ():
-        if event.retained:  # roll-ups by unit, with all decimals
+        if event.retained and not event.closes:  # roll-ups by unit, with all decimals
             yield (
                 f"INSERT INTO dirty SELECT DISTINCT '{event.view}', "
                 f'time_bucket(INTERVAL 1 MINUTE, "{event.window_time or "time"}") FROM charges'

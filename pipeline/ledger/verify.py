@@ -205,7 +205,8 @@ def _marked(con: DuckDBPyConnection, catalog: Catalog) -> tuple[str, ...]:
 def _derived(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """(root, view of its marks) of each table that follows from the ledger's."""
     for event_type in catalog.types:
-        yield from ((rollup_table(event_type, width).root, event_type.view) for width in WIDTHS)
+        widths = () if event_type.closes else WIDTHS
+        yield from ((rollup_table(event_type, width).root, event_type.view) for width in widths)
         if table := minutes_table(event_type):
             yield from ((table.root, view) for view in (event_type.view, table.view))
     yield from ((t.root, "alerts" if t is ALERTS_NOW_TABLE else t.view) for t in OWN_TABLES)

@@ -325,7 +325,7 @@ MOMENT = {"alerts": "time", "fates": "minute", "readings": "time", "health": "ti
 def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     """Every table that readers see, raw history first."""
     raw = tuple(raw_table(t) for t in catalog.types)
-    rolled = tuple(rollup_table(t, w) for t in catalog.types for w in WIDTHS)
+    rolled = tuple(rollup_table(t, w) for t in catalog.types if not t.closes for w in WIDTHS)
     minutes = tuple(table for t in catalog.types if (table := minutes_table(t)))
     return (*raw, QUARANTINE_TABLE, *rolled, *minutes, *OWN_TABLES)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.catalog import MONEY
+from pipeline.catalog import MONEY, MONEY_DECIMALS
 from pipeline.rollup.quoting import literal
 
 if TYPE_CHECKING:
@@ -48,3 +48,13 @@ def counts_sql(spec: TrancheSpend) -> list[str]:
         recurs = """coalesce("ChargeFrequency", '') = 'Recurring'"""
         found.append(f"""("ChargeCategory" <> 'Purchase' OR {recurs} OR NOT {funds})""")
     return found
+
+
+def sum_sql(column: str) -> str:
+    """The exact sum; NULL where it has more digits than money may have.
+
+    Whole units and the rest are added apart: a sum of DECIMAL(38, …) that overflows ends the whole statement.
+    """
+    whole, rest = f"sum(trunc({column})::HUGEINT)", f"sum({column} - trunc({column}))"
+    most = 10 ** (38 - MONEY_DECIMALS) - 1
+    return f"CASE WHEN abs({whole}) < {most} - count(*) THEN {whole} END::{MONEY} + {rest}"

@@ -26,7 +26,7 @@ REMEMBERED = 16
 class Spent(NamedTuple):
     """Good for instants after `t0` and before `until` (epoch seconds; None: no end in sight).
 
-    `charges`: how many there were, and the last `known_from` of any.
+    `charges`: how many there were, the last `known_from` of any, and how many deliveries were closed.
     """
 
     charges: tuple[Any, ...]

@@ -1,8 +1,9 @@
 """What is charged against a tranche: every issued revision, and which of them counts at an instant.
 
 A charge counts from the instant by which it is issued (`time`) and known (`known_from`), until a later
-revision of the same identity does.  So the spend of a tranche is a step function of the instant; it is built
-once and remembered until a charge comes in or one issued in the future falls due.
+revision of the same identity does; one of a delivery only while that counts.  So the spend of a tranche is a step
+function of the instant; it is built once and remembered until a charge or a delivery comes in or one issued in the
+future falls due.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pipeline.catalog import MONEY_DECIMALS, EventType
 from pipeline.contract.days import local_days
 from pipeline.contract.money import ZERO, money_text, times, total
 from pipeline.readings.charges_sql import amount_sql, counts_sql
+from pipeline.readings.deliveries_sql import COUNTS, REVISION, counting, counting_when
 from pipeline.readings.memory import Memory, Spent
 from pipeline.readings.past import all_of, where
-from pipeline.readings.reading import GRID, GRID_US, By, DaySpend, Match, Reading, Readings, Steps
+from pipeline.readings.reading import GRID, By, DaySpend, Match, Reading, Readings, Steps
 from pipeline.readings.spec import Group, Inquiry, Instant, Query, ReadingSpec, has_dimensions
 from pipeline.rollup.quoting import literal, moment, quoted
 
@@ -51,15 +53,18 @@ class TrancheSpend(ReadingSpec):
         """Readings that hold until the next one, for every instant of `(t0, t1]`."""
         if not has_dimensions(event_type, self.match, self.by):
             return Readings(())
-        [charges] = yield Query("SELECT count(*), max(known_from) FROM charges")
+        [rows] = yield Query(
+            "SELECT count(*), max(known_from), (SELECT count(*) FROM deliveries) FROM charges"
+        )
         found = memory.spent.get(self)
-        if found and found.holds(charges, t0, t1):
+        if found and found.holds(rows, t0, t1):
             return found.steps
         steps = Steps(_walk(self, (yield _changes(self, t0, t1)), t0 + GRID))
         [(due,)] = yield Query(
-            f"SELECT min(k) FROM (SELECT {_COUNTS} AS k FROM charges) WHERE k > {t1 // GRID}"
+            f"SELECT min(k) FROM (SELECT {COUNTS} AS k FROM charges UNION ALL SELECT {COUNTS} FROM deliveries) "
+            f"WHERE k > {t1 // GRID}"
         )
-        memory.spent[self] = Spent(charges, t0, None if due is None else due * GRID, steps)
+        memory.spent[self] = Spent(rows, t0, None if due is None else due * GRID, steps)
         return steps
 
     def reproduce(self, event_type: EventType, group: Group, at: Instant) -> str:
@@ -90,10 +95,12 @@ class TrancheSpend(ReadingSpec):
             *counts_sql(self),
             *where(self.match, group),
         ]
+        known = f'WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}'
+        counted = counting(f"(FROM billing {known})", f"(FROM deliveries {known})")
         return (
             f"  SELECT *, {amount_sql(self)} AS amount FROM (\n"
-            f'    SELECT * FROM billing WHERE "time" <= {moment(t)} AND known_from <= {moment(t)}\n'
-            f'    QUALIFY row_number() OVER (PARTITION BY source, id, idx ORDER BY "time" DESC) = 1)\n'
+            f'    SELECT * FROM billing {known} AND ("DeliveryId" IS NULL OR "DeliveryId" IN (\n{counted}))\n'
+            f'    QUALIFY row_number() OVER (PARTITION BY {REVISION} ORDER BY "time" DESC) = 1)\n'
             f"  WHERE {all_of(inside)}"
         )
 
@@ -116,10 +123,6 @@ def _rate_sql(currency: str, since: int, rate: Decimal) -> str:
     return f"WHEN {since_then} THEN (amount * {rate:f})"
 
 
-#: The instant (grid number, rounded up) from which a charge counts if nothing supersedes it.
-_COUNTS = f'greatest((epoch_us("time") + {GRID_US - 1}) // {GRID_US}, epoch_us(known_from) // {GRID_US})'
-
-
 def _changes(spec: TrancheSpend, t0: int, t1: int) -> Query:
     """Rows (grid number, group…, day, currency, rate, usage, priced, whole, rest, charges), in order of the first.
 
@@ -135,10 +138,14 @@ def _changes(spec: TrancheSpend, t0: int, t1: int) -> Query:
     days = local_days(spec.zone, spec.from_t, spec.to_t)
     params |= {"starts": [day.start for day in days], "dates": [day.date for day in days]}
     return Query(
-        f"""WITH issued AS (
-            SELECT *, min(k) OVER (PARTITION BY source, id, idx ORDER BY "time", known_from
-                                   ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS ended
-            FROM (SELECT *, {_COUNTS} AS k FROM charges) WHERE k <= {last}),
+        f"""WITH counting AS (
+            FROM ({counting_when()}) WHERE since <= {last} AND (until IS NULL OR until > {first})),
+        issued AS (
+            SELECT * EXCLUDE (k, since, until), greatest(k, since) AS k, least(until, min(k) OVER (
+                PARTITION BY {REVISION}, since ORDER BY "time", known_from
+                ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)) AS ended
+            FROM (SELECT *, {COUNTS} AS k FROM charges) LEFT JOIN counting USING ("DeliveryId")
+            WHERE k <= {last} AND ("DeliveryId" IS NULL OR since IS NOT NULL)),
         days AS (SELECT make_timestamp(unnest($starts::BIGINT[]) * 1000000) AS day_start,
                         unnest($dates::BIGINT[]) AS day),
         counted AS (

@@ -18,10 +18,10 @@ from pipeline.stream.aside import ASIDE, aside_of, aside_sql, mend_sql, with_off
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
-    IDENTITY,
     Decoded,
     Refusal,
     dimensions_sql,
+    identity_sql,
     registered,
     series_sql,
 )
@@ -142,7 +142,7 @@ class Decoder:
     def _with_series(self, rows: pa.Table) -> pa.Table:
         with registered(self._con, "slow", rows):
             return self._con.sql(
-                f"SELECT *, {IDENTITY}, {series_sql(self._event)} AS series FROM slow"
+                f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow"
             ).to_arrow_table()
 
     def _parse(self, present: Mapping[str, int]) -> pa.Table:
@@ -175,7 +175,7 @@ class Decoder:
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        return self._con.sql(f"SELECT *, {IDENTITY} FROM ({union})").to_arrow_table()
+        return self._con.sql(f"SELECT *, {identity_sql(self._event)} FROM ({union})").to_arrow_table()
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""

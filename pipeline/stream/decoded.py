@@ -19,9 +19,6 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import EventType
 from pipeline.stream.inspect import Outcome
 
-IDENTITY = "hash(source, id, idx) AS identity"
-"""64 bits of what makes a sample the same sample when it is sent again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -82,6 +79,14 @@ def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
     """The table of a connection that `receive` adds to."""
     dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
     con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+
+
+def identity_sql(event: EventType) -> str:
+    """64 bits of what makes a sample the same sample when it is sent again; a row of two deliveries is two charges."""
+    alone = "hash(source, id, idx)"
+    if event.delivery is None or event.closes:
+        return f"{alone} AS identity"
+    return f"if({event.delivery} IS NULL, {alone}, hash(source, id, idx, {event.delivery})) AS identity"
 
 
 def series_sql(event: EventType) -> str:

@@ -3,7 +3,8 @@
 Telemetry: a re-send is a duplicate while it lies within two minutes behind its partition's progress; what is
 older is aggregated.  Whether a sample is a duplicate depends on the order of the log alone, never on how the
 log was cut into batches.  Retained types (billing): against every identity retained; the same identity with
-another time and other content is a revision.
+another time and other content is a revision.  A row of a delivery has no revisions: it is the same row whatever its
+time, so that two imports of one file that overlap leave each row once.
 """
 
 from __future__ import annotations
@@ -161,11 +162,13 @@ class Seen:
 
         A charge that goes back to what it was before its last revision is one more revision.
         """
-        view, content = self._event.view, content_sql(self._event)
-        new = f"SELECT identity, time, {content} AS content, row, idx FROM delta_samples_{view}"
+        view, content, delivered = self._event.view, content_sql(self._event), "false"
+        if self._event.delivery and not self._event.closes:
+            delivered = f"{self._event.delivery} IS NOT NULL"
+        new = f"SELECT identity, time, {content} AS content, row, idx, {delivered} AS delivered FROM delta_samples_{view}"
         rows = self._con.execute(
             f"""WITH new AS ({new}),
-            known AS (SELECT identity, time, content, -1, 0 FROM charges SEMI JOIN new USING (identity)),
+            known AS (SELECT identity, time, content, -1, 0, {delivered} FROM {self._event.kept} SEMI JOIN new USING (identity)),
             suspects AS (
                 SELECT identity FROM new GROUP BY identity HAVING count(*) > 1 UNION SELECT identity FROM known)
             FROM new SEMI JOIN suspects USING (identity) UNION ALL FROM known ORDER BY identity, row, idx, time"""
@@ -179,13 +182,14 @@ class Seen:
         return found
 
 
-def _issued_before(rows: Iterable[tuple[int, datetime, int, int, int]]) -> Iterator[tuple[int, int]]:
+def _issued_before(rows: Iterable[tuple[int, datetime, int, int, int, bool]]) -> Iterator[tuple[int, int]]:
     """(row, idx) of the duplicates among `rows`, which come by identity, what is known first, then in log order."""
     for _, same in groupby(rows, key=lambda row: row[0]):
         known: dict[datetime, int] = {}
-        for _, time, content, row, idx in same:
+        for _, time, content, row, idx, delivered in same:
             before = max((at for at in known if at < time), default=None)
             again = time in known or (before is not None and known[before] == content)
+            again = again or (delivered and content in known.values())
             if row >= 0 and again:
                 yield row, idx
             else:

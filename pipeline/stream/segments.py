@@ -24,10 +24,12 @@ def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Ta
     `ledger/append.py` holds for the rows that they are of.
     """
     names = [name for name, _ in event.columns()]
-    window = pc.floor_temporal(samples["time"], GRID_SECONDS, "second")
-    after = pc.add(window, pa.scalar(timedelta(seconds=GRID_SECONDS), pa.duration("us")))
-    known = pc.max_element_wise(after, pa.scalar(known_from, pa.timestamp("us")))
-    declared = () if event.retained else (INTERVAL,)
+    known = pa.repeat(pa.scalar(known_from, pa.timestamp("us")), samples.num_rows)
+    declared: tuple[str, ...] = ()
+    if not event.retained:  # of these a window counts once it is over
+        window = pc.floor_temporal(samples["time"], GRID_SECONDS, "second")
+        after = pc.add(window, pa.scalar(timedelta(seconds=GRID_SECONDS), pa.duration("us")))
+        known, declared = pc.max_element_wise(after, known), (INTERVAL,)
     return samples.select(["time", *names, "source", "id", "idx", *declared]).append_column(
         "known_from", known
     )

@@ -48,7 +48,7 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Sizes:
     """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
-    each panel asks, and of how many days.
+    each panel asks, and of how many days; rows of a bill.
 
     A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
     """
@@ -59,10 +59,13 @@ class Sizes:
     real_time: int = 120
     rounds: int = 20
     days: int = 90
+    bill_rows: int = 1_000_000
 
     @staticmethod
     def quick() -> Sizes:
-        return Sizes(events=200_000, backlog=1_000_000, repeat=1, real_time=60, rounds=3, days=3)
+        return Sizes(
+            events=200_000, backlog=1_000_000, repeat=1, real_time=60, rounds=3, days=3, bill_rows=100_000
+        )
 
 
 @dataclass

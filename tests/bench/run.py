@@ -21,6 +21,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import bills
 import figures
 import hot_path
 import panels
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[parts.Bench], parts.Figures]] = {
     "catch-up": parts.catch_up,
     "real-time": parts.real_time,
     "backlog": parts.backlog,
+    "bills": bills.figures,
     "panels": panels.figures,
     "profile": hot_path.figures,
 }

@@ -64,3 +64,17 @@ def test_a_forecast_is_never_below_what_is_spent(play: Callable[..., Any]) -> No
     played = play("23", quiet=60)
     assert played.standing()["TrancheOverrunForecast", "y"] == ("ok", 4271.70)
     assert played.sql("SELECT spent, forecast FROM spend") == [(Decimal("4271.70"), Decimal("4271.70"))]
+
+
+def test_a_bill_that_is_delivered_again_is_replaced_and_not_revised_row_by_row(
+    play: Callable[..., Any],
+) -> None:
+    played = play("18", quiet=60)
+    assert played.standing()["TrancheExhausted", "y"] == ("breach", 220.0)
+    assert played.sql("SELECT sum(BilledCost), count(*) FROM charges") == [(220, 2)]
+    assert played.sql("SELECT sum(BilledCost_sum) FROM billing_1d") == [(220,)]
+    assert played.sql("SELECT spent FROM spend ORDER BY day DESC LIMIT 1") == [(220,)]
+    for observed, sql in played.sql(
+        "SELECT observed, annotations ->> '$.sql' FROM alerts WHERE alertname = 'TrancheExhausted'"
+    ):
+        assert played.sql(sql) == [(observed,)]

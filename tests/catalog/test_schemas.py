@@ -23,13 +23,14 @@ NOW = datetime(2026, 9, 21, 13, 33, 20)
 HEADERS = [("content-type", b"application/cloudevents+json")]
 
 
-def test_the_four_event_types_of_the_domain_are_there() -> None:
+def test_the_five_event_types_of_the_domain_are_there() -> None:
     found = {(e.topic, e.type, e.view, e.interval) for e in CATALOG.types}
     assert found == {
         ("telemetry.gpu", "gpu.utilization.v1", "gpu", 30),
         ("telemetry.queue", "queue.depth.v1", "queue", 30),
         ("telemetry.energy", "energy.reading.v1", "energy", 30),
         ("telemetry.billing", "billing.charge.v1", "billing", 3600),
+        ("telemetry.deliveries", "billing.delivery.v1", "deliveries", 86_400),
     }
 
 
