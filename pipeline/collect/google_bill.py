@@ -1,7 +1,7 @@
 """Google's billing export (standard or detailed, from BigQuery) as FOCUS columns of text.
 
 What is paid for a row is its `cost` and all of its `credits`, which are negative; the invoice is that of `invoice.month`,
-whatever the day of the usage.  https://cloud.google.com/billing/docs/how-to/export-data-bigquery-tables
+whatever the day of the usage.  (Google Cloud: "Understand the Cloud Billing data tables in BigQuery".)
 """
 
 from __future__ import annotations
