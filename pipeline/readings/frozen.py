@@ -45,7 +45,9 @@ def frozen_within(event_type: EventType, t0: int, t1: int, known: Slots) -> Inqu
         if key not in known:
             while len(known) > 2 * BACK:
                 del known[next(iter(known))]
-            rows = yield Query(_still_sql(event_type, rule, slot))
+            rows = yield Query(_repeated_sql(event_type, rule, slot))
+            if rows:
+                rows = yield Query(_still_sql(event_type, rule, slot))
             known[key] = [(series, idx) for series, idx in rows]
         found += [Still(series, idx, -(-since // GRID), until // GRID) for series, idx in known[key]]
     return found
@@ -54,6 +56,18 @@ def frozen_within(event_type: EventType, t0: int, t1: int, known: Slots) -> Inqu
 def judged_slot(rule: Frozen, interval: int, t: int) -> int:
     """The slot that decides who is frozen at the instant `t`: the last one that is over."""
     return (t - interval) // rule.every
+
+
+def _repeated_sql(event: EventType, rule: Frozen, slot: int) -> str:
+    """SELECT of one row where any entity may have had the pulse that it has in `slot` before.
+
+    Nearly always none had.  A join finds that at a fraction of the price of `_still_sql`, which groups all.
+    """
+    known = f"known_from <= {timestamp(slot * rule.every + event.interval)}"
+    return f"""
+        SELECT true FROM pulses_{event.view} n JOIN pulses_{event.view} e
+        ON n.series = e.series AND n.entity = e.entity AND n.least = e.greatest
+        WHERE n.slot = {slot} AND n.{known} AND e.slot BETWEEN {slot - BACK} AND {slot - 1} AND e.{known} LIMIT 1"""
 
 
 def _still_sql(event: EventType, rule: Frozen, slot: int) -> str:

@@ -28,8 +28,8 @@ LATELY = 900
 """Seconds before the instant: who came and went while the alert was active."""
 MOST = 5_000
 """Missing GPUs that are looked at one by one; of more the racks say where they are."""
-MOMENTS = 3
-"""Minutes of raw rows that are read for the nodes of those that were last seen then: those in which most were."""
+MOMENTS = 9
+"""Windows of raw rows that are read for the nodes of those that were last seen then: those in which most were."""
 RACK, NODE, POWER = "nvlink_domain", "node", "power_watts"
 PLACE = ("site", "cluster", RACK)
 """Dimensions that say where a series is, from wide to narrow."""
@@ -148,21 +148,45 @@ def missing(
 def _nodes(
     event_type: EventType, entities: Sequence[_Entity], gaps: Mapping[int, Gap], t: int
 ) -> Inquiry[tuple[tuple[Place, ...], int]]:
-    """Where most of the missing are: their node stands in the raw rows of the minutes that saw them last."""
+    """Where most of the missing are: their node stands in the raw rows of the windows that saw them last.
+
+    Of a silent series all are looked for in the interval before its last sample.  Windows that follow each other are read
+    at once: a fleet's second is a file, and to open them is most of the work.
+    """
     if NODE not in {label.name for label in event_type.labels} or len(entities) >= MOST:
         return (), 0
-    minutes: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    windows: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for e in entities:
-        seen = gaps[e.series].last_us / 1e6 if e.series in gaps else e.seen
-        if seen is not None:
-            minutes[int(seen) // 60].append((e.series, e.name))
-    found: Counter[str] = Counter()
-    for minute, own in sorted(minutes.items(), key=lambda each: (-len(each[1]), each[0]))[:MOMENTS]:
-        start = minute * 60
-        rows = yield RawLabels(event_type, NODE, start, min(start + 60, t), t, own)
-        found.update(label for _, _, label in rows)
+        for window in _last_windows(event_type, e, gaps.get(e.series)):
+            windows[window].append((e.series, e.name))
+    most = sorted(windows, key=lambda w: (-len(windows[w]), w))[:MOMENTS]
+    nodes: dict[tuple[int, str], str] = {}
+    for first, last in _unbroken(most):
+        own = sorted({each for w in range(first, last + 1) for each in windows[w]})
+        rows = yield RawLabels(event_type, NODE, first * GRID, min((last + 1) * GRID, t), t, own)
+        nodes |= {(series, name): label for series, name, label in rows}
+    found = Counter(nodes.values())
     worst = sorted(found.items(), key=lambda each: (-each[1], each[0]))
     return tuple(Place(name, n) for name, n in worst[:PLACES]), max(0, len(worst) - PLACES)
+
+
+def _last_windows(event_type: EventType, entity: _Entity, gap: Gap | None) -> range:
+    """The grid numbers of the windows in which an entity was surely seen last."""
+    if gap is not None:
+        last = int(gap.last_us / 1e6) // GRID
+        return range(last - -(-event_type.interval // GRID) + 1, last + 1)
+    return range(0) if entity.seen is None else range(int(entity.seen) // GRID, int(entity.seen) // GRID + 1)
+
+
+def _unbroken(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The numbers as ranges (first, last) without a gap inside."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 def _series_of(event: EventType, spec: EntityCount, by: By) -> Inquiry[dict[int, dict[str, str]]]:

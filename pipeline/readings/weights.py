@@ -7,7 +7,7 @@ said is read from the raw rows: the mean is that of the entities' own means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
 from operator import attrgetter
@@ -46,6 +46,9 @@ SLOTS_AT_ONCE = 20_000
 AT_MOST = 2_000_000
 """Samples of a clause's span that are read one by one for an instant, about a second of work.  Beyond that the mean comes
 from the roll-ups, and the reading says that it weighs samples."""
+AT_MOST_BEGINNING = 200_000
+"""The same where the only reason is that a series begins: that passes within a few intervals, and a backlog of a large
+fleet, which is read as fast as the machine can, would wait seconds for it."""
 
 
 class Weighed(NamedTuple):
@@ -76,6 +79,7 @@ class _Uneven(NamedTuple):
     n: int
     total: int
     seen: int
+    begins: bool
 
     def by_samples(self) -> Weighed:
         having = self.seen * self.n // self.samples
@@ -89,33 +93,36 @@ def weigh(
 ) -> Inquiry[list[Weighed]]:
     """Make `weighed(t, series, num, den)`, of the series that match (or `series`), where samples do not weigh alike.
 
-    `num / den` is the mean of the entities' means, in quanta; none where more than `AT_MOST` samples would be read.
+    `num / den` is the mean of the entities' means, in quanta; none of an instant that has too many samples to read.
     """
     uneven = yield from _all_uneven(spec, event_type, span, series)
     if not uneven:
         return []
     yield Query("CREATE OR REPLACE TEMP TABLE weighed(t BIGINT, series UBIGINT, num HUGEINT, den BIGINT)")
-    found: list[Weighed] = []
-    for some in _at_once(uneven):
-        if sum(each.samples for each in some) > AT_MOST:
-            found += [each.by_samples() for each in some]
-        else:
-            found += yield from _weigh(event_type.measure(spec.measure), event_type, span, some)
+    instants = [list(group) for _, group in groupby(sorted(uneven), key=attrgetter("t"))]
+    found = [each.by_samples() for instant in instants if _too_many(instant) for each in instant]
+    for some in _at_once(instant for instant in instants if not _too_many(instant)):
+        found += yield from _weigh(event_type.measure(spec.measure), event_type, span, some)
     return found
 
 
-def _at_once(uneven: Sequence[_Uneven]) -> Iterator[list[_Uneven]]:
-    """All of an instant together, and as many instants as have `AT_MOST` samples; one alone may have more."""
+def _too_many(instant: Sequence[_Uneven]) -> bool:
+    most = AT_MOST_BEGINNING if all(each.begins for each in instant) else AT_MOST
+    return sum(each.samples for each in instant) > most
+
+
+def _at_once(instants: Iterable[list[_Uneven]]) -> Iterator[list[_Uneven]]:
+    """As many instants together as have `AT_MOST` samples."""
     some: list[_Uneven] = []
     count = 0
-    for _, group in groupby(sorted(uneven), key=attrgetter("t")):
-        instant = list(group)
+    for instant in instants:
         more = sum(each.samples for each in instant)
         if some and count + more > AT_MOST:
             yield some
             some, count = [], 0
         some, count = some + instant, count + more
-    yield some
+    if some:
+        yield some
 
 
 def _weigh(
@@ -184,7 +191,8 @@ def _uneven_sql(spec: Weighs, event_type: EventType, span: Span, chosen: str) ->
         fleet AS (
             SELECT t, series, sum(bit_count(observed)) AS entities
             FROM (SELECT t, series, block, bit_or(observed) AS observed FROM blocks GROUP BY ALL) GROUP BY ALL)
-        SELECT t, series, sum(samples)::BIGINT, sum(n)::BIGINT, sum(total)::HUGEINT, any_value(fleet)::BIGINT FROM (
+        SELECT t, series, sum(samples)::BIGINT, sum(n)::BIGINT, sum(total)::HUGEINT, any_value(fleet)::BIGINT,
+            sum(more + CASE WHEN oldest THEN 0 ELSE fewer END) <= {UNEVEN} * sum(samples) FROM (
             SELECT *, samples - n + samples - entities AS more, fleet - entities AS fewer,
                    max(slot) OVER (PARTITION BY t, series) = slot AS oldest
             FROM samples JOIN slots USING (t, series, slot)

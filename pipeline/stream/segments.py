@@ -44,14 +44,20 @@ def write_raw(directory: Path, event: EventType, samples: pa.Table, known_from: 
 def write_segment(directory: Path, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray) -> Segment:
     """Write and fsync at least one row; `times` are those that say which hours the segment has.
 
-    A file that lives for seconds is written fast: only what repeats itself is looked up in a dictionary.
+    A file that lives for seconds is written fast: only what repeats itself is looked up in a dictionary, and only the
+    time, which readers filter by, has statistics.
     Raises DiskFull.
     """
     path = directory / f"{name}-{secrets.token_hex(8)}.parquet"
     repeated = [f.name for f in rows.schema if pa.types.is_dictionary(f.type)]
     with files.disk_errors(path):
         pq.write_table(
-            rows, path, compression="lz4", use_dictionary=[*repeated, "source"], store_schema=False
+            rows,
+            path,
+            compression="lz4",
+            use_dictionary=[*repeated, "source"],
+            write_statistics=["time"],
+            store_schema=False,
         )
         files.fsync(path)
     low, high = pc.min_max(times).as_py().values()
