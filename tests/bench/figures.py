@@ -2,15 +2,15 @@
 
     python tests/bench/figures.py [build/bench.json]
 
-puts the figures of a run into docs/performance.md, between the marks: the table, and above it, unseen by the
-reader, the figures it was made from.  A test makes the table again from those, so the page cannot drift.
+keeps the figures of a run in docs/figures/, puts their tables into docs/performance.md between the marks, and writes the
+table of all panels to docs/figures/panels.md.  A test makes the tables again from the kept figures, so they cannot drift.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-PANELS_BEGIN, PANELS_END = "<!-- panels: begin -->", "<!-- panels: end -->"
-_DATA = "<!-- figures of build/bench.json:\n"
+FIGURES = PAGE.parent / "figures"
+PARTS = ("bench", "panels")
+"""Each has a file `{part}.json` of its figures, and a section between its marks on the page."""
+SLOWEST = 8
+"""So many panels are on the page; all of them are in panels.md."""
 _KEPT = 4
 """Significant digits on the page: more would be noise."""
 
@@ -114,8 +116,7 @@ def slowest(panels: Sequence[Sequence[Any]]) -> Iterator[tuple[str, ...]]:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """For the page."""
-    lines = [f"Taken {found['taken_at']} at {found['commit']} on {_machine(found['machine'])}.", ""]
-    lines += ["| what | figure | unit | goal |", "| --- | ---: | --- | --- |"]
+    lines = [_taken(found), "", "| what | figure | unit | goal |", "| --- | ---: | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in rows(found)]
     if "freshness_samples" in found:
         taken = f"{found['freshness_samples']} and {found['decision_delay_samples']}"
@@ -126,9 +127,28 @@ def markdown(found: Mapping[str, Any]) -> str:
             lines += [f"| {name} | {value:.3f} |" for name, value in found[key].items()]
             lines += [f"| together | {sum(found[key].values()):.3f} |"]
     if "panels" in found:
-        lines += ["", f"| {' | '.join(_PANEL_COLUMNS)} |", f"| --- | --- |{' ---: |' * 6}"]
-        lines += [f"| {' | '.join(row)} |" for row in slowest(found["panels"])]
+        lines += ["", *_panels(list(slowest(found["panels"]))[:SLOWEST])]
     return "\n".join(lines)
+
+
+def panels_page(found: Mapping[str, Any]) -> str:
+    """The page with all panels, the slowest first."""
+    lines = [
+        "# What each panel waits for",
+        "",
+        f"{_taken(found)} Milliseconds; see [performance](../performance.md).",
+        "",
+    ]
+    return "\n".join([*lines, *_panels(slowest(found["panels"]))]) + "\n"
+
+
+def _panels(panels: Iterable[Sequence[str]]) -> list[str]:
+    head = [f"| {' | '.join(_PANEL_COLUMNS)} |", f"| --- | --- |{' ---: |' * 6}"]
+    return [*head, *(f"| {' | '.join(row)} |" for row in panels)]
+
+
+def _taken(found: Mapping[str, Any]) -> str:
+    return f"Taken {found['taken_at']} at {found['commit']} on {_machine(found['machine'])}."
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -139,31 +159,39 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-def section(found: Mapping[str, Any], begin: str = BEGIN, end: str = END) -> str:
-    """What stands between the marks."""
-    return f"{begin}\n{_DATA}{json.dumps(found, indent=1)}\n-->\n\n{markdown(found)}\n\n{end}"
+def section(part: str, found: Mapping[str, Any]) -> str:
+    """What stands between the marks of `part`."""
+    return f"{_begin(part)}\n{markdown(found)}\n\n{_end(part)}"
 
 
-def on_page(page: str, begin: str = BEGIN, end: str = END) -> tuple[str, Mapping[str, Any] | None]:
-    """The section as it stands on the page, and the figures it says it was made from (None: no run yet).
-
-    Raises ValueError when the marks are not there once each.
-    """
+def on_page(page: str, part: str) -> str:
+    """The section as it stands on the page.  Raises ValueError when its marks are not there once each."""
+    begin, end = _begin(part), _end(part)
     if page.count(begin) != 1 or page.count(end) != 1:
         raise ValueError(f"expected {begin} and {end} once each")
-    inside = begin + page.split(begin)[1].split(end)[0] + end
-    if _DATA not in inside:
-        return inside, None
-    return inside, json.loads(inside.split(_DATA)[1].split("-->")[0])
+    return begin + page.split(begin)[1].split(end)[0] + end
+
+
+def _begin(part: str) -> str:
+    return f"<!-- {part}: begin -->"
+
+
+def _end(part: str) -> str:
+    return f"<!-- {part}: end -->"
+
+
+def of_parts(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The figures of a run by part, of those parts that it took."""
+    panels = {key: value for key, value in found.items() if key.startswith(("panels", "board"))}
+    others = {key: value for key, value in found.items() if key not in panels}
+    parts = {"bench": others, "panels": _head(found) | panels}
+    return {name: own for name, own in parts.items() if own.keys() - _head(found).keys()}
 
 
 def put(page: str, found: Mapping[str, Any]) -> str:
-    """The page with the figures of this run: those of the panels have a section of their own."""
-    of_panels = {key: value for key, value in found.items() if key.startswith(("panels", "board"))}
-    others = {key: value for key, value in found.items() if key not in of_panels}
-    for part, marks in ((others, (BEGIN, END)), (_head(found) | of_panels, (PANELS_BEGIN, PANELS_END))):
-        if part.keys() - _head(found).keys():
-            page = page.replace(on_page(page, *marks)[0], section(part, *marks))
+    """The page with the tables of this run."""
+    for part, own in of_parts(found).items():
+        page = page.replace(on_page(page, part), section(part, own))
     return page
 
 
@@ -177,6 +205,10 @@ def main() -> None:
     found = json.loads(source.read_text())
     if found["quick"]:
         sys.exit(f"{source} is of a --quick run: its figures are no measurement; run `make bench`")
+    for part, own in of_parts(found).items():
+        (FIGURES / f"{part}.json").write_text(json.dumps(own, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        if part == "panels":
+            (FIGURES / "panels.md").write_text(panels_page(own), "utf-8")
     PAGE.write_text(put(PAGE.read_text("utf-8"), found), "utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,17 +51,22 @@ def figures() -> ModuleType:
     return load("figures")
 
 
-def test_the_tables_on_the_page_are_those_of_the_figures_on_the_page(figures: ModuleType) -> None:
+EMPTY = "".join(
+    f"<!-- {part}: begin -->\nnothing yet\n<!-- {part}: end -->\n" for part in ("bench", "panels")
+)
+
+
+def test_the_tables_on_the_pages_are_those_of_the_kept_figures(figures: ModuleType) -> None:
     page = figures.PAGE.read_text("utf-8")
-    for marks in ((figures.BEGIN, figures.END), (figures.PANELS_BEGIN, figures.PANELS_END)):
-        section, found = figures.on_page(page, *marks)
-        assert found is None or section == figures.section(found, *marks)
+    kept = {part: json.loads((figures.FIGURES / f"{part}.json").read_text("utf-8")) for part in figures.PARTS}
+    for part, found in kept.items():
+        assert figures.on_page(page, part) == figures.section(part, found)
+    assert (figures.FIGURES / "panels.md").read_text("utf-8") == figures.panels_page(kept["panels"])
 
 
-def test_a_run_is_put_on_the_page_and_read_back(figures: ModuleType) -> None:
-    page = f"before\n{figures.BEGIN}\nnothing yet\n{figures.END}\nafter\n"
-    once = figures.put(page, FOUND)
-    assert figures.on_page(once)[1] == FOUND
+def test_a_run_is_put_on_the_page(figures: ModuleType) -> None:
+    once = figures.put(f"before\n{EMPTY}after\n", FOUND)
+    assert figures.on_page(once, "bench") == figures.section("bench", FOUND)
     assert figures.put(once, FOUND) == once
     assert once.startswith("before\n") and once.endswith("\nafter\n")
     assert "| the pipeline, one sample a message | 212,346 | events/s |" in once
@@ -68,24 +74,30 @@ def test_a_run_is_put_on_the_page_and_read_back(figures: ModuleType) -> None:
     assert "| together | 3.750 |" in once
 
 
-def test_the_panels_of_a_run_have_a_section_of_their_own(figures: ModuleType) -> None:
-    page = figures.put(f"{figures.BEGIN}\n{figures.END}\n{figures.PANELS_BEGIN}\n{figures.PANELS_END}", FOUND)
+def test_the_panels_of_a_run_are_a_part_of_their_own_and_the_page_shows_the_slowest(
+    figures: ModuleType,
+) -> None:
+    head = {key: FOUND[key] for key in ("commit", "taken_at", "quick", "machine")}
+    quick = [["noc", f"Quick {n}", 1.0, 2.0, 3.0, 4, 5, 6] for n in range(figures.SLOWEST)]
     panels = {
-        **{key: FOUND[key] for key in ("commit", "taken_at", "quick", "machine")},
+        **head,
         "panels_day_p95_ms": 123.4,
-        "panels": [["noc", "Quick", 1.0, 2.0, 3.0, 4, 5, 6], ["noc", "A|B", 7.0, 90.0, 9.0, 10, 11, 12]],
+        "panels": [*quick, ["noc", "A|B", 7.0, 90.0, 9.0, 10, 11, 12]],
     }
-    both = figures.put(page, panels)
-    assert figures.on_page(both)[1] == FOUND
-    assert figures.on_page(both, figures.PANELS_BEGIN, figures.PANELS_END)[1] == panels
-    assert figures.put(page, FOUND | panels) == both
-    assert both.index("| noc | A/B | 7 | 90 | 9 | 10 | 11 | 12 |") < both.index("| noc | Quick | 1 | 2 |")
+    assert figures.of_parts(FOUND | panels) == {"bench": FOUND, "panels": panels}
+    assert list(figures.of_parts(FOUND)) == ["bench"]
+    page, all_of_them = figures.put(EMPTY, FOUND | panels), figures.panels_page(panels)
+    for text in (page, all_of_them):
+        assert text.index("| noc | A/B | 7 | 90 | 9 | 10 | 11 | 12 |") < text.index(
+            "| noc | Quick 0 | 1 | 2 |"
+        )
+    last = f"Quick {figures.SLOWEST - 1}"
+    assert last in all_of_them and last not in page
 
 
 def test_a_figure_changed_by_hand_is_seen(figures: ModuleType) -> None:
-    page = figures.put(f"{figures.BEGIN}\n{figures.END}", FOUND).replace("212,346", "999,999")
-    section, found = figures.on_page(page)
-    assert section != figures.section(found)
+    page = figures.put(EMPTY, FOUND).replace("212,346", "999,999")
+    assert figures.on_page(page, "bench") != figures.section("bench", FOUND)
 
 
 def test_a_page_without_marks_is_refused(figures: ModuleType) -> None:
