@@ -31,7 +31,7 @@ demo: setup ## broker, pipeline and the peak-season scenario, live in the termin
 
 clean: ## remove what was made here (virtual environment, caches, build output); Kafka's jars stay cached
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@rm -rf tests/serve/grafana_schema/node_modules
+	@rm -rf tests/dashboards/grafana_schema/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock: setup ## resolve pyproject.toml into the lock files again
@@ -76,7 +76,7 @@ $(STAMPS)/package: $(STAMPS)/lock pyproject.toml
 	@$(PIP) --quiet install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/kafka: $(STAMPS)/package pipeline/embed/kafka.jars
+$(STAMPS)/kafka: $(STAMPS)/package pipeline/broker/kafka.jars
 	@echo "setup 4/4  Apache Kafka"
 	@$(BIN)/gigawatch kafka --prefetch
 	@touch $@

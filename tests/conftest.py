@@ -1,4 +1,5 @@
-"""The real engines that tests share: Apache Kafka, Alertmanager; on the loopback, stopped by their pid.
+"""What tests of several rooms share: real engines (Apache Kafka, Alertmanager), on the loopback, stopped by their pid;
+a small published history; a certificate and users.
 
 `kafka` is one broker for the whole session; a test that writes to it takes `telemetry_topics` and starts with
 empty ones.  A test that pauses, stops or kills a broker takes `fresh_kafka`, which is its own.
@@ -7,6 +8,7 @@ empty ones.  A test that pauses, stops or kills a broker takes `fresh_kafka`, wh
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,9 +22,11 @@ import pytest
 from hypothesis import settings
 from kafka.errors import UnknownTopicOrPartitionError
 
-from pipeline.embed.kafka import LAUNCHER, EmbeddedKafka, free_port
-from pipeline.stream.topics import admin, create_topics, default_specs
+from pipeline.broker.kafka import LAUNCHER, EmbeddedKafka, free_port
+from pipeline.catalog import load
+from pipeline.stream.topic_admin import admin, create_topics, default_specs
 
+ROOT = Path(__file__).resolve().parents[1]
 ON_CI = os.environ.get("CI") == "true"
 TELEMETRY = (
     "telemetry.billing",
@@ -189,3 +193,51 @@ def _alertmanager_command() -> str:
     if ON_CI:
         pytest.fail(missing)
     pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DATA with 240 samples of two GPUs over four minutes, a queue and three charges, sealed and published."""
+    ledgers = runpy.run_path(str(ROOT / "tests" / "ledger" / "conftest.py"))
+    data: Path = tmp_path_factory.mktemp("door") / "data"
+    start = 1_767_225_600  # 2026-01-01T00:00:00Z
+    small = ledgers["SmallLedger"](data, load())
+    gpu, queue, charge = ledgers["gpu_row"], ledgers["queue_row"], ledgers["charge_row"]
+    small.add(
+        "gpu",
+        [gpu(start + 2 * n, g, power_watts=700.5 + n, health="ok") for n in range(120) for g in range(2)],
+    )
+    small.add("queue", [queue(start + 10 * n, 1.5, 20.0, queue='it\'s \\ "quoted"') for n in range(3)])
+    small.add("billing", [charge(start, start + 7200 + n, f"{n}.1234567891", f"c{n}") for n in range(3)])
+    small.watermark(start + 7200)
+    small.seal()
+    small.publish()
+    small.close()
+    (data / "secret.txt").write_text("do not read me")
+    return data
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 and its key, made by openssl."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(cert)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
+
+
+@pytest.fixture(scope="session")
+def users(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A users file with alice and bob, and their passwords, made by the command."""
+    file, passwords = tmp_path_factory.mktemp("users") / "users", {}
+    for name in ("alice", "bob"):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "pipeline.cli", "door", "--users", str(file), "--new-user", name],
+            cwd=ROOT, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        passwords[name] = done.stdout.split(": ")[1].strip()
+    return file, passwords

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from pipeline.embed.kafka import EmbeddedKafka, free_port
-from pipeline.embed.scenarios import load, plan
+from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.ledger import status
-from pipeline.serve.status import head
+from pipeline.serve.status_report import head
+from pipeline.simulate.scenarios import load, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"

@@ -23,9 +23,9 @@ from ruamel.yaml import YAML
 from pipeline.catalog import load as load_catalog
 from pipeline.contract.loader import load as load_contract
 from pipeline.contract.model import ServiceLevelClause
-from pipeline.embed import scenarios
 from pipeline.serve.keys import make_keys
 from pipeline.settings import Settings
+from pipeline.simulate import scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"

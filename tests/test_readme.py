@@ -29,19 +29,22 @@ from pipeline.catalog import load
 from pipeline.cli import app
 from pipeline.contract.loader import load as load_contract
 from pipeline.contract.loader import load_all
-from pipeline.embed import scenarios
-from pipeline.embed.sim_mapping import load_mapping
-from pipeline.ledger import publish, seal, status
-from pipeline.ledger.query import ask, open_views, view_names
-from pipeline.ledger.retention import Keep
+from pipeline.history import publish, seal
+from pipeline.history.query import ask, open_views
+from pipeline.history.retention import Keep
+from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
-from pipeline.ledger.views import DAY
-from pipeline.notify.wire import wire_annotations, wire_labels
+from pipeline.ledger.transaction import Hooks
+from pipeline.notify.wire_text import wire_annotations, wire_labels
 from pipeline.rules.evaluate import plan_of
-from pipeline.rules.pipeline import WALL_CLOCK
+from pipeline.rules.pipeline_alerts import WALL_CLOCK
 from pipeline.settings import load_settings
+from pipeline.simulate import scenarios
+from pipeline.simulate.recording_mapping import load_mapping
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
+from pipeline.views.all_views import names as view_names
+from pipeline.views.published import DAY
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -96,9 +99,9 @@ def played(data: Path, until: int) -> None:
         assert not letters
         mark = datetime.fromtimestamp((at + STEP_MS) / 1000 - 5, UTC).replace(tzinfo=None)
         ledger.apply(delta, dict.fromkeys(CATALOG.topics, mark), (at + STEP_MS) / 1000)
-    con = ledger.cursor()
-    publish.publish(con, data, CATALOG, fence=ledger.fence)
-    seal.seal(con, data, CATALOG, ledger.fence)
+    con, hooks = ledger.cursor(), Hooks(ledger.fence)
+    publish.publish(con, data, CATALOG, hooks=hooks)
+    seal.seal(con, data, CATALOG, hooks)
     write_status(data, ledger, con, play.end)
     con.close()
     ledger.close()

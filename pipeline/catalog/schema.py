@@ -28,7 +28,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.catalog.check import ROLES, check, check_together, codes, tests_of
+from pipeline.catalog.check import ROLES, check, codes, tests_of
+from pipeline.catalog.names import check_together
 from pipeline.errors import SchemaError
 
 NUMBER_AGGREGATES = ("mean", "min", "max", "last", "sum")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import contracts, dashboards, deadletter, imports, look, maps, run, servers, topics, trial
+from pipeline.cli import contracts, dashboards, deadletter, demo, imports, look, maps, run, servers, topics
 from pipeline.cli.options import Level
 from pipeline.errors import GigawatchError
 from pipeline.secret import hidden
@@ -27,7 +27,7 @@ EXAMPLES = """
   gigawatch run --bootstrap HOST:PORT --contract contract.yaml --alertmanager http://HOST:9093
 """
 COMMANDS = (
-    *(trial.demo, run.run, trial.kafka, trial.simulate),
+    *(demo.demo, run.run, demo.kafka, demo.simulate),
     *(look.status, look.doctor, look.sql),
     *(servers.door, servers.board, servers.keys),
 )

@@ -21,7 +21,7 @@ def build(
 
     Example: gigawatch dashboards build --check
     """
-    from pipeline.serve import dashboards_build as dashboards
+    from pipeline.dashboards import generate as dashboards
 
     if check:
         differing = dashboards.differing(out)
@@ -58,8 +58,8 @@ def push(
 
     Example: gigawatch dashboards push --url https://grafana.example --token-file grafana-token --dry-run
     """
-    from pipeline.serve import dashboards_push as pushing
-    from pipeline.serve.dashboards_build import documents
+    from pipeline.dashboards import push as pushing
+    from pipeline.dashboards.generate import documents
     from pipeline.settings import read_secret
 
     token = pushing.token_from(token_file, os.environ.get(pushing.TOKEN_VARIABLE))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import AsJson, Bootstrap, Config, Data, Format, Schemas
+from pipeline.cli.options import AsJson, Bootstrap, Config, Data, OutputFormat, Schemas
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
 
@@ -31,8 +31,8 @@ def status(
     """
     from rich.text import Text
 
-    from pipeline.ledger.query import as_json as escaped
-    from pipeline.serve import status as outside
+    from pipeline.history.query import as_json as escaped
+    from pipeline.serve import status_report as outside
     from pipeline.serve.terminal import status_page, stdout
 
     settings = load_settings(config, data=data, bootstrap=bootstrap)
@@ -72,9 +72,9 @@ def doctor(
 
     Example: gigawatch doctor --bootstrap kafka:9092 --contract contracts/ --alertmanager http://127.0.0.1:9093
     """
-    from pipeline.ledger.query import as_json as escaped
-    from pipeline.serve.doctor import checks, examine
-    from pipeline.serve.findings import as_document, page, worst
+    from pipeline.doctor.checks import checks, examine
+    from pipeline.doctor.findings import as_document, page, worst
+    from pipeline.history.query import as_json as escaped
     from pipeline.serve.terminal import stdout
 
     settings = load_settings(
@@ -93,7 +93,9 @@ def sql(
     query: Annotated[
         str | None, typer.Argument(help="One SELECT; without it, read from standard input.")
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How rows are written.")] = Format.table,
+    form: Annotated[
+        OutputFormat, typer.Option("--format", help="How rows are written.")
+    ] = OutputFormat.table,
     data: Data = None,
     schemas: Schemas = None,
     config: Config = None,
@@ -109,7 +111,7 @@ def sql(
     """
     from pipeline import catalog
     from pipeline.errors import QueryError
-    from pipeline.ledger.query import ask, nothing_yet, open_views, render
+    from pipeline.history.query import ask, nothing_yet, open_views, render
 
     settings = load_settings(config, data=data, schemas=schemas)
     if query is None:

@@ -18,7 +18,7 @@ class Level(StrEnum):
     error = "error"
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """Forms of a query's result."""
 
     table = "table"
@@ -50,6 +50,6 @@ GrafanaUrl = Annotated[
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output; nothing in it can steer a terminal."""
-    from pipeline.ledger.query import as_json
+    from pipeline.history.query import as_json
 
     typer.echo(as_json(document, indent=1))

@@ -61,6 +61,6 @@ def run(
         webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
         public_url=public_url, alertmanager_external_url=alertmanager_external_url, grafana_url=grafana_url,
     )  # fmt: skip
-    from pipeline import app as wiring
+    from pipeline.app.single import run as run_pipeline
 
-    wiring.run(settings)
+    run_pipeline(settings)

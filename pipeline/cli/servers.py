@@ -46,22 +46,22 @@ def door(
     Example: gigawatch door --data gigawatch-demo --port 3306
     """
     if new_user is not None:
-        from pipeline.serve.door_users import add_user
+        from pipeline.serve.users import add_user
 
         typer.echo(f"password of {new_user}, shown this once: {add_user(users, new_user)}")
         return
     # Read when DuckDB is loaded: its allocator otherwise keeps every address that it ever had, and after a few large
     # questions the door's limit of address space was used up by memory that nobody used.
     os.environ["DUCKDB_JE_MALLOC_CONF"] = "retain:false"
-    from pipeline.serve.door import DoorOptions, run_door
-    from pipeline.serve.door_asking import Limits
-    from pipeline.serve.door_guests import Rooms
+    from pipeline.door.connection_limits import ConnectionLimits
+    from pipeline.door.execution import QueryLimits
+    from pipeline.door.server import DoorOptions, run_door
 
     settings = load_settings(config, data=data, schemas=schemas)
     options = DoorOptions(
         data=settings.data, schemas=settings.schemas, bind=bind, port=port, tls_cert=tls_cert, tls_key=tls_key,
         users=users, memory_limit=memory_limit, temp_limit=temp_limit,
-        limits=Limits(timeout=timeout, rows=row_limit, idle=idle_timeout), rooms=Rooms(user=user_sessions),
+        limits=QueryLimits(timeout=timeout, rows=row_limit, idle=idle_timeout), connections=ConnectionLimits(user=user_sessions),
     )  # fmt: skip
     run_door(options, child)
 
@@ -90,7 +90,7 @@ def board(
 
     Example: gigawatch board --data gigawatch-demo
     """
-    from pipeline.serve.board import BoardOptions, run_board
+    from pipeline.board.web import BoardOptions, run_board
 
     settings = load_settings(
         config, data=data, schemas=schemas, alertmanager=alertmanager, grafana_url=grafana_url,

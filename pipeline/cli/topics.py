@@ -10,7 +10,7 @@ from pipeline.cli.options import AsJson, Bootstrap, Config, Schemas, print_json
 from pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from pipeline.stream.topics import TopicState
+    from pipeline.stream.topic_admin import TopicState
 
 
 def create(
@@ -24,7 +24,7 @@ def create(
 
     Example: gigawatch topics create --partitions 12 --bootstrap kafka:9092
     """
-    from pipeline.stream.topics import create_topics
+    from pipeline.stream.topic_admin import create_topics
 
     settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     made = create_topics(settings.bootstrap, _specs(settings, partitions), settings.kafka_client())
@@ -42,7 +42,7 @@ def describe(
     Example: gigawatch topics describe --bootstrap kafka:9092
     """
     from pipeline.serve.terminal import add, plain_table, stdout
-    from pipeline.stream.topics import describe_topics
+    from pipeline.stream.topic_admin import describe_topics
 
     settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     names = [spec.name for spec in _specs(settings, 1)]
@@ -75,7 +75,7 @@ def _specs(settings: Settings, partitions: int) -> list[Any]:
     from dataclasses import replace
 
     from pipeline import catalog
-    from pipeline.stream.topics import ALERTS, DEADLETTER, default_specs
+    from pipeline.stream.topic_admin import ALERTS, DEADLETTER, default_specs
 
     names = {DEADLETTER: settings.deadletter_topic, ALERTS: settings.alerts_topic}
     specs = default_specs(catalog.load(settings.schemas).topics, partitions)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from pipeline.contract.faults import DocumentPath, Fault, Refused, dotted, shown
+from pipeline.contract.faults import ContractRefused, DocumentPath, Fault, dotted, shown
 from pipeline.contract.syntax import compose
 
 MAX_BYTES = 1 << 20
@@ -87,22 +87,27 @@ def read(path: Path, file: str | None = None) -> Document:
     document = Document(name, hashlib.sha256(raw).hexdigest())
     root = compose(raw, name)
     if root is None or (isinstance(root, ScalarNode) and not root.value):
-        raise Refused([Fault(name, 1, 1, "", "an empty file", "a contract")])
+        raise ContractRefused([Fault(name, 1, 1, "", "an empty file", "a contract")])
     document.value = _walk(document, root, (), 0)
     return document
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's bytes.  Raises ContractRefused where `read` would not get them."""
+    return hashlib.sha256(_bytes(path, str(path))).hexdigest()
 
 
 def _bytes(path: Path, name: str) -> bytes:
     try:
         if path.is_dir():
-            raise Refused([Fault(name, 0, 0, "", "a directory", "a file")])
+            raise ContractRefused([Fault(name, 0, 0, "", "a directory", "a file")])
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         what = (error.strerror or str(error)).lower()
-        raise Refused([Fault(name, 0, 0, "", what, "a contract file that can be read")]) from error
+        raise ContractRefused([Fault(name, 0, 0, "", what, "a contract file that can be read")]) from error
     if len(raw) > MAX_BYTES:
-        raise Refused([Fault(name, 0, 0, "", "more than 1 MiB", "a contract of at most 1 MiB")])
+        raise ContractRefused([Fault(name, 0, 0, "", "more than 1 MiB", "a contract of at most 1 MiB")])
     return raw
 
 
@@ -113,7 +118,9 @@ def _walk(document: Document, node: Node, path: DocumentPath, depth: int) -> Any
     if document.seen > MAX_VALUES or depth > MAX_DEPTH:
         most = f"{MAX_VALUES:,} values" if depth <= MAX_DEPTH else f"{MAX_DEPTH} levels"
         hint = "does an alias repeat itself (&name, *name)?"
-        raise Refused([Fault(document.file, *_start(node), "", f"more than {most}", "a contract", hint)])
+        raise ContractRefused(
+            [Fault(document.file, *_start(node), "", f"more than {most}", "a contract", hint)]
+        )
     if node.tag is not None and str(node.tag) not in _CORE_TAGS:
         tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
         document.fault(path, f"the tag {tag}", "a plain value", "take the tag away")

@@ -49,7 +49,7 @@ class Unreadable(ValueError):
         self.found = found
 
 
-class Refused(ContractError):
+class ContractRefused(ContractError):
     """The one error for a contract (or several) with `faults`."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
@@ -16,8 +17,8 @@ from pipeline.contract import values
 from pipeline.contract.build import UTC, Scope, read_pipeline, read_term, read_windows
 from pipeline.contract.clauses import read_clauses
 from pipeline.contract.cursor import Cursor
-from pipeline.contract.document import Document, read
-from pipeline.contract.faults import Fault, Refused, shown
+from pipeline.contract.document import Document, digest_of, read
+from pipeline.contract.faults import ContractRefused, Fault, shown
 from pipeline.contract.model import Contract, Parties, Term
 from pipeline.contract.shape import check_shape
 
@@ -45,7 +46,7 @@ def load(path: Path, dimensions: Dimensions | None = None) -> Contract:
     """
     contract, _, faults = _load(path, dimensions or shipped_dimensions())
     if contract is None or faults:
-        raise Refused(faults)
+        raise ContractRefused(faults)
     return contract
 
 
@@ -57,8 +58,22 @@ def load_all(path: Path, dimensions: Dimensions | None = None) -> tuple[Contract
     """
     contracts, faults = _load_each(_files(path), dimensions)
     if faults:
-        raise Refused(faults)
+        raise ContractRefused(faults)
     return tuple(contracts)
+
+
+def fingerprint(path: Path) -> str:
+    """Another one whenever the bytes of a contract at `path`, or which there are, have changed.
+
+    What cannot be read counts as it is: with the reason.
+    """
+    digest = hashlib.sha256()
+    try:
+        for file in _files(path):
+            digest.update(f"{file}\0{digest_of(file)}\0".encode())
+    except ContractRefused as error:
+        digest.update(str(error).encode())
+    return digest.hexdigest()
 
 
 def check(paths: Iterable[Path], dimensions: Dimensions | None = None) -> list[Fault]:
@@ -68,7 +83,7 @@ def check(paths: Iterable[Path], dimensions: Dimensions | None = None) -> list[F
     for path in paths:
         try:
             files += _files(path)
-        except Refused as error:
+        except ContractRefused as error:
             faults += error.faults
     return faults + _load_each(dict.fromkeys(files), dimensions)[1]
 
@@ -80,9 +95,9 @@ def _files(path: Path) -> list[Path]:
         found = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
     except OSError as error:
         what = (error.strerror or str(error)).lower()
-        raise Refused([Fault(str(path), 0, 0, "", what, "a directory that can be read")]) from error
+        raise ContractRefused([Fault(str(path), 0, 0, "", what, "a directory that can be read")]) from error
     if not found:
-        raise Refused(
+        raise ContractRefused(
             [Fault(str(path), 0, 0, "", "no contract in this directory", f"a file *{', *'.join(SUFFIXES)}")]
         )
     return found
@@ -131,7 +146,7 @@ def _load(path: Path, dimensions: Dimensions) -> tuple[Contract | None, Document
     """The contract and the document it was read from, or the faults."""
     try:
         document = read(path)
-    except Refused as error:
+    except ContractRefused as error:
         return None, None, list(error.faults)
     check_shape(document)
     contract = _contract(document, dimensions)

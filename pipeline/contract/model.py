@@ -10,12 +10,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 from pipeline.contract.windows import Interval, Window
-from pipeline.errors import ContractError
 
 __all__ = [
     "SEVERITIES", "BoundInForce", "CapacityBounds", "CapacityClause", "Clause", "Contract", "Interval",
@@ -302,23 +300,6 @@ class Contract:
     def of_kind(self, kind: type[C]) -> tuple[C, ...]:
         """The clauses of one kind, in the file's order."""
         return tuple(clause for clause in self.clauses if isinstance(clause, kind))
-
-    def convert(self, amount: Decimal, currency: str, t: int) -> Decimal:
-        """`amount` in the contract's currency, by the rate in force at `t`.
-
-        Raises ContractError when the table has no rate for that currency and date.
-        """
-        if currency == self.currency:
-            return amount
-        rates = self.fx.get(currency, ())
-        i = bisect_right(rates, t, key=lambda step: step[0])
-        if not i:
-            day = datetime.fromtimestamp(t, UTC)
-            raise ContractError(
-                f"contract {self.path}: fx: no rate from {currency!r} to {self.currency!r} on {day:%F}; "
-                "add one that starts on or before that date"
-            )
-        return amount * rates[i - 1][1]
 
 
 def pipeline_alerts(contracts: Iterable[Contract]) -> PipelineAlerts:

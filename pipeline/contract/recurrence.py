@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from pipeline.contract.faults import Unreadable, did_you_mean, one_of
-from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, Rule
+from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, RecurrenceRule
 from pipeline.contract.values import Duration, epoch
 from pipeline.contract.windows import Interval
 
@@ -125,7 +125,7 @@ def occurrences(
 def _walls(text: str, start: datetime, zone: ZoneInfo, to_t: int) -> Iterator[datetime]:
     """Local starts in order, up to the instant `to_t`."""
     found = parts(text)
-    rule = Rule.of(found, start)
+    rule = RecurrenceRule.of(found, start)
     if not rule.reaches():
         raise Unreadable(
             "a place that a set of this FREQ can have",

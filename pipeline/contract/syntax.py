@@ -9,31 +9,33 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.reader import ReaderError
 
-from pipeline.contract.faults import Fault, Refused
+from pipeline.contract.faults import ContractRefused, Fault
 
 #: The YAML library takes seconds to stumble over endless brackets; no contract opens so many at once.
 _ENDLESS = re.compile(r"(?:[\[{][ \t\r\n]*){31}")
 
 
 def compose(raw: bytes, file: str) -> Node | None:
-    """The root node; None for a file without a value.  Raises Refused (a ContractError) with the place."""
+    """The root node; None for a file without a value.  Raises ContractRefused (a ContractError) with the place."""
     text = _decode(raw, file)
     if endless := _ENDLESS.search(text):
         place = _place(text[: endless.start()])
-        raise Refused([Fault(file, *place, "", "endless nesting", "a contract")])
+        raise ContractRefused([Fault(file, *place, "", "endless nesting", "a contract")])
     try:
         node: Node | None = YAML(typ="rt", pure=True).compose(text)
         return node
     except RecursionError as error:
-        raise Refused([Fault(file, 0, 0, "", "endless nesting", "a contract")]) from error
+        raise ContractRefused([Fault(file, 0, 0, "", "endless nesting", "a contract")]) from error
     except ReaderError as error:
         place = _place(text[: error.position])
         found = f"the character U+{error.character:04X}"
-        raise Refused([Fault(file, *place, "", found, "printable text")]) from error
+        raise ContractRefused([Fault(file, *place, "", found, "printable text")]) from error
     except MarkedYAMLError as error:
-        raise Refused([_fault(error, text, file)]) from error
+        raise ContractRefused([_fault(error, text, file)]) from error
     except YAMLError as error:
-        raise Refused([Fault(file, 0, 0, "", str(error).splitlines()[0], "YAML 1.2 or JSON")]) from error
+        raise ContractRefused(
+            [Fault(file, 0, 0, "", str(error).splitlines()[0], "YAML 1.2 or JSON")]
+        ) from error
 
 
 def _decode(raw: bytes, file: str) -> str:
@@ -43,7 +45,7 @@ def _decode(raw: bytes, file: str) -> str:
         place = _place(raw[: error.start].decode("utf-8", "replace"))
         found = f"the byte 0x{raw[error.start]:02X}"
         hint = "save the file as UTF-8"
-        raise Refused([Fault(file, *place, "", found, "text in UTF-8", hint)]) from error
+        raise ContractRefused([Fault(file, *place, "", found, "text in UTF-8", hint)]) from error
 
 
 def _place(before: str) -> tuple[int, int]:

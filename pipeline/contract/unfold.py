@@ -24,7 +24,7 @@ Span = tuple[date, date]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RecurrenceRule:
     """The parts of a rule, with what it takes from its start where it says nothing.
 
     `weekdays`: (day of the week, Monday 0; its number within month or year, 0 for every one).
@@ -44,7 +44,7 @@ class Rule:
     positions: tuple[int, ...]
 
     @classmethod
-    def of(cls, parts: dict[str, str], start: datetime) -> Rule:
+    def of(cls, parts: dict[str, str], start: datetime) -> RecurrenceRule:
         """From checked parts; those that say how long it lasts are not looked at."""
         frequency, start = parts["FREQ"], start.replace(microsecond=0)
 

@@ -15,7 +15,6 @@ Unkept = Literal["mistyped", "too_precise", "out_of_range"]
 
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE](?P<exponent>[-+]?\d{1,9}))?", re.ASCII)
 _STEP = Decimal(1).scaleb(-MONEY_DECIMALS)
-_LIMIT = Decimal(1).scaleb(MONEY_WHOLE_DIGITS)
 _CONTEXT = Context(prec=MONEY_WHOLE_DIGITS + MONEY_DECIMALS + 1)
 _SURELY_EXACT = 15
 """Significant digits that a DOUBLE gives back as they were."""

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.contract.document import Document, read
+from pipeline.contract.faults import ContractRefused as Unread
 from pipeline.contract.faults import DocumentPath, Fault, did_you_mean, dotted, one_of, shown
-from pipeline.contract.faults import Refused as Unread
 from pipeline.errors import MappingError
 from pipeline.formats.mapping_spec import Given, MeasureFrom, SamplesOf, SourceMapping
 from pipeline.formats.units import unit_of, units_for

@@ -11,8 +11,8 @@ from pipeline.ledger.deliveries import note_delivered
 from pipeline.ledger.pulses import note_pulses
 from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
+from pipeline.rollup.grid import GRID_SECONDS, WIDTHS, floor_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET
-from pipeline.rollup.windows import GRID_SECONDS, WIDTHS, floor_sql
 
 
 def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: datetime) -> None:

@@ -15,10 +15,10 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.contract.money import ZERO, money_text, total
 from pipeline.ledger.transaction import Fence, transaction
-from pipeline.ledger.views import Columns
 from pipeline.readings.charges_sql import sum_sql
 from pipeline.readings.deliveries_sql import COUNTS, REVISION, ROWS, counting_when
 from pipeline.rollup.quoting import literal, quoted
+from pipeline.views.published import Columns
 
 log = structlog.get_logger()
 

@@ -15,12 +15,13 @@ import duckdb
 
 from pipeline.catalog import Catalog
 from pipeline.ledger.alert_notes import beside, by_text, write_notes
+from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.forecasts import note_forecasts
 from pipeline.ledger.instants import Heard, Stretch, utc
-from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
 from pipeline.readings import GRID, Readings, ReadingSpec
+from pipeline.rules.alert_message import AlertMessage, message_of, to_json
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
 from pipeline.rules.evaluate import Plan, evaluate
@@ -32,7 +33,7 @@ between two transactions a stop is heard."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class EvaluationStep:
     """What one step of evaluation came to.
 
     `due`: group of topics → instants `(t0, t1]`, epoch seconds, but those of a time from which nothing was heard;
@@ -56,7 +57,7 @@ def judge(
     now: float,
     waiting: Set[str] = frozenset(),
     most: int = AT_ONCE,
-) -> Judged:
+) -> EvaluationStep:
     """Evaluate the next instants up to the frontier `after` (topic → last instant passed; `before`: as it was).
 
     A step has at most `most` instants of each group; the groups that are farthest behind go first.  `views` names the
@@ -68,7 +69,7 @@ def judge(
     ready = replace(plan, groups={g: rules for g, rules in plan.groups.items() if g not in held})
     due = ready.due(before, after, done)
     if not due:
-        return Judged({}, ())
+        return EvaluationStep({}, ())
     stretches = _next(reader.heard, plan, due, most)
     judged = {g: (s.t0, s.t1) for g, s in stretches.items() if s.t1 // s.every > s.t0 // s.every}
     every = {g: stretches[g].every for g in judged}
@@ -100,7 +101,7 @@ def judge(
         [list(stretches), [utc(s.t1) for s in stretches.values()]],
     )
     behind = len(stretches) < len(due) or any(s.t1 < due[g][1] for g, s in stretches.items())
-    return Judged({g: span for g, span in judged.items() if every[g] == GRID}, changes, behind)
+    return EvaluationStep({g: span for g, span in judged.items() if every[g] == GRID}, changes, behind)
 
 
 def _next(heard: Heard, plan: Plan, due: Mapping[str, tuple[int, int]], most: int) -> dict[str, Stretch]:
@@ -223,7 +224,7 @@ def write_changes(
     appended = appended or {}
     known = notes or {}
     told = [
-        (d, _body(c, now, appended.get(c.t), known.get(c.state.identity)))
+        (d, to_json(message_of(c, now, appended.get(c.t), known.get(c.state.identity))))
         for c in changes
         if c.pages
         for d in destinations
@@ -278,48 +279,13 @@ def _float(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]
 
 
-def _body(
-    change: AlertChange,
-    now: float,
-    appended_at: float | None = None,
-    notes: Mapping[str, str] | None = None,
-) -> str:
-    """The change as `notify.message.from_json` reads it, with what its delays are measured from.
-
-    `notes` are annotations that say how it stands now, where it fires.
-    """
-    s = change.state
-    known = dict(notes or {}) if s.phase == "firing" else {}
-    return json.dumps(
-        {
-            "identity": s.identity,
-            "alertname": s.alertname,
-            "kind": change.kind,
-            "labels": dict(s.labels),
-            "state": "resolved" if change.kind == "resolved" else "firing",
-            "annotations": {**s.annotations, **known},
-            "active_at": s.active_at,
-            "fired_at": s.fired_at,
-            "resolved_at": s.resolved_at,
-            "previous_labels": dict(change.old_labels) if change.old_labels and change.relabelled else None,
-            "changed_at": now,
-            "appended_at": appended_at,
-            "due_at": s.active_at + s.hold if change.kind == "firing" else None,
-        },
-        ensure_ascii=False,
-    )
-
-
-def bodies(changes: Iterable[AlertChange], now: float) -> list[str]:
-    """Changes as the outbox would have them, decided at the wall clock `now`."""
-    return [_body(change, now) for change in changes]
-
-
-def firing_bodies(con: duckdb.DuckDBPyConnection, now: float) -> list[str]:
+def firing_messages(con: duckdb.DuckDBPyConnection, now: float) -> list[AlertMessage]:
     """Every alert that fires now, as its firing change: for destinations that must be told again."""
     firing = [s for s in load_states(con).values() if s.phase == "firing"]
     notes = beside(con, firing)
-    return [_body(AlertChange("firing", s.active_at, s), now, None, notes.get(s.identity)) for s in firing]
+    return [
+        message_of(AlertChange("firing", s.active_at, s), now, None, notes.get(s.identity)) for s in firing
+    ]
 
 
 def _standing(con: duckdb.DuckDBPyConnection) -> list[StandingRow]:

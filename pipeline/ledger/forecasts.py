@@ -15,7 +15,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import MONEY_DECIMALS
-from pipeline.ledger.publish import mark_dirty
+from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.tables import insert
 from pipeline.rules.spend import TrancheOverrunForecast
 from pipeline.rules.standing import StandingRow

@@ -13,10 +13,10 @@ import structlog
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
-from pipeline.ledger.views import literal, pattern
 from pipeline.readings.reading import GRID, GRID_US
 from pipeline.rollup.aggregate import quanta_sql
 from pipeline.rollup.quoting import quoted, timestamp
+from pipeline.views.published import literal, pattern
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from pipeline.readings.reading import GRID_US
 from pipeline.readings.silence import Silence
 from pipeline.readings.whereabouts import KEPT
 from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.rollup.windows import GRID_SECONDS
+from pipeline.rollup.grid import GRID_SECONDS
 
 HOMES = 64
 """Series that an entity may stand in and be looked for: one that is in more has not moved, its labels grow without end,

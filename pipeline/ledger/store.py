@@ -26,22 +26,19 @@ from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import counter, deliveries, evaluation, files
 from pipeline.ledger.append import append_rows
-from pipeline.ledger.evaluation import Judged
+from pipeline.ledger.dirty import charges_dirty_sql, dirty_sql, mark_dirty
+from pipeline.ledger.evaluation import EvaluationStep
+from pipeline.ledger.frontier import least_evaluated
 from pipeline.ledger.instants import utc
 from pipeline.ledger.lock import DirectoryLock
-from pipeline.ledger.publish import DIRTY_DDL, charges_dirty_sql, dirty_sql, mark_dirty
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reader import Reader
-from pipeline.ledger.recover import recover
-from pipeline.ledger.retention import least_evaluated
-from pipeline.ledger.seal import FILES_DDL
-from pipeline.ledger.seen import note_seen, seen_ddl
+from pipeline.ledger.seen import note_seen
 from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
-from pipeline.ledger.verify import PUBLISHED_DDL
 from pipeline.rollup.delta import Delta, Place
-from pipeline.rollup.windows import GRID_SECONDS, grid_floor
+from pipeline.rollup.grid import GRID_SECONDS, grid_floor
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import Plan
 
@@ -120,23 +117,13 @@ class Ledger:
         return con
 
     def _begin_generation(self) -> int:
-        """Tables, migrations and the next generation in one transaction; then what a crash left half done."""
+        """Tables, migrations and the next generation, in one transaction."""
         with files.disk_errors(self.data), transaction(self.con):
             create(self.con, self.catalog)
             counter.check(self.con, self.data)
-            self.con.execute(FILES_DDL)
-            self.con.execute(PUBLISHED_DDL)
-            for statement in DIRTY_DDL:
-                self.con.execute(statement)
-            for event in self.catalog.types:
-                if not event.retained:
-                    for statement in seen_ddl(event.view):
-                        self.con.execute(statement)
             generation = int(get_meta(self.con, "generation") or 0) + 1
             set_meta(self.con, "generation", str(generation))
-        self.generation = generation
         (self.data / "segments").mkdir(exist_ok=True)
-        recover(self.con.cursor(), self.data, self.fence)
         return generation
 
     def close(self) -> None:
@@ -313,7 +300,7 @@ class Ledger:
 
     def _pass(
         self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float, most: int | None
-    ) -> Judged:
+    ) -> EvaluationStep:
         """Move the frontier and evaluate what it has passed."""
         rows = self.con.execute("SELECT topic, watermark, instant FROM frontier").fetchall()
         before = {topic: _epoch(instant) for topic, _, instant in rows}
@@ -328,7 +315,7 @@ class Ledger:
             self.con.execute("DELETE FROM frontier WHERE topic = ?", [topic])
             self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
         if self.plan is None or (after == before and not self.behind):
-            return Judged({}, ())
+            return EvaluationStep({}, ())
         return self._judge(before, after, views, now, waiting, most)
 
     def _judge(
@@ -339,7 +326,7 @@ class Ledger:
         now: float,
         waiting: Set[str],
         most: int | None,
-    ) -> Judged:
+    ) -> EvaluationStep:
         """Evaluate a step of `most` instants, or all steps; of each group the last unbroken stretch is told."""
         assert self.plan is not None
         due: dict[str, tuple[int, int]] = {}
@@ -354,7 +341,7 @@ class Ledger:
                 due[group] = (low if high == t0 else t0, t1)
             changes += step.changes
             if most is not None or not step.behind:
-                return Judged(due, tuple(changes), step.behind)
+                return EvaluationStep(due, tuple(changes), step.behind)
 
     def record_own(
         self, states: Mapping[str, AlertState | None], changes: Sequence[AlertChange], now: float

@@ -17,10 +17,10 @@ from pipeline.ledger.deliveries import COUNTED, DELIVERED
 from pipeline.ledger.pulses import pulses_table
 from pipeline.ledger.seen import seen_ddl, seen_migration
 from pipeline.ledger.sightings import share_all, sightings_tables
-from pipeline.ledger.views import PLAIN_TABLES, STANDING_COLUMNS, Columns
 from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
+from pipeline.rollup.grid import WIDTHS
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
-from pipeline.rollup.windows import WIDTHS
+from pipeline.views.published import PLAIN_TABLES, STANDING_COLUMNS, Columns
 
 SCHEMA_VERSION = 7
 
@@ -42,6 +42,32 @@ _OWN: Mapping[str, Columns] = {
         ("min_time", "TIMESTAMP"),
         ("max_time", "TIMESTAMP"),
     ),
+    # Published raw files.  `path` and `staged` are relative to DATA; `state` is `renaming`, `merging` (history/compact.py) or
+    # `published`, and `staged` is NULL when published.
+    "files": (
+        ("topic", "VARCHAR"),
+        ("path", "VARCHAR"),
+        ("rows", "BIGINT"),
+        ("min_time", "TIMESTAMP"),
+        ("max_time", "TIMESTAMP"),
+        ("state", "VARCHAR"),
+        ("staged", "VARCHAR"),
+        ("bytes", "BIGINT"),
+        ("checksum", "VARCHAR"),
+    ),
+    # Published files that follow from the ledger: the mark (`dirty`) that has each written anew, and what was written.
+    "published": (
+        ("path", "VARCHAR"),
+        ("view", "VARCHAR"),
+        ("minute", "TIMESTAMP"),
+        ("rows", "BIGINT"),
+        ("bytes", "BIGINT"),
+        ("checksum", "VARCHAR"),
+    ),
+    # Minutes whose published files are out of date.
+    "dirty": (("view", "VARCHAR"), ("minute", "TIMESTAMP")),
+    # Slices of partial tables to which `deltas` deltas were appended since they were last merged (history/compact.py).
+    "ragged": (("view", "VARCHAR"), ("width", "VARCHAR"), ("period", "TIMESTAMP"), ("deltas", "BIGINT")),
     "alert_state": (("identity", "VARCHAR"), ("state", "VARCHAR")),
     "alert_notes": (
         ("contract", "VARCHAR"),
@@ -84,6 +110,9 @@ def create(con: duckdb.DuckDBPyConnection, catalog: Catalog) -> None:
     """
     for table in _tables(catalog):
         con.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+    for event in catalog.types:
+        for statement in () if event.retained else seen_ddl(event.view):
+            con.execute(statement)
     con.execute("CREATE SEQUENCE IF NOT EXISTS outbox_seq")
     _check_version(con, catalog)
     _check_hash(con)

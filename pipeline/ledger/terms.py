@@ -17,8 +17,8 @@ import duckdb
 
 from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
 from pipeline.contract.money import money_text
+from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.instants import utc
-from pipeline.ledger.publish import mark_dirty
 from pipeline.ledger.tables import insert
 
 AROUND = 366 * 86_400

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
 Fence = Callable[[DuckDBPyConnection], None]
 """Called first in every ledger transaction; raises StaleGeneration when another writer has taken over."""
-Step = Callable[[str], None]
-"""Told the name of each durable step when it is done: where tests kill the process."""
 
 
 def no_fence(con: DuckDBPyConnection) -> None:
     """For a ledger that nobody else can have opened."""
 
 
-def no_step(name: str) -> None:
-    """The default listener: does nothing."""
+def nothing(*_: str) -> None:
+    """Nobody is told, and nothing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What long work with files calls on its way.
+
+    `fence`: first in every transaction.  `step`: the name of each durable step when it is done, where tests kill the
+    process.  `between`: between two steps, outside any transaction: what must not wait for the end is done there.
+    """
+
+    fence: Fence = no_fence
+    step: Callable[[str], None] = nothing
+    between: Callable[[], None] = nothing
+
+
+NO_HOOKS = Hooks()
 
 
 @contextlib.contextmanager

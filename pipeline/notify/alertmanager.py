@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 
 from pipeline.notify.destination import Habits
-from pipeline.notify.message import AlertChange, Labels
 from pipeline.notify.post import REQUEST_TIMEOUT, checked_url, post_json
-from pipeline.notify.wire import rfc3339, wire_annotations, wire_labels, wire_url
+from pipeline.notify.wire_text import rfc3339, wire_annotations, wire_labels, wire_url
+from pipeline.rules.alert_message import AlertMessage, Labels
 
 # How far ahead a firing alert's `endsAt` lies: four times the longest re-send interval of 60 s, as in
 # Prometheus (rules/manager.go: ValidUntil = ts + 4 * delta).  Three re-sends may be lost before a living
@@ -28,7 +28,7 @@ MAX_BODY_BYTES = 512 * 1024
 WireAlert = dict[str, Any]
 
 
-def _alert(labels: Labels, change: AlertChange, ends_at: float, now: float) -> WireAlert:
+def _alert(labels: Labels, change: AlertMessage, ends_at: float, now: float) -> WireAlert:
     """Alertmanager refuses an `endsAt` before its `startsAt`, so a start never lies after now or the end."""
     starts_at = min(change.started_at, now, ends_at)
     alert: WireAlert = {
@@ -42,7 +42,7 @@ def _alert(labels: Labels, change: AlertChange, ends_at: float, now: float) -> W
     return alert
 
 
-def alerts_of(change: AlertChange, now: float) -> list[WireAlert]:
+def alerts_of(change: AlertMessage, now: float) -> list[WireAlert]:
     """What must stand in one request for a change: the ended label sets first, then its own.
 
     A label set ends when the change happened, or now if that is sooner (an `endsAt` in the future is still
@@ -54,7 +54,7 @@ def alerts_of(change: AlertChange, now: float) -> list[WireAlert]:
     return [*(alert for alert in ended if alert["labels"] != own["labels"]), own]
 
 
-def bodies(changes: Sequence[AlertChange], now: float, limit: int = MAX_BODY_BYTES) -> Iterator[bytes]:
+def bodies(changes: Sequence[AlertMessage], now: float, limit: int = MAX_BODY_BYTES) -> Iterator[bytes]:
     """Request bodies of at most `limit` bytes; what belongs to one change is never torn apart.
 
     (A single change larger than `limit` is a body of its own; `wire` bounds every value, so it stays small.)
@@ -95,7 +95,7 @@ class Alertmanager:
         self._headers = headers
         self._timeout = timeout
 
-    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+    async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         """Post them all; a failure leaves earlier bodies accepted, and posting those again does no harm."""
         for body in bodies(changes, now):
             await post_json(self._client, self._url, body, self._headers, self._timeout)

@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pipeline.notify.destination import Destination
 from pipeline.notify.lane import Lane, Surroundings
-from pipeline.notify.message import AlertChange
 from pipeline.notify.outbox import Outbox
 from pipeline.notify.policy import Policy, Timing
-from pipeline.notify.wire import rfc3339
+from pipeline.notify.wire_text import rfc3339
+from pipeline.rules.alert_message import AlertMessage
 
 
-@dataclass(frozen=True)
-class Pending:
-    """What a destination has not been given: `count` rows (at most Policy.read_limit are counted), the wall
-    clock of the `oldest`, since when it fails, how many it refused since the start, and its last error."""
-
-    destination: str
-    count: int
-    oldest: float | None
-    failing_since: float | None
-    refused: int
-    last_error: str | None
-
-
-async def _nothing_fires() -> Sequence[AlertChange]:
+async def _nothing_fires() -> Sequence[AlertMessage]:
     return ()
 
 
-def _nobody_asks(seq: int, destination: str, at: float) -> None:
+def _nobody_asks(change: AlertMessage, at: float) -> None:
     """The default for `accepted`."""
 
 
@@ -43,7 +29,7 @@ class Delivery:
     """Delivers every row of the outbox to its destination.
 
     `firing` gives the alerts that fire now (for destinations that must be told again every minute), each as
-    its firing change.  `accepted(seq, destination, at)` is called with the wall clock of each acceptance,
+    its firing change.  `accepted(change, at)` is called with the wall clock of each acceptance,
     from which freshness and decision delay follow.  `catching_up` says whether the pipeline still works off
     a downtime.  `notes` are annotations to put on every alert, such as that the broker does not answer;
     outages of the destinations themselves are noted without it.  `public_url` is where people open the board: every
@@ -57,14 +43,13 @@ class Delivery:
         *,
         policy: Policy | None = None,
         timing: Timing | None = None,
-        firing: Callable[[], Awaitable[Sequence[AlertChange]]] = _nothing_fires,
-        accepted: Callable[[int, str, float], None] = _nobody_asks,
+        firing: Callable[[], Awaitable[Sequence[AlertMessage]]] = _nothing_fires,
+        accepted: Callable[[AlertMessage, float], None] = _nobody_asks,
         catching_up: Callable[[], bool] = lambda: False,
         notes: Callable[[], Mapping[str, str]] = dict,
         public_url: str = "",
         outage: Callable[[], tuple[float, float] | None] = lambda: None,
     ) -> None:
-        self._outbox = outbox
         self._policy = policy or Policy()
         self._extra_notes = notes
         around = Surroundings(
@@ -99,18 +84,9 @@ class Delivery:
         for lane in self.lanes:
             lane.nudge()
 
-    async def tell(self, changes: Sequence[AlertChange], until: asyncio.Event) -> None:
+    async def tell(self, changes: Sequence[AlertMessage], until: asyncio.Event) -> None:
         """Hand changes to every destination, past the outbox; given up when `until` is set: then they stand there."""
         await asyncio.gather(*(lane.tell(changes, until) for lane in self.lanes))
-
-    async def pending(self) -> list[Pending]:
-        """What was not delivered so far, for each destination; rows it refused are not waiting any more."""
-        return [await self._pending(lane) for lane in self.lanes]
-
-    async def _pending(self, lane: Lane) -> Pending:
-        rows = await self._outbox.undelivered(lane.name, self._policy.read_limit)
-        oldest = min((row.created for row in rows), default=None)
-        return Pending(lane.name, len(rows), oldest, lane.failing_since, lane.refused, lane.last_error)
 
     def _notes(self, name: str) -> dict[str, str]:
         """Annotations for one lane: the outages of others, where the others say that theirs matters."""

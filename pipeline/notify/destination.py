@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.errors import GigawatchError
-from pipeline.notify.message import AlertChange
+from pipeline.rules.alert_message import AlertMessage
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Destination(Protocol):
     @property
     def habits(self) -> Habits: ...
 
-    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+    async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         """Hand over changes (each of another identity); returns once all are accepted.
 
-        `now` is the wall clock in epoch seconds.  Raises Refused when these very changes can never be
+        `now` is the wall clock in epoch seconds.  Raises DeliveryRefused when these very changes can never be
         accepted; any other exception means: try again later.
         """
 
 
-class Refused(GigawatchError):
+class DeliveryRefused(GigawatchError):
     """The destination will never accept these changes as they are."""
 
 

@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+import msgspec
 from aiokafka.errors import MessageSizeTooLargeError
 
-from pipeline.notify.destination import Habits, NotAccepted, Refused
-from pipeline.notify.message import AlertChange, to_json
-from pipeline.stream.topics import ALERTS
+from pipeline.notify.destination import DeliveryRefused, Habits, NotAccepted
+from pipeline.rules.alert_message import AlertMessage, to_json
+from pipeline.stream.topic_admin import ALERTS
 
 # A producer waits long for a broker (its own request timeout is 40 s); the lane's backoff is more patient.
 ACK_TIMEOUT = 15.0
@@ -48,10 +49,10 @@ class AlertTopic:
         self._topic = topic
         self._timeout = timeout
 
-    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+    async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         """Returns when every one is acknowledged by all in-sync replicas.
 
-        Raises Refused when a change is larger than the producer may send.  After a timeout the client may
+        Raises DeliveryRefused when a change is larger than the producer may send.  After a timeout the client may
         still bring the record to the topic: then it is there twice, before whatever is sent later.
         """
         try:
@@ -59,14 +60,19 @@ class AlertTopic:
                 acks = [await self._hand_over(change) for change in changes]
                 await asyncio.gather(*acks)
         except MessageSizeTooLargeError as fault:
-            raise Refused(f"topic {self._topic}: {fault}") from fault
+            raise DeliveryRefused(f"topic {self._topic}: {fault}") from fault
         except TimeoutError:
             raise NotAccepted(
                 f"topic {self._topic}: no acknowledgement within {self._timeout:g} s; is the broker well, and the "
                 "topic there?"
             ) from None
 
-    async def _hand_over(self, change: AlertChange) -> Awaitable[object]:
+    async def _hand_over(self, change: AlertMessage) -> Awaitable[object]:
         return await self._producer.send(
-            self._topic, value=to_json(change).encode(), key=change.identity.encode()
+            self._topic, value=to_json(_public(change)).encode(), key=change.identity.encode()
         )
+
+
+def _public(change: AlertMessage) -> AlertMessage:
+    """Without what the pipeline measures its own delays from."""
+    return msgspec.structs.replace(change, appended_at=msgspec.UNSET, due_at=msgspec.UNSET)

@@ -18,13 +18,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from pipeline.notify.destination import Destination, NotAccepted, Refused
+from pipeline.notify.destination import DeliveryRefused, Destination, NotAccepted
 from pipeline.notify.links import linked
-from pipeline.notify.message import AlertChange, annotate, present
-from pipeline.notify.outbox import NEVER, Mark, Outbox, OutboxRow
+from pipeline.notify.message import annotate, present
+from pipeline.notify.outbox import NEVER, Outbox, OutboxRow, OutboxUpdate
 from pipeline.notify.plan import Moment, Step, identities, plan
 from pipeline.notify.policy import Policy, Timing
-from pipeline.notify.wire import label_value
+from pipeline.notify.wire_text import label_value
+from pipeline.rules.alert_message import AlertMessage
 from pipeline.secret import hidden
 
 log = structlog.get_logger(__name__)
@@ -38,17 +39,17 @@ class Surroundings:
     """What every lane is given.
 
     `firing`: the alerts that fire now; `catching_up`: whether the pipeline still works off a downtime;
-    `notes`: annotations to add for the destination of that name; `accepted`: told (seq, destination, at);
+    `notes`: annotations to add for the destination of that name; `accepted`: told (change, at);
     `public_url`: where people open the board, empty when alerts lead nowhere; `outage`: when the broker was away last.
     """
 
     outbox: Outbox
     policy: Policy
     timing: Timing
-    firing: Callable[[], Awaitable[Sequence[AlertChange]]]
+    firing: Callable[[], Awaitable[Sequence[AlertMessage]]]
     catching_up: Callable[[], bool]
     notes: Callable[[str], Mapping[str, str]]
-    accepted: Callable[[int, str, float], None]
+    accepted: Callable[[AlertMessage, float], None]
     public_url: str = ""
     outage: Callable[[], tuple[float, float] | None] = lambda: None
 
@@ -173,20 +174,20 @@ class Lane:
         await self._outbox.record([self._mark(r, last_error=r.last_error) for s in steps for r in s.rows])
         try:
             await self._send(await self._as_it_stands(steps))
-        except Refused as refusal:
+        except DeliveryRefused as refusal:
             await self._refused(steps, refusal)
         except Exception as fault:
             await self._failed(steps, fault)
         else:
             await self._delivered(steps)
 
-    async def _as_it_stands(self, steps: Sequence[Step]) -> list[AlertChange]:
+    async def _as_it_stands(self, steps: Sequence[Step]) -> list[AlertMessage]:
         """The changes; one that was tried before says beside it how its alert stands by now."""
         again = any(step.change.firing and step.rows[-1].attempts > 1 for step in steps)
         firing = {c.identity: c for c in await self._around.firing()} if again else {}
         return [present(step.change, firing.get(step.change.identity)) for step in steps]
 
-    async def _send(self, changes: Sequence[AlertChange]) -> None:
+    async def _send(self, changes: Sequence[AlertMessage]) -> None:
         notes, board = self._around.notes(self.name), self._around.public_url
         told = [linked(annotate(change, notes), board) for change in changes]
         async with asyncio.timeout(self._policy.send_timeout):
@@ -201,9 +202,9 @@ class Lane:
             marks += [self._mark(row, delivered=at, last_error=why) for row in step.rows[:-1]]
         await self._outbox.record(marks)
         for step in steps:
-            self._around.accepted(step.rows[-1].seq, self.name, at)
+            self._around.accepted(step.change, at)
 
-    async def _refused(self, steps: Sequence[Step], refusal: Refused) -> None:
+    async def _refused(self, steps: Sequence[Step], refusal: DeliveryRefused) -> None:
         """Find the changes that are at fault by halving; the others are delivered."""
         if len(steps) > 1:
             middle = len(steps) // 2
@@ -255,10 +256,10 @@ class Lane:
             await self._send_again(changes[start : start + size])
         self._resend_at = self._timing.monotonic() + self._policy.until_resend(self._timing.rng)
 
-    async def _send_again(self, changes: Sequence[AlertChange]) -> None:
+    async def _send_again(self, changes: Sequence[AlertMessage]) -> None:
         try:
             await self._send(changes)
-        except Refused as refusal:
+        except DeliveryRefused as refusal:
             if len(changes) > 1:
                 middle = len(changes) // 2
                 await self._send_again(changes[:middle])
@@ -270,13 +271,13 @@ class Lane:
         else:
             self._note_success(())
 
-    async def tell(self, changes: Sequence[AlertChange], until: asyncio.Event) -> None:
+    async def tell(self, changes: Sequence[AlertMessage], until: asyncio.Event) -> None:
         """Send changes that the outbox does not have, again and again, until they are accepted or `until` is set."""
         failures = 0
         while not (self._stopping.is_set() or until.is_set()):
             try:
                 return await self._send(changes)
-            except Refused as refusal:
+            except DeliveryRefused as refusal:
                 log.error("alert refused", destination=self.name, why=_text(f"refused: {refusal}"))
                 return
             except Exception as fault:
@@ -296,8 +297,8 @@ class Lane:
         next_try: float | None = None,
         delivered: float | None = None,
         last_error: str | None = None,
-    ) -> Mark:
-        return Mark(row.seq, self.name, row.attempts, next_try, delivered, last_error)
+    ) -> OutboxUpdate:
+        return OutboxUpdate(row.seq, self.name, row.attempts, next_try, delivered, last_error)
 
     def _note_failure(self, fault: Exception) -> float:
         """Returns the seconds to wait."""

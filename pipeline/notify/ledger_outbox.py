@@ -11,11 +11,11 @@ from typing import ParamSpec, TypeVar
 
 import duckdb
 
-from pipeline.ledger.evaluation import firing_bodies
+from pipeline.ledger.evaluation import firing_messages
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import transaction
-from pipeline.notify.message import AlertChange, from_json
-from pipeline.notify.outbox import Mark, OutboxRow
+from pipeline.notify.outbox import OutboxRow, OutboxUpdate
+from pipeline.rules.alert_message import AlertMessage
 
 # The condition that a row waits: neither delivered nor refused (`outbox.NEVER`).
 WAITING = "delivered IS NULL AND (next_try IS NULL OR next_try < TIMESTAMP '9999-01-01')"
@@ -53,10 +53,10 @@ class LedgerOutbox:
     async def undelivered(self, destination: str, limit: int) -> Sequence[OutboxRow]:
         return await self._off(self._undelivered, destination, limit)
 
-    async def record(self, marks: Sequence[Mark]) -> None:
+    async def record(self, marks: Sequence[OutboxUpdate]) -> None:
         await self._off(self._record, tuple(marks))
 
-    async def firing(self) -> Sequence[AlertChange]:
+    async def firing(self) -> Sequence[AlertMessage]:
         """The alerts that fire now: what `Delivery` takes as `firing`."""
         return await self._off(self._firing)
 
@@ -68,7 +68,7 @@ class LedgerOutbox:
         with self._ledger.cursor() as con:
             return [OutboxRow(*row) for row in con.execute(UNDELIVERED, [destination, limit]).fetchall()]
 
-    def _record(self, marks: Sequence[Mark]) -> None:
+    def _record(self, marks: Sequence[OutboxUpdate]) -> None:
         columns = [
             [mark.seq for mark in marks],
             [mark.destination for mark in marks],
@@ -87,6 +87,6 @@ class LedgerOutbox:
                     raise
                 time.sleep(0.02 * 2**turn)
 
-    def _firing(self) -> list[AlertChange]:
+    def _firing(self) -> list[AlertMessage]:
         with self._ledger.cursor() as con:
-            return [from_json(body) for body in firing_bodies(con, time.time())]
+            return firing_messages(con, time.time())

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from pipeline.notify.message import AlertChange
+from pipeline.rules.alert_message import AlertMessage
 
 ALWAYS = "Watchdog"
 """It fires always and has no card: it leads to the board as a whole."""
@@ -23,7 +23,7 @@ def anchor_of(alertname: str, labels: Mapping[str, str]) -> str:
     return f"alert-{hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:12]}"
 
 
-def linked(change: AlertChange, public_url: str) -> AlertChange:
+def linked(change: AlertMessage, public_url: str) -> AlertMessage:
     """The same change with a link to its card on the board that people open at `public_url`; none without it."""
     if not public_url:
         return change

@@ -23,7 +23,7 @@ class OutboxRow:
 
 
 @dataclass(frozen=True)
-class Mark:
+class OutboxUpdate:
     """The columns of the row (`seq`, `destination`) as they are from now on; times are epoch seconds.
 
     delivered set, no error: accepted.  Delivered set, with an error: settled without being sent, and why
@@ -45,5 +45,5 @@ class Outbox(Protocol):
         """At most `limit` rows of the destination that are neither delivered nor refused, by `seq`:
         `delivered IS NULL AND (next_try IS NULL OR next_try < TIMESTAMP '9999-01-01')`."""
 
-    async def record(self, marks: Sequence[Mark]) -> None:
+    async def record(self, marks: Sequence[OutboxUpdate]) -> None:
         """Write the marks in one transaction."""

@@ -11,39 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
 
-from pipeline.ledger.evaluation import bodies
 from pipeline.ledger.store import Ledger
 from pipeline.notify.delivery import Delivery
-from pipeline.notify.message import AlertChange, from_json
-from pipeline.rules.alerts import AlertChange as Change
-from pipeline.rules.alerts import AlertState
+from pipeline.notify.firing_alerts import FiringAlerts, Noted, States
+from pipeline.rules.alerts import AlertChange, AlertState
 
 log = structlog.get_logger()
 
 RECORDED_WITHIN = 1.0
-READ_WITHIN = 3.0
-"""Seconds that the ledger may take to say what fires, before what it said last is told again."""
 LAST_WORD_WITHIN = 3.0
 """Seconds that destinations have for it: the end of a process that failed has ten."""
-ALIVE = "Watchdog"
 FILE = "own-alerts.json"
 """What was told and is not in the ledger yet, in the data directory."""
 
-States = Mapping[str, AlertState | None]
-Record = Callable[[States, Sequence[Change]], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class _Noted:
-    states: States
-    changes: Sequence[Change]
-    written: asyncio.Event = field(default_factory=asyncio.Event)
+Record = Callable[[States, Sequence[AlertChange]], Awaitable[None]]
 
 
 def take_over(ledger: Ledger, now: float) -> None:
@@ -51,7 +37,7 @@ def take_over(ledger: Ledger, now: float) -> None:
     file = ledger.data / FILE
     try:
         rows = json.loads(file.read_text("utf-8"))
-        changes = [Change(kind, t, AlertState.from_json(state)) for kind, t, state in rows]
+        changes = [AlertChange(kind, t, AlertState.from_json(state)) for kind, t, state in rows]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError):
@@ -63,95 +49,64 @@ def take_over(ledger: Ledger, now: float) -> None:
 
 
 class OwnAlerts:
-    """Takes changes of our own alerts to the ledger (`record`), and past it if need be.
+    """Takes changes of our own alerts to the ledger (`record`), and past it, to `delivery`, if need be."""
 
-    `firing` gives what the ledger says that fires; `hangs` says why the pipeline hangs, "" when it does not: then the
-    Watchdog is not sent again, for its silence is what an outside watcher waits for.  `now`: epoch seconds.
-    """
-
-    def __init__(
-        self,
-        record: Record,
-        firing: Callable[[], Awaitable[Sequence[AlertChange]]],
-        hangs: Callable[[], str],
-        now: Callable[[], float],
-        data: Path,
-    ) -> None:
+    def __init__(self, record: Record, firing: FiringAlerts, delivery: Delivery, data: Path) -> None:
         self._file = data / FILE
-        self._record, self._firing, self._hangs, self._now = record, firing, hangs, now
-        self._noted: list[_Noted] = []
-        self._known: Sequence[AlertChange] = ()
+        self._record, self._firing, self._delivery = record, firing, delivery
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
-        self.delivery: Delivery | None = None
-        """Set once it is there: it asks for `firing`."""
 
-    def note(self, states: States, changes: Sequence[Change]) -> asyncio.Task[None]:
+    def note(self, states: States, changes: Sequence[AlertChange]) -> asyncio.Task[None]:
         """Something changed; returns at once.  The task that writes it ends with what writing raised."""
-        noted = _Noted(states, changes)
-        self._noted.append(noted)
+        noted = Noted(states, changes)
+        self._firing.add(noted)
         self._begin(self._past_the_ledger(noted))
         return self._begin(self._write(noted))
 
-    async def firing(self) -> Sequence[AlertChange]:
-        """All that fires now: as the ledger says, and what it does not know yet of our own."""
-        try:
-            self._known = await asyncio.wait_for(self._firing(), READ_WITHIN)
-        except TimeoutError:
-            log.warning("the ledger does not say what fires; what it said last is told again")
-        found = {change.identity: change for change in self._known}
-        for noted in self._noted:
-            for change in self._bodies(noted):
-                found[change.identity] = change
-        dead = bool(self._hangs())
-        return [c for c in found.values() if c.firing and not (dead and c.alertname == ALIVE)]
-
-    async def last_word(self, states: States, changes: Sequence[Change]) -> None:
+    async def last_word(self, states: States, changes: Sequence[AlertChange]) -> None:
         """Something changed, and the process ends: it is told past the ledger, and written at the next start.
 
         Where even the file for that cannot be written, the receivers believe it until it runs out.
         """
-        noted = _Noted(states, changes)
-        self._noted.append(noted)
+        noted = Noted(states, changes)
+        self._firing.add(noted)
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(self._keep, list(self._noted))
-        if self.delivery and (bodies := self._bodies(noted)):
+            await asyncio.to_thread(self._keep, self._firing.unwritten)
+        if messages := self._firing.messages(noted):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.delivery.tell(bodies, noted.written), LAST_WORD_WITHIN)
+                await asyncio.wait_for(self._delivery.tell(messages, noted.written), LAST_WORD_WITHIN)
 
-    async def _write(self, noted: _Noted) -> None:
+    async def _write(self, noted: Noted) -> None:
         async with self._writing:  # in their order
             await self._record(noted.states, noted.changes)
-        noted.written.set()
-        self._noted.remove(noted)
-        if not self._noted:
-            self._file.unlink(missing_ok=True)
-        if self.delivery:
-            self.delivery.nudge()
+        self._firing.written(noted)
+        self._forget()
+        self._delivery.nudge()
 
-    async def _past_the_ledger(self, noted: _Noted) -> None:
+    async def _past_the_ledger(self, noted: Noted) -> None:
         try:
             await asyncio.wait_for(noted.written.wait(), RECORDED_WITHIN)
         except TimeoutError:
-            if self.delivery and (changes := self._bodies(noted)):
+            if messages := self._firing.messages(noted):
                 log.warning(
-                    "the ledger is busy: alerts go out past it", alerts=[c.alertname for c in changes]
+                    "the ledger is busy: alerts go out past it", alerts=[m.alertname for m in messages]
                 )
-                keeping = asyncio.create_task(asyncio.to_thread(self._keep, list(self._noted)))
-                await self.delivery.tell(changes, noted.written)
+                keeping = asyncio.create_task(asyncio.to_thread(self._keep, self._firing.unwritten))
+                await self._delivery.tell(messages, noted.written)
                 await keeping
-                if not self._noted:
-                    self._file.unlink(missing_ok=True)
+                self._forget()
 
-    def _keep(self, noted: Sequence[_Noted]) -> None:
+    def _keep(self, noted: Sequence[Noted]) -> None:
         kept = [[c.kind, c.t, c.state.to_json()] for one in noted for c in one.changes]
         staged = self._file.with_suffix(".tmp")
         staged.write_text(json.dumps(kept), "utf-8")
         staged.replace(self._file)
 
-    def _bodies(self, noted: _Noted) -> list[AlertChange]:
-        told = [change for change in noted.changes if change.pages]
-        return [from_json(body) for body in bodies(told, self._now())]
+    def _forget(self) -> None:
+        """The file is for what is not written."""
+        if not self._firing.unwritten:
+            self._file.unlink(missing_ok=True)
 
     def _begin(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.notify.destination import Habits
-from pipeline.notify.message import AlertChange, UnreadableChange, fold, from_json
+from pipeline.notify.message import fold
 from pipeline.notify.outbox import OutboxRow
+from pipeline.rules.alert_message import AlertMessage, UnreadableChange, from_json
 from pipeline.rules.telemetry import TelemetrySilent
 
 SILENCE = TelemetrySilent.alertname
@@ -32,12 +33,12 @@ COME_BACK_WITHIN = 45.0
 class Step:
     """One change to send; its acceptance settles `rows`, of which the last is its own."""
 
-    change: AlertChange
+    change: AlertMessage
     rows: tuple[OutboxRow, ...]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeliveryPlan:
     """`batches` in the order to send them, rows `withheld` with the reason, and how many rows are `held`."""
 
     batches: tuple[tuple[Step, ...], ...]
@@ -60,16 +61,16 @@ class Moment:
     hold: float = 120.0
     outage: tuple[float, float] | None = None
 
-    def is_old(self, change: AlertChange) -> bool:
+    def is_old(self, change: AlertMessage) -> bool:
         late = self.page_max_age is not None and self.now - change.happened_at > self.page_max_age
         return late or self.is_of_outage(change)
 
-    def is_of_outage(self, change: AlertChange) -> bool:
+    def is_of_outage(self, change: AlertMessage) -> bool:
         if self.outage is None or change.alertname != SILENCE:
             return False
         return self.outage[0] <= change.happened_at <= self.outage[1] + COME_BACK_WITHIN
 
-    def holds(self, change: AlertChange) -> bool:
+    def holds(self, change: AlertMessage) -> bool:
         waits = self.catching_up or self.is_of_outage(change)
         return waits and self.now - change.changed_at < self.hold and change.firing and self.is_old(change)
 
@@ -114,7 +115,7 @@ def steps_of(
     return [head, *rest], ()
 
 
-def _group(change: AlertChange, habits: Habits) -> tuple[str, ...]:
+def _group(change: AlertMessage, habits: Habits) -> tuple[str, ...]:
     return (change.alertname, change.labels.get("contract", "")) if habits.grouped else ()
 
 
@@ -139,7 +140,7 @@ def plan(
     moment: Moment,
     limit: int,
     rank: Callable[[str], int] = lambda _: 0,
-) -> Plan:
+) -> DeliveryPlan:
     """The plan for one destination's undelivered rows, by `seq`.
 
     `limit` is how many changes a batch may hold now; identities with a lower `rank` go first, so that one
@@ -163,7 +164,7 @@ def plan(
         else:
             ready += steps
     ready.sort(key=lambda step: (rank(step.change.identity), step.rows[-1].seq))
-    return Plan(_batches(ready, habits, limit), tuple(withheld), tuple(unreadable), held)
+    return DeliveryPlan(_batches(ready, habits, limit), tuple(withheld), tuple(unreadable), held)
 
 
 def _why_withheld(moment: Moment) -> str:

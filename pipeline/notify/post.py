@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from pipeline.errors import SettingsError
-from pipeline.notify.destination import NotAccepted, Refused
+from pipeline.notify.destination import DeliveryRefused, NotAccepted
 
 # Alertmanager answers in milliseconds, a chat service's webhook within a few seconds.
 REQUEST_TIMEOUT = 10.0
@@ -81,7 +81,7 @@ async def post_json(
     timeout: float = REQUEST_TIMEOUT,
     called: str | None = None,
 ) -> None:
-    """Returns on any 2xx.  Raises Refused (the body is at fault) or NotAccepted (try again).
+    """Returns on any 2xx.  Raises DeliveryRefused (the body is at fault) or NotAccepted (try again).
 
     `called`: what errors call the URL, if not by its host and path.  `timeout` in seconds is for the request as a
     whole: httpx's own count from byte to byte, and a receiver that sends one byte a second would hold a delivery for
@@ -100,5 +100,5 @@ async def post_json(
     except (httpx.HTTPError, httpx.StreamError) as fault:
         raise NotAccepted(f"{where}: {type(fault).__name__}: {fault}") from fault
     if answer.status_code in REFUSALS:
-        raise Refused(reason)
+        raise DeliveryRefused(reason)
     raise NotAccepted(reason, _retry_after(answer.headers.get("retry-after")))

@@ -14,15 +14,15 @@ import httpx
 
 from pipeline.errors import SettingsError
 from pipeline.notify.destination import Habits
-from pipeline.notify.message import AlertChange, Labels
 from pipeline.notify.post import REQUEST_TIMEOUT, checked_url, origin, post_json
-from pipeline.notify.wire import ZERO_TIME, fingerprint, rfc3339, wire_annotations, wire_labels, wire_url
+from pipeline.notify.wire_text import ZERO_TIME, fingerprint, rfc3339, wire_annotations, wire_labels, wire_url
+from pipeline.rules.alert_message import AlertMessage, Labels
 
 # Alerts of one group share these; the delivery never mixes groups in one request.
 GROUP_BY = ("alertname", "contract")
 
 
-def _item(labels: Labels, change: AlertChange, firing: bool) -> dict[str, Any]:
+def _item(labels: Labels, change: AlertMessage, firing: bool) -> dict[str, Any]:
     clean = wire_labels(labels, change.alertname)
     return {
         "status": "firing" if firing else "resolved",
@@ -35,7 +35,7 @@ def _item(labels: Labels, change: AlertChange, firing: bool) -> dict[str, Any]:
     }
 
 
-def _items(change: AlertChange) -> list[dict[str, Any]]:
+def _items(change: AlertMessage) -> list[dict[str, Any]]:
     own = _item(change.labels, change, change.firing)
     ended = [_item(labels, change, False) for labels in change.ending()]
     return [*(item for item in ended if item["fingerprint"] != own["fingerprint"]), own]
@@ -53,7 +53,7 @@ def _quoted(labels: Mapping[str, str]) -> str:
     )
 
 
-def body_of(changes: Sequence[AlertChange], receiver: str, external_url: str) -> dict[str, Any]:
+def body_of(changes: Sequence[AlertMessage], receiver: str, external_url: str) -> dict[str, Any]:
     """The body for one request.  `truncatedAlerts` is always 0: nothing is left out, long lists are split."""
     items = [item for change in changes for item in _items(change)]
     common = _shared([item["labels"] for item in items])
@@ -112,7 +112,7 @@ class Webhook:
         self._headers = headers
         self._timeout = timeout
 
-    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+    async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         """One request for all of them."""
         body = json.dumps(body_of(changes, self.name, self._external_url), ensure_ascii=False).encode()
         await post_json(self._client, self._url, body, self._headers, self._timeout, origin(self._url))

@@ -192,7 +192,7 @@ class _Uncounted:
 
 
 @dataclass(slots=True)
-class _Group:
+class _SpendGroup:
     """What is charged of one group: day → [usage, other], and what could not be counted."""
 
     charges: int = 0
@@ -203,9 +203,9 @@ class _Group:
 def _walk(spec: TrancheSpend, changes: Iterable[tuple[Any, ...]], first: int) -> Iterator[Reading]:
     """One reading for each group wherever anything changes, and at the first instant at any rate."""
     rates = {currency: [rate for _, rate in steps] for currency, steps in spec.fx}
-    groups: dict[By, _Group] = defaultdict(_Group)
+    groups: dict[By, _SpendGroup] = defaultdict(_SpendGroup)
     if not spec.by:
-        groups[()] = _Group()
+        groups[()] = _SpendGroup()
     at = first // GRID
     for row in changes:
         if row[0] != at:
@@ -227,7 +227,7 @@ def _walk(spec: TrancheSpend, changes: Iterable[tuple[Any, ...]], first: int) ->
     yield from _readings(spec, at * GRID, groups)
 
 
-def _readings(spec: TrancheSpend, t: int, groups: dict[By, _Group]) -> Iterable[Reading]:
+def _readings(spec: TrancheSpend, t: int, groups: dict[By, _SpendGroup]) -> Iterable[Reading]:
     for by, group in groups.items():
         days = tuple(DaySpend(day, *pair) for day, pair in sorted(group.days.items()))
         spent = total(each for day in days for each in (day.usage, day.other))

@@ -9,8 +9,8 @@ in seconds; NULL where none did), and for each number `m`: `m_count`,
 from __future__ import annotations
 
 from pipeline.catalog import EventType, Mark, MarkTest, Measure
+from pipeline.rollup.grid import GRID_SECONDS, floor_sql
 from pipeline.rollup.histogram import bucket_sql
-from pipeline.rollup.windows import GRID_SECONDS, floor_sql
 
 BLOCK_BITS = 512
 """Entities in one bit set: `bitstring_agg` needs constant bounds and `bit_or` equal widths."""

@@ -32,7 +32,7 @@ from pipeline.readings.undelivered import Look, Missing
 from pipeline.rules import capacity, power, queues, spend, telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
-from pipeline.rules.pipeline import WALL_CLOCK
+from pipeline.rules.pipeline_alerts import WALL_CLOCK
 from pipeline.rules.standing import Key, StandingRow, row_of
 from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict
 
@@ -178,11 +178,6 @@ def _measures(rules: Sequence[Rule], event_type: EventType) -> tuple[tuple[str, 
         for measure, span in spec.said().items():
             found[measure] = max(span, found.get(measure, least))
     return tuple(sorted(found.items()))
-
-
-def topics_of(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[str, ...]:
-    """The Kafka topics that a clause waits for, and so the ones whose silence blinds it."""
-    return tuple(dict.fromkeys(t for r in KINDS[type(clause)](clause, contract, catalog) for t in r.topics))
 
 
 def evaluate(

@@ -1,1 +1,1 @@
-"""What readers are shown, over what the ledger publishes."""
+"""What the servers beside the pipeline share, and what the terminal shows."""

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from pipeline.errors import SettingsError
-from pipeline.serve.door_users import entry
+from pipeline.serve.users import entry
 
 USERS, PASSWORD, CERT, KEY, ADMIN = "users", "grafana-password", "cert.pem", "key.pem", "grafana-admin"
 USER = "grafana"

@@ -13,8 +13,8 @@ import struct
 import time
 from ipaddress import ip_address
 
-from pipeline.serve.door_reader import Reader
-from pipeline.serve.door_users import PROBE, proof
+from pipeline.serve.packet_reader import PacketReader
+from pipeline.serve.users import PROBE, proof
 
 QUESTION = b"\x03SELECT 1"
 _CAPABILITIES = 0x00000200 | 0x00008000 | 0x00080000
@@ -92,7 +92,7 @@ def _asked(packets: _Packets, word: str) -> None:
     hello = packets.read()
     if hello[:1] == b"\xff":  # it has too many clients: that is an answer
         return
-    reader = Reader(hello)
+    reader = PacketReader(hello)
     reader.take(1)
     reader.to_zero()
     reader.take(4)

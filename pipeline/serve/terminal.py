@@ -30,8 +30,6 @@ STYLES: Mapping[str, str] = {
     "running": "green",
     "stopped": "dim",
 }
-# Labels that say who is called or repeat a column, not what an alert is about.
-NOT_ABOUT = {"alertname", "clause", "contract", "severity"}
 DIMENSIONS = ("provider", "region", "site", "cluster", "sku", "queue", "workload_class", "topic", "feed")
 
 

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
-from pipeline.stream.topics import (
+from pipeline.stream.topic_admin import (
     ClockReading,
     Settings,
     admin,

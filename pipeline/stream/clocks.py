@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.stream.topics import ClockReading
+from pipeline.stream.topic_admin import ClockReading
 
 CLOCKS_DIFFER = 60.0
 """Seconds that a record may be later than the broker's clock, and that two clocks may differ before somebody is told."""

@@ -18,9 +18,9 @@ from kafka.errors import KafkaError
 
 from pipeline.catalog import Catalog
 from pipeline.errors import BrokerUnreachable, GigawatchError
-from pipeline.stream.deadletter import PREFIX
+from pipeline.stream.deadletter_writer import PREFIX
 from pipeline.stream.inspect import Outcome, inspect
-from pipeline.stream.topics import HEADER_LIMIT, Settings, TopicState, describe_topics
+from pipeline.stream.topic_admin import HEADER_LIMIT, Settings, TopicState, describe_topics
 
 OWN = (
     *("topic", "partition", "offset", "timestamp", "reason", "reasons", "value-bytes", "truncated"),

@@ -31,7 +31,7 @@ Progress = Mapping[int, datetime]
 Interval = tuple[datetime, datetime]
 
 
-class Seen:
+class RecentIdentities:
     """The identities of one event type's recent samples, in `recent_{view}(identity, time)`."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType) -> None:

@@ -17,7 +17,7 @@ from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
 from pipeline.rollup.delta import Place
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.pipeline import Stall, Unmatched, growing, skewed, stalled, unmatched, watchdog
+from pipeline.rules.pipeline_alerts import Stall, Unmatched, growing, skewed, stalled, unmatched, watchdog
 from pipeline.stream.admission import Growth
 from pipeline.stream.clocks import CLOCKS_DIFFER, Skew, Stopwatch
 from pipeline.stream.watermark import ANSWER_HOLDS, Watermarks
@@ -35,7 +35,7 @@ Found = tuple[dict[str, AlertState | None], list[AlertChange]]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class IntakeState:
     """What the intake has done and what it is at.
 
     `steps`: stretches of instants evaluated; `busy`: seconds that the ledger's thread has been at one thing, called
@@ -99,7 +99,7 @@ class Health:
         return {state.identity: state}, [AlertChange("firing", int(now), state)]
 
     def look(
-        self, alerts: PipelineAlerts, work: Work, steady: float, now: float, skews: Sequence[Skew] = ()
+        self, alerts: PipelineAlerts, work: IntakeState, steady: float, now: float, skews: Sequence[Skew] = ()
     ) -> Found:
         """What changed about PipelineStalled and ClockSkew; raises Stalled when the process should end.
 
@@ -228,7 +228,7 @@ def _note(
         known[name] = after
 
 
-def _why(answers: bool, busy: bool, work: Work) -> str:
+def _why(answers: bool, busy: bool, work: IntakeState) -> str:
     if busy:
         return f"the ledger is busy with one statement ({work.busy_with})"
     if not answers:

@@ -30,8 +30,8 @@ from pipeline.rollup.delta import Delta
 from pipeline.stream.admission import Growth
 from pipeline.stream.batch import Batch
 from pipeline.stream.clocks import Clocks
-from pipeline.stream.deadletter import DeadLetters
-from pipeline.stream.health import Work
+from pipeline.stream.deadletter_writer import DeadLetters
+from pipeline.stream.health import IntakeState
 from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.watermark import Watermarks
 
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Tally:
+class IntakeCounts:
     """What this process took in: events by (topic, fate), and recent (steady clock, events) for the rate."""
 
     fates: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -65,6 +65,10 @@ class Tally:
         self.recent.append((now, delta.events))
         for fate in delta.fates:
             self.fates[fate.topic, fate.fate] += fate.n
+
+    def step(self) -> None:
+        """A stretch of instants is evaluated."""
+        self.steps += 1
 
     def rate(self, now: float, over: float = 10.0) -> float:
         """Events per second over the last seconds."""
@@ -92,7 +96,7 @@ class Intake:
         self._stopped = False
         self._stopping = asyncio.Event()
         self._instants = AT_ONCE
-        self.tally = Tally()
+        self.counts = IntakeCounts()
 
     async def decode(self, batch: Batch) -> DecodedBatch | None:
         """Open one batch, while the one before it is taken in; None once there is no use in it."""
@@ -123,7 +127,7 @@ class Intake:
                 writing.cancel()
         progress = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
         self._watermarks.applied(delta.ranges, progress, self._clocks.steady())
-        self.tally.note(self._clocks.steady(), delta)
+        self.counts.note(self._clocks.steady(), delta)
         await self._advance(partial(self._ledger.apply, delta))
 
     async def tick(self) -> None:
@@ -148,7 +152,7 @@ class Intake:
             self._instants = min(AT_ONCE, 2 * self._instants) if took < STEP / 4 else self._instants
             self._instants = max(1, self._instants // 2) if took > STEP else self._instants
             if applied.due or applied.behind:
-                self.tally.steps += 1
+                self.counts.step()
             self._told(applied)
             if not applied.behind or self._stopping.is_set():
                 return
@@ -166,12 +170,16 @@ class Intake:
         finally:
             self._at_work = None
 
-    def work(self) -> Work:
+    def work(self) -> IntakeState:
         """What was done so far, and what the ledger's thread is at."""
         since, what = self._at_work or (self._clocks.steady(), "")
         busy = self._clocks.steady() - since
         positions = self._watermarks.positions()
-        return Work(positions, self.tally.steps, busy, what, self._dead_letters.held_up)
+        return IntakeState(positions, self.counts.steps, busy, what, self._dead_letters.held_up)
+
+    def rate(self) -> float:
+        """Events per second over the last seconds."""
+        return self.counts.rate(self._clocks.steady())
 
     def ignored(self) -> dict[str, dict[str, int]]:
         """Topic of a source → metric → points that no mapping of it reads, since the start."""

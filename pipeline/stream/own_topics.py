@@ -8,7 +8,7 @@ import structlog
 from kafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from pipeline.errors import GigawatchError
-from pipeline.stream.topics import (
+from pipeline.stream.topic_admin import (
     LETTER_BYTES,
     Settings,
     TopicSpec,

@@ -33,7 +33,7 @@ from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
-from pipeline.stream.duplicates import Seen
+from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.segments import write_raw, write_segment
 from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
 
@@ -138,7 +138,7 @@ class Processor:
             make_tables(con, event)
         self.growth: dict[str, Growth] = {}
         """What of each topic was last beyond its limit, for those who watch."""
-        self.seen = {e.topic: Seen(con, e) for e in catalog.types}
+        self.seen = {e.topic: RecentIdentities(con, e) for e in catalog.types}
         self._writer = ThreadPoolExecutor(1, "segments")
 
     def remember(self, progress: Mapping[Place, datetime]) -> None:

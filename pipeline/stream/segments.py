@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.catalog import EventType
 from pipeline.ledger import files
 from pipeline.rollup.delta import Segment
-from pipeline.rollup.windows import GRID_SECONDS
+from pipeline.rollup.grid import GRID_SECONDS
 from pipeline.stream.inspect import INTERVAL
 
 

@@ -23,7 +23,7 @@ from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
 from pipeline.stream.clocks import Clocks
 from pipeline.stream.header_names import replace_undecodable
-from pipeline.stream.topics import admin, clock_of, describe_topics, topic_ids
+from pipeline.stream.topic_admin import admin, clock_of, describe_topics, topic_ids
 
 log = structlog.get_logger()
 

@@ -40,6 +40,25 @@ class _Partition:
     answered_at: float = -math.inf
     caught_up: bool = False
 
+    def answered(self, end: int | None, now: float, after_silence: bool) -> None:
+        """The broker said where the log ends (None: not of this one); after a silence it has to catch up first."""
+        if after_silence:
+            self.caught_up = False
+        if end is not None:
+            self.end, self.answered_at = end, now
+            self.caught_up = self.caught_up or self.position >= end
+
+    def applied(self, hi: int, now: float) -> None:
+        """What lies before `hi` is taken in."""
+        self.position, self.news_at = hi, now
+        if self.end is not None and hi >= self.end and now - self.answered_at <= QUIET_FOR:
+            self.caught_up = True
+
+    def reached(self, progress: float, now: float) -> None:
+        """Event time has come so far."""
+        if self.progress is None or progress > self.progress:
+            self.progress, self.progress_at = progress, now
+
     def at_end(self, now: float) -> bool:
         fresh = now - self.answered_at <= ANSWER_HOLDS
         return fresh and self.end is not None and self.position >= self.end
@@ -69,25 +88,16 @@ class Watermarks:
         ):  # one that was never asked is new, and no sign of an outage
             self._back_at = now
         for place, partition in self._partitions.items():
-            if silent:
-                partition.caught_up = False
-            if place in ends:
-                partition.end, partition.answered_at = ends[place], now
-                partition.caught_up = partition.caught_up or partition.position >= ends[place]
+            partition.answered(ends.get(place), now, bool(silent))
 
     def applied(
         self, ranges: Mapping[Place, tuple[int, int]], progress: Mapping[Place, float], now: float
     ) -> None:
         """A delta is in the ledger (or is about to be, in the same transaction)."""
         for place, (_, hi) in ranges.items():
-            partition = self._partitions[place]
-            partition.position, partition.news_at = hi, now
-            if partition.end is not None and hi >= partition.end and now - partition.answered_at <= QUIET_FOR:
-                partition.caught_up = True
+            self._partitions[place].applied(hi, now)
         for place, reached in progress.items():
-            partition = self._partitions[place]
-            if partition.progress is None or reached > partition.progress:
-                partition.progress, partition.progress_at = reached, now
+            self._partitions[place].reached(reached, now)
 
     def lag(self) -> dict[Place, int]:
         """Records between the position and the last known end."""
@@ -107,9 +117,6 @@ class Watermarks:
     def last_answer(self) -> float:
         """When the oldest answer among the partitions came; in the infinite past before the first."""
         return min((p.answered_at for p in self._partitions.values()), default=-math.inf)
-
-    def ends(self) -> dict[Place, int | None]:
-        return {place: p.end for place, p in self._partitions.items()}
 
     def current(self, now: float, clock: float = math.inf) -> dict[str, float]:
         """Topic → watermark in epoch seconds, never beyond `clock`, WAITING where nothing came yet but something will; the ledger

@@ -20,7 +20,8 @@ from statistics import median
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import load
-from pipeline.ledger import publish, seal, status
+from pipeline.history import publish, seal
+from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch

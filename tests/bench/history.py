@@ -33,12 +33,14 @@ from history_rows import fleet_spec, minutes_rows, rollup_rows, series_of, serie
 
 from pipeline import catalog
 from pipeline.contract.loader import load_all
-from pipeline.embed.sim_spec import FleetSpec
-from pipeline.ledger import files, publish
-from pipeline.ledger.alerts_now import alerts_now_select
-from pipeline.ledger.retention import Keep
+from pipeline.history import publish
+from pipeline.history.alerts_now import alerts_now_select
+from pipeline.history.retention import Keep
+from pipeline.ledger import files
 from pipeline.ledger.store import Ledger
-from pipeline.ledger.views import (
+from pipeline.rules.evaluate import plan_of
+from pipeline.simulate.fleet_spec import FleetSpec
+from pipeline.views.published import (
     ALERTS_NOW_TABLE,
     ALERTS_TABLE,
     CLAUSES_TABLE,
@@ -54,8 +56,7 @@ from pipeline.ledger.views import (
     PublishedTable,
     minutes_table,
     rollup_table,
-)  # fmt: skip
-from pipeline.rules.evaluate import plan_of
+)
 
 WHOLE = {"10s": HOUR, "1m": 25 * HOUR, "15m": 8 * DAY, "1h": 30 * DAY, "1d": 10 * 365 * DAY}
 """Seconds before the end from which on a table of GPUs by rack is as large as a real one."""

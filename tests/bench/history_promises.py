@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.embed.sim_spec import FleetSpec
-from pipeline.ledger.views import MINUTE, literal
+from pipeline.simulate.fleet_spec import FleetSpec
+from pipeline.views.published import MINUTE, literal
 
 CONTRACT = "halcyon-1gw"
 TOPICS = ("telemetry.billing", "telemetry.energy", "telemetry.gpu", "telemetry.queue")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.catalog import EventType, Measure
-from pipeline.embed.sim_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
-from pipeline.ledger.views import GPU_MINUTES_BY, distinct_columns, literal, measure_aggregates, quoted
+from pipeline.simulate.fleet_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
+from pipeline.views.published import GPU_MINUTES_BY, distinct_columns, literal, measure_aggregates, quoted
 
 REGIONS, RACKS = 10, 410
 """Regions, and racks in each of the two large clusters of a region: with a small one 60,000 GPUs."""

@@ -26,11 +26,11 @@ from load import PARTITIONS, TOPIC, fleet, write_steady_contract
 
 from pipeline import catalog
 from pipeline.contract.loader import load_all
-from pipeline.embed.sim_messages import STRUCTURED
 from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
+from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.stream import process
 from pipeline.stream.batch import Batch
 

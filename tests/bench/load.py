@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import catalog
-from pipeline.embed import scenarios
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_messages import Block
-from pipeline.embed.sim_spec import ClusterSpec, Effect, FleetSpec, QueueSpec, RegionSpec
-from pipeline.embed.sim_writer import writer
-from pipeline.stream.topics import create_topics, default_specs
+from pipeline.simulate import scenarios
+from pipeline.simulate.cloud_events import Block
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import ClusterSpec, Effect, FleetSpec, QueueSpec, RegionSpec
+from pipeline.simulate.writer import writer
+from pipeline.stream.topic_admin import create_topics, default_specs
 
 TOPIC = "telemetry.gpu"
 PARTITIONS = 4

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import history
 from load import TOPIC, restless_fleet, write_restless_contract
 
-from pipeline.embed.kafka import free_port
-from pipeline.embed.sim_writer import writer
-from pipeline.embed.simulator import Pace, run
+from pipeline.broker.kafka import free_port
 from pipeline.serve.child import Door
+from pipeline.simulate.simulator import PlayPace, run
+from pipeline.simulate.writer import writer
 
 if TYPE_CHECKING:
     from parts import Bench, Figures
@@ -88,7 +88,7 @@ class Flow:
     async def _write(self) -> None:
         start = int(time.time()) + 1
         async with writer(self._bootstrap) as out:
-            pace = Pace(start * 1000, 1.0, float(start))
+            pace = PlayPace(start * 1000, 1.0, float(start))
             writing = asyncio.create_task(run(self._load, out, start * 1000, None, pace))
             while not self._over.is_set() and not writing.done():
                 await asyncio.sleep(0.1)

@@ -22,7 +22,7 @@ import pymysql
 from pymysql.converters import encoders
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "serve"))
+sys.path.insert(0, str(ROOT / "tests" / "dashboards"))
 
 from grafana_macros import expand, interval_of  # noqa: E402  # the tests of the dashboards have it too
 

@@ -30,13 +30,15 @@ from load import (
 )
 
 from pipeline import catalog
-from pipeline.embed.kafka import LAUNCHER, EmbeddedKafka
-from pipeline.embed.receiver import Receiver
-from pipeline.embed.sim_writer import writer
-from pipeline.embed.simulator import Pace, run
-from pipeline.ledger import compact, seal, status
+from pipeline.broker.kafka import LAUNCHER, EmbeddedKafka
+from pipeline.demo.receiver import Receiver
+from pipeline.history import compact, seal
+from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.transaction import Hooks
 from pipeline.serve.child import Door
+from pipeline.simulate.simulator import PlayPace, run
+from pipeline.simulate.writer import writer
 
 HERE = Path(__file__).parent
 Say = Callable[[str], None]
@@ -312,7 +314,7 @@ def real_time(bench: Bench) -> Figures:
 async def _play(bootstrap: str, load: Any, start: int, seconds: int) -> float:
     """Samples per second that the broker took, at the pace of the clock."""
     async with writer(bootstrap) as out:
-        pace = Pace(start * 1000, 1.0, float(start))
+        pace = PlayPace(start * 1000, 1.0, float(start))
         await run(load, out, start * 1000, (start + seconds) * 1000, pace)
         return out.sent.samples[TOPIC] / seconds
 
@@ -365,9 +367,9 @@ def history(data: Path, events: int) -> Figures:
     ledger = Ledger(data, types)
     try:
         with contextlib.closing(ledger.cursor()) as con:
-            seal.seal(con, data, types, ledger.fence)
+            seal.seal(con, data, types, Hooks(ledger.fence))
             con.execute("UPDATE frontier SET watermark = watermark + INTERVAL 3 HOUR")
-            compact.compact_history(con, data, types, ledger.fence)
+            compact.compact_history(con, data, types, Hooks(ledger.fence))
             files = list((data / "history" / TOPIC).rglob("*.parquet"))
             row = con.execute("SELECT count(*) FROM read_parquet(?)", [[str(f) for f in files]]).fetchone()
     finally:

@@ -23,7 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.app import Gigawatch
+from pipeline import catalog
+from pipeline.app.contract_watch import ContractWatch
+from pipeline.app.lifecycle import run_until
+from pipeline.app.parts import Parts
+from pipeline.app.single import wire
 from pipeline.ledger.store import Applied
 from pipeline.settings import Settings, load_settings
 
@@ -47,23 +51,20 @@ class Noted:
     events: int = 0
 
 
-class Observed(Gigawatch):
-    """The pipeline, which also notes every transaction with events, and stops after `enough` of them."""
+def observe_commits(parts: Parts, noted: Noted, stop: asyncio.Event, enough: int) -> None:
+    """Every transaction with events is noted; `stop` is set after `enough` of them."""
+    told = parts.intake._told
 
-    def __init__(self, settings: Settings, stop: asyncio.Event, enough: int) -> None:
-        super().__init__(settings)
-        self.noted = Noted()
-        self._stop, self._enough = stop, enough
-
-    def _told(self, applied: Applied) -> None:
-        super()._told(applied)
+    def note(applied: Applied) -> None:
+        told(applied)
         if applied.events:
-            noted = self.noted
             at = time.monotonic() - noted.began
             noted.commits.append(Commit(at, applied.events, time.process_time()))
             noted.events += applied.events
-            if self._enough and noted.events >= self._enough:
-                self._stop.set()
+            if enough and noted.events >= enough:
+                stop.set()
+
+    parts.intake._told = note
 
 
 def peak_rss_mb() -> float:
@@ -73,14 +74,14 @@ def peak_rss_mb() -> float:
     return int(found[1]) * 1024 / 1e6
 
 
-def result(app: Observed, peak: float) -> dict[str, Any]:
+def result(parts: Parts, noted: Noted, peak: float) -> dict[str, Any]:
     return {
-        "commits": [[c.at, c.events, c.cpu] for c in app.noted.commits],
+        "commits": [[c.at, c.events, c.cpu] for c in noted.commits],
         "peak_rss_mb": peak,
         "peak_rss_with_stop_mb": peak_rss_mb(),
-        "freshness": list(app.delays.freshness),
-        "decision": list(app.delays.decision),
-        "fates": {f"{topic} {fate}": n for (topic, fate), n in app.intake.tally.fates.items()},
+        "freshness": list(parts.delays.freshness),
+        "decision": list(parts.delays.decision),
+        "fates": {f"{topic} {fate}": n for (topic, fate), n in parts.intake.counts.fates.items()},
     }
 
 
@@ -88,7 +89,8 @@ async def observe(settings: Settings, out: Path, enough: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = Observed(settings, stop, enough)
+    noted = Noted()
+    contracts = ContractWatch(settings.contract, catalog.load(settings.schemas))
     peaks: list[float] = []
 
     async def peak_before_stop() -> None:
@@ -96,10 +98,12 @@ async def observe(settings: Settings, out: Path, enough: int) -> None:
         peaks.append(peak_rss_mb())
 
     watching = asyncio.create_task(peak_before_stop())
-    await app.run(stop)
+    async with wire(settings, contracts) as parts:
+        observe_commits(parts, noted, stop, enough)
+        await run_until(parts, stop)
     await watching
     partial = out.with_suffix(".part")
-    partial.write_text(json.dumps(result(app, peaks[0])))
+    partial.write_text(json.dumps(result(parts, noted, peaks[0])))
     partial.rename(out)
 
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from pipeline import catalog
-from pipeline.embed.sim_messages import STRUCTURED
+from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.stream.inspect import inspect
 
 HERE = Path(__file__).parent

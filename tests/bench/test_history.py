@@ -14,17 +14,17 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline import catalog
 from pipeline.contract.loader import load_all
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_messages import STRUCTURED
-from pipeline.embed.sim_spec import FleetSpec
-from pipeline.ledger import publish
-from pipeline.ledger.query import ask, open_views
+from pipeline.history import publish
+from pipeline.history.query import ask, open_views
 from pipeline.ledger.store import Ledger
-from pipeline.ledger.views import published_tables
 from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
+from pipeline.simulate.cloud_events import STRUCTURED
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import FleetSpec
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
+from pipeline.views.published import published_tables
 from tests.bench.test_figures import load
 
 MIDNIGHT = 1_795_564_800  # 2026-11-25T00:00:00Z

@@ -19,7 +19,7 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import Catalog, load
 from pipeline.contract.loader import dimensions_of, load_all
 from pipeline.formats.times import read_time
-from pipeline.ledger import publish, query, seal
+from pipeline.history import publish, query, seal
 from pipeline.ledger.store import Ledger
 from pipeline.rollup.delta import Place
 from pipeline.rules.evaluate import plan_of

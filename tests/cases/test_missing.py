@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.ledger.evaluation import firing_bodies
+from pipeline.ledger.evaluation import firing_messages
 
 Play = Callable[..., Any]
 START = datetime(2026, 11, 23, 9, 30, tzinfo=UTC).timestamp()
@@ -94,8 +94,8 @@ def test_meters_that_fell_with_the_gpus_say_that_these_no_longer_draw(played: Pl
 
 def test_who_is_told_again_gets_the_present_value_beside_that_at_firing(played: Play) -> None:
     found = played(fleet(lambda at: 9600.0))
-    bodies = [json.loads(body) for body in firing_bodies(found.ledger.con, found.now)]
-    (told,) = [body["annotations"] for body in bodies if body["alertname"] == "CapacityShortfall"]
+    bodies = firing_messages(found.ledger.con, found.now)
+    (told,) = [body.annotations for body in bodies if body.alertname == "CapacityShortfall"]
     assert (told["observed"], told["now"][:7]) == ("15", "6 GPUs ")
     assert "8 silent since 09:33 UTC" in told["missing"]
     assert "probably telemetry" in told["meters"]

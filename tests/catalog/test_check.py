@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from pipeline.catalog import load
-from pipeline.catalog.check import KEYWORDS
+from pipeline.catalog.names import KEYWORDS
 from pipeline.errors import SchemaError
 
 GOOD: dict[str, Any] = {

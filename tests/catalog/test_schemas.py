@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 
 from pipeline.catalog import Catalog, EventType, MarkTest, load, schema_directory
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.scenarios import load as load_scenario
-from pipeline.embed.scenarios import names
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.scenarios import load as load_scenario
+from pipeline.simulate.scenarios import names
 from pipeline.stream.inspect import inspect
 
 CATALOG = load()

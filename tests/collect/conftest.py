@@ -13,7 +13,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, load
 from pipeline.collect.bill_import import Bill, BillOptions
-from pipeline.ledger import publish, query, seal
+from pipeline.history import publish, query, seal
 from pipeline.ledger.store import Ledger
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor

@@ -22,9 +22,9 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.image import DockerImage
 from testcontainers.core.network import Network
 
-from pipeline.embed.kafka import free_port
+from pipeline.broker.kafka import free_port
 from pipeline.errors import BrokerUnreachable
-from pipeline.stream.topics import probe
+from pipeline.stream.topic_admin import probe
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text("utf-8"))[

@@ -15,7 +15,7 @@ import pytest
 from testcontainers.core.container import DockerContainer
 
 from pipeline.ledger import status
-from pipeline.stream.topics import describe_topics
+from pipeline.stream.topic_admin import describe_topics
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -141,14 +141,10 @@ def test_money_is_read_exactly_however_it_is_written(tmp_path: Path) -> None:
     assert [format(c.ceiling, "f") for c in load(path).of_kind(TrancheClause)] == list(amounts.values())
 
 
-def test_other_currencies_convert_by_the_rate_of_the_day_or_not_at_all(example: Contract) -> None:
-    june, july = 1_780_300_000, 1_783_000_000
-    assert example.convert(Decimal("100.10"), "USD", june) == Decimal("92.232140")
-    assert example.convert(Decimal(100), "USD", july) == Decimal("90.8700")
-    assert example.convert(Decimal("1.23"), "EUR", 0) == Decimal("1.23")
-    for currency, t in (("USD", 0), ("GBP", july)):
-        with pytest.raises(ContractError, match=f"no rate from '{currency}' to 'EUR' on"):
-            example.convert(Decimal(1), currency, t)
+def test_rates_of_other_currencies_are_kept_by_the_day_they_begin(example: Contract) -> None:
+    rates = [rate for _, rate in example.fx["USD"]]
+    assert rates == [Decimal("0.9214"), Decimal("0.9087")]
+    assert [t for t, _ in example.fx["USD"]] == sorted(t for t, _ in example.fx["USD"])
 
 
 def test_anchors_may_be_used_for_what_is_the_same(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.contract.faults import Unreadable
 from pipeline.contract.loader import check
 from pipeline.contract.recurrence import occurrences, parts
-from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, Rule
+from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, RecurrenceRule
 from pipeline.contract.values import Duration
 
 LAST = date(2030, 12, 31)
@@ -81,7 +81,7 @@ def rules(draw: st.DrawFn) -> str:
 @given(rules(), st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31)))
 def test_a_rule_names_what_dateutil_says(rule: str, start: datetime) -> None:
     start = start.replace(microsecond=0)
-    ours = list(Rule.of(parts(rule), start).walls(LAST))
+    ours = list(RecurrenceRule.of(parts(rule), start).walls(LAST))
     with pytest.MonkeyPatch.context() as patched:  # or it would look for what never comes until the year 9999
         patched.setattr(other, "datetime", SimpleNamespace(**{**vars(clock), "MAXYEAR": LAST.year}))
         try:

@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 
 from pipeline.catalog import Catalog, EventType, load
-from pipeline.ledger import files, publish, seal, views
+from pipeline.history import publish, seal
+from pipeline.history.recover import recover
+from pipeline.ledger import files
 from pipeline.ledger.store import Ledger
 from pipeline.rollup import aggregate
 from pipeline.rollup.delta import Delta, Fate, Segment
+from pipeline.views import published
 
 Row = dict[str, Any]
 
@@ -33,6 +36,7 @@ class SmallLedger:
     def __init__(self, data: Path, catalog: Catalog) -> None:
         self.data, self.catalog = data, catalog
         self.ledger = Ledger(data, catalog)
+        recover(self.ledger.cursor(), data, self.ledger.fence)
         self.con = self.ledger.con
         for event_type in catalog.types:
             dimensions = _ddl(tuple((d.name, "VARCHAR") for d in event_type.dimensions))
@@ -43,7 +47,7 @@ class SmallLedger:
     def add(self, view: str, rows: Sequence[Row], segment: str | None = None) -> None:
         """One delta of rows of one event type, in one transaction."""
         event_type = self.catalog.by_view(view)
-        columns = (*views.raw_columns(event_type), ("record_time", "TIMESTAMP"))
+        columns = (*published.raw_columns(event_type), ("record_time", "TIMESTAMP"))
         self.con.execute(f"CREATE OR REPLACE TEMP TABLE given({_ddl(columns)})")
         self.con.executemany(
             f"INSERT INTO given VALUES ({', '.join('?' for _ in columns)})",
@@ -80,7 +84,7 @@ class SmallLedger:
 
     def _segment(self, event_type: EventType, name: str | None) -> Segment:
         name = name or f"{event_type.view}-{files.token()}.parquet"
-        columns = ", ".join(f'"{c}"' for c, _ in views.raw_columns(event_type))
+        columns = ", ".join(f'"{c}"' for c, _ in published.raw_columns(event_type))
         self.con.execute(
             f"COPY (SELECT {columns} FROM given) TO '{self.data / 'segments' / name}' (FORMAT parquet)"
         )
@@ -90,7 +94,7 @@ class SmallLedger:
 
     def quarantine(self, rows: Sequence[Row]) -> None:
         """A delta that has nothing but quarantined samples."""
-        columns = views.QUARANTINE_COLUMNS
+        columns = published.QUARANTINE_COLUMNS
         self.con.execute(f"CREATE OR REPLACE TEMP TABLE given({_ddl(columns)})")
         self.con.executemany(
             f"INSERT INTO given VALUES ({', '.join('?' for _ in columns)})",
@@ -128,8 +132,9 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pipeline.catalog import load
-from pipeline.ledger import compact, publish, seal
+from pipeline.history import compact, publish, recover, seal
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.transaction import Hooks
 data, action, name, nth = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 reached = 0
 def step(done):
@@ -139,11 +144,13 @@ def step(done):
         os.kill(os.getpid(), signal.SIGKILL)
 catalog = load()
 ledger = Ledger(data, catalog)
+hooks = Hooks(step=step)
+recover.recover(ledger.cursor(), data)
 actions = {
-    "seal": lambda con: seal.seal(con, data, catalog, step=step),
-    "publish": lambda con: publish.publish(con, data, catalog, step=step),
-    "compact": lambda con: compact.compact_history(con, data, catalog, step=step),
-    "settle": lambda con: compact.settle_rollups(con, data, catalog, step=step),
+    "seal": lambda con: seal.seal(con, data, catalog, hooks=hooks),
+    "publish": lambda con: publish.publish(con, data, catalog, hooks=hooks),
+    "compact": lambda con: compact.compact_history(con, data, catalog, hooks=hooks),
+    "settle": lambda con: compact.settle_rollups(con, data, catalog, hooks=hooks),
 }
 actions[action](ledger.cursor())
 """

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from pipeline.catalog import load
 from pipeline.contract.money import total
-from pipeline.ledger import deliveries, query
+from pipeline.history import query
+from pipeline.ledger import deliveries
 from pipeline.ledger.append import append_rows
-from pipeline.ledger.publish import DIRTY_DDL
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import create
@@ -122,8 +122,6 @@ def tables() -> duckdb.DuckDBPyConnection:
     """One ledger in memory for the module, and what of it is published; what an example writes is rolled back."""
     con = duckdb.connect()
     create(con, CATALOG)
-    for statement in DIRTY_DDL:
-        con.execute(statement)
     con.execute("CREATE TABLE delta_samples_billing AS SELECT *, 0::UBIGINT AS series FROM charges")
     con.execute("CREATE TABLE delta_samples_deliveries AS SELECT *, 0::UBIGINT AS series FROM deliveries")
     for event in (CHARGES, CLOSINGS):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.catalog import MONEY, Catalog
-from pipeline.ledger import publish, query, seal
+from pipeline.history import publish, query, seal
 from pipeline.ledger.store import Ledger
 
 T = 1_790_000_000 // 86_400 * 86_400

@@ -12,7 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog
 from pipeline.contract.loader import load as load_contract
-from pipeline.ledger import compact, retention
+from pipeline.history import compact, retention
 from pipeline.ledger.seen import fold_seen
 from pipeline.ledger.store import Ledger
 from pipeline.rules.evaluate import plan_of

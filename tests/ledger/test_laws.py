@@ -27,15 +27,15 @@ from hypothesis import strategies as st
 from pipeline.catalog import EventType, Mark, MarkTest, Measure, load
 from pipeline.contract.loader import load as load_contract
 from pipeline.errors import LedgerError, StaleGeneration
-from pipeline.ledger.rollup_select import merge_select, partials_select
+from pipeline.history.rollup_select import merge_select, partials_select
 from pipeline.ledger.store import Applied, Ledger
-from pipeline.ledger.views import WIDTHS
 from pipeline.rollup.delta import Place
 from pipeline.rollup.histogram import bucket_sql, upper_bound_sql
 from pipeline.rules.evaluate import Plan, plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.stream.watermark import Watermarks
+from pipeline.views.published import WIDTHS
 
 CATALOG = load()
 START = 1_790_000_000

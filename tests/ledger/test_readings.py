@@ -27,7 +27,6 @@ from pipeline.ledger.reader import Reader
 from pipeline.ledger.seen import fold_seen, note_seen, seen_ddl
 from pipeline.ledger.sightings import fold_sightings, share_all
 from pipeline.ledger.tables import create
-from pipeline.ledger.views import raw_columns
 from pipeline.readings import (
     SPECS,
     EntityCount,
@@ -51,6 +50,7 @@ from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.delta import Fate
 from pipeline.rollup.histogram import bucket_sql
 from pipeline.rules.spend import forecast
+from pipeline.views.published import raw_columns
 
 CATALOG: Catalog = catalogs.load()
 T = 1_780_000_000 - 1_780_000_000 % 86_400

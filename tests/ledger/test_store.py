@@ -24,13 +24,13 @@ from pipeline.errors import (
     LedgerError,
     StaleGeneration,
 )
+from pipeline.history.seal import seal
 from pipeline.ledger import tables
 from pipeline.ledger.files import disk_errors
 from pipeline.ledger.lock import DirectoryLock
-from pipeline.ledger.seal import seal
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import transaction
-from pipeline.rollup.windows import WIDTHS
+from pipeline.rollup.grid import WIDTHS
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024

@@ -16,9 +16,9 @@ import pytest
 
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import Destination, Habits
-from pipeline.notify.message import AlertChange, to_json
-from pipeline.notify.outbox import Mark, OutboxRow
+from pipeline.notify.outbox import OutboxRow, OutboxUpdate
 from pipeline.notify.policy import Policy
+from pipeline.rules.alert_message import AlertMessage, to_json
 
 OUTBOX = """CREATE TABLE outbox(seq BIGINT, created TIMESTAMP, destination VARCHAR, body VARCHAR,
             attempts INTEGER, next_try TIMESTAMP, delivered TIMESTAMP, last_error VARCHAR)"""
@@ -37,10 +37,10 @@ class DuckOutbox:
         self._ledger = duckdb.connect(str(path))
         self._ledger.execute("SET TimeZone = 'UTC'")
         self._ledger.execute(OUTBOX.replace("TABLE", "TABLE IF NOT EXISTS"))
-        self.live: dict[str, AlertChange] = {}
+        self.live: dict[str, AlertMessage] = {}
         self._seq = 0
 
-    def write(self, *changes: AlertChange) -> list[int]:
+    def write(self, *changes: AlertMessage) -> list[int]:
         """What the apply transaction does; returns the sequence numbers."""
         given = []
         with self._ledger.cursor() as cursor:
@@ -73,7 +73,7 @@ class DuckOutbox:
         with self._ledger.cursor() as cursor:
             return [OutboxRow(*row) for row in cursor.execute(UNDELIVERED, [destination, limit]).fetchall()]
 
-    async def record(self, marks: Sequence[Mark]) -> None:
+    async def record(self, marks: Sequence[OutboxUpdate]) -> None:
         with self._ledger.cursor() as cursor:
             cursor.begin()
             for m in marks:
@@ -81,7 +81,7 @@ class DuckOutbox:
                 cursor.execute(RECORD, values)
             cursor.commit()
 
-    async def firing(self) -> list[AlertChange]:
+    async def firing(self) -> list[AlertMessage]:
         return list(self.live.values())
 
     def rows(self, destination: str) -> list[dict[str, Any]]:
@@ -214,7 +214,7 @@ class Unreliable:
     def habits(self) -> Habits:
         return self._destination.habits
 
-    async def send(self, changes: Sequence[AlertChange], now: float) -> None:
+    async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         fault = self.faults.pop(0) if self.faults else None
         if fault == "before":
             raise ConnectionError("the line is down")
@@ -245,7 +245,7 @@ def active() -> Callable[..., list[dict[str, Any]]]:
 
 def make_change(
     identity: str = "one", state: str = "firing", at: float | None = None, **more: Any
-) -> AlertChange:
+) -> AlertMessage:
     """A change that happened at `at` (default: a moment ago) and was decided at once."""
     at = time.time() - 1 if at is None else at
     labels = {"contract": "azure", "clause": "floor", "severity": "page", "identity": identity}
@@ -259,7 +259,7 @@ def make_change(
         **ending,
         **more,
     }
-    return AlertChange(
+    return AlertMessage(
         identity=identity,
         alertname="CapacityShortfall",
         labels=labels,
@@ -269,7 +269,7 @@ def make_change(
 
 
 @pytest.fixture
-def change() -> Callable[..., AlertChange]:
+def change() -> Callable[..., AlertMessage]:
     return make_change
 
 

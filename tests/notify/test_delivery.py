@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.notify.delivery import Delivery
-from pipeline.notify.message import AlertChange, from_json
 from pipeline.notify.policy import Policy
 from pipeline.notify.webhook import Webhook
+from pipeline.rules.alert_message import AlertMessage, from_json
 
-Change = Callable[..., AlertChange]
+Change = Callable[..., AlertMessage]
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +69,7 @@ def test_a_change_is_delivered_once_and_its_acceptance_is_told(
     receiver, outbox, quick, running, until, change
 ) -> None:
     ledger = outbox("webhook")
-    accepted: list[tuple[int, str, float]] = []
+    accepted: list[tuple[AlertMessage, float]] = []
 
     async def scenario() -> None:
         async with hooks(receiver, "webhook") as ([hook], destinations):
@@ -83,8 +83,8 @@ def test_a_change_is_delivered_once_and_its_acceptance_is_told(
                 await until(settled(ledger, "webhook"))
                 await asyncio.sleep(3 * quick.idle_poll)
         assert hook.told() == [("a", "firing"), ("b", "firing")]
-        assert [(seq, name) for seq, name, _ in accepted] == [(1, "webhook"), (2, "webhook")]
-        assert all(before <= at <= time.time() for _, _, at in accepted)
+        assert [told.identity for told, _ in accepted] == ["a", "b"]
+        assert all(before <= at <= time.time() for _, at in accepted)
 
     asyncio.run(scenario())
 
@@ -124,10 +124,8 @@ def test_a_destination_that_hangs_does_not_hold_up_another(
                     delivery.nudge()
                     await until(lambda turn=turn: (str(turn), "firing") in alive.told())
                 await until(settled(ledger, "alive"))
-                pending = {state.destination: state for state in await delivery.pending()}
-                assert pending["alive"].count == 0
-                assert pending["dead"].count == 5
-                assert pending["dead"].oldest is not None
+                assert len(await ledger.undelivered("alive", 10)) == 0
+                assert len(await ledger.undelivered("dead", 10)) == 5
 
     asyncio.run(scenario())
 
@@ -143,10 +141,10 @@ def test_what_was_never_delivered_is_visible_with_the_reason(
             async with running(Delivery(ledger, destinations, policy=quick)) as delivery:
                 ledger.write(change("a"))
                 await until(lambda: hook.requests > 2)
-                (state,) = await delivery.pending()
-        assert (state.destination, state.count) == ("webhook", 1)
-        assert "HTTP 503: such\\x1b[1m" in (state.last_error or "")
-        assert state.failing_since is not None
+                (lane,) = delivery.lanes
+                assert len(await ledger.undelivered("webhook", 10)) == 1
+                assert "HTTP 503: such\\x1b[1m" in (lane.last_error or "")
+                assert lane.failing_since is not None
 
     asyncio.run(scenario())
     (row,) = ledger.rows("webhook")
@@ -314,7 +312,7 @@ def test_a_receiver_that_is_told_at_the_second_try_is_told_the_present_value_bes
     asyncio.run(scenario())
 
 
-def replace_notes(change: AlertChange, **notes: str) -> AlertChange:
+def replace_notes(change: AlertMessage, **notes: str) -> AlertMessage:
     return msgspec.structs.replace(change, annotations=notes)
 
 

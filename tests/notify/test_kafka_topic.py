@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.notify.delivery import Delivery
-from pipeline.notify.destination import Refused
+from pipeline.notify.destination import DeliveryRefused
 from pipeline.notify.kafka_topic import AlertTopic
 from pipeline.notify.links import anchor_of
-from pipeline.notify.message import from_json
 from pipeline.notify.webhook import Webhook
-from pipeline.stream.topics import TopicSpec, create_topics
+from pipeline.rules.alert_message import from_json
+from pipeline.stream.topic_admin import TopicSpec, create_topics
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +82,7 @@ def test_a_change_that_is_too_large_is_refused_and_its_neighbours_arrive(
 
     async def scenario() -> None:
         async with producing(kafka.bootstrap, max_request_size=20_000) as producer:
-            with pytest.raises(Refused, match=topic):
+            with pytest.raises(DeliveryRefused, match=topic):
                 await AlertTopic(producer, topic=topic).send([change(annotations={"s": "x" * 30_000})], 0.0)
             delivery = Delivery(
                 ledger, [AlertTopic(producer, topic=topic)], policy=replace(quick, send_timeout=30),

@@ -18,7 +18,7 @@ from pipeline.ledger.store import Ledger
 from pipeline.notify.alertmanager import Alertmanager
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.ledger_outbox import WAITING, LedgerOutbox
-from pipeline.notify.outbox import NEVER, Mark
+from pipeline.notify.outbox import NEVER, OutboxUpdate
 from pipeline.notify.webhook import Webhook
 from pipeline.rules.alerts import AlertChange, AlertState
 
@@ -96,10 +96,12 @@ def test_a_mark_is_in_the_row_and_a_refused_row_is_not_given_again(ledger) -> No
     write(ledger, AlertChange("firing", state.fired_at, state))
     (row,) = asyncio.run(outbox.undelivered("webhook", 10))
     assert (row.attempts, row.last_error) == (0, None)
-    asyncio.run(outbox.record([Mark(row.seq, "webhook", 1, next_try=1e9, last_error="HTTP 503")]))
+    asyncio.run(outbox.record([OutboxUpdate(row.seq, "webhook", 1, next_try=1e9, last_error="HTTP 503")]))
     (again,) = asyncio.run(outbox.undelivered("webhook", 10))
     assert (again.attempts, again.last_error) == (1, "HTTP 503")
-    asyncio.run(outbox.record([Mark(row.seq, "webhook", 2, next_try=NEVER, last_error="refused: HTTP 400")]))
+    asyncio.run(
+        outbox.record([OutboxUpdate(row.seq, "webhook", 2, next_try=NEVER, last_error="refused: HTTP 400")])
+    )
     assert asyncio.run(outbox.undelivered("webhook", 10)) == []
     assert len(asyncio.run(outbox.undelivered("alertmanager", 10))) == 1
     (kept,) = (
@@ -129,7 +131,9 @@ def test_marks_are_written_beside_a_ledger_that_goes_on_writing(ledger) -> None:
     marked = 0
     while appending.is_alive() or asyncio.run(outbox.undelivered("webhook", 10)):
         rows = asyncio.run(outbox.undelivered("webhook", 10))
-        asyncio.run(outbox.record([Mark(row.seq, "webhook", 1, delivered=time.time()) for row in rows]))
+        asyncio.run(
+            outbox.record([OutboxUpdate(row.seq, "webhook", 1, delivered=time.time()) for row in rows])
+        )
         marked += len(rows)
     appending.join()
     assert marked == 30
@@ -142,5 +146,5 @@ def test_a_writer_that_was_taken_over_marks_nothing(ledger) -> None:
     ledger.con.execute("UPDATE meta SET value = '99' WHERE key = 'generation'")
     (row,) = asyncio.run(outbox.undelivered("webhook", 10))
     with pytest.raises(StaleGeneration):
-        asyncio.run(outbox.record([Mark(row.seq, "webhook", 1, delivered=time.time())]))
+        asyncio.run(outbox.record([OutboxUpdate(row.seq, "webhook", 1, delivered=time.time())]))
     assert asyncio.run(outbox.undelivered("webhook", 10)) == [row]

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.notify.links import linked
-from pipeline.notify.message import AlertChange, UnreadableChange, annotate, fold, from_json, to_json
+from pipeline.notify.message import annotate, fold
+from pipeline.rules.alert_message import AlertMessage, UnreadableChange, from_json, to_json
 
 LABELS = st.dictionaries(
     st.sampled_from(["severity", "route", "region"]), st.sampled_from(["a", "b"]), min_size=1, max_size=3
 )
 CHANGES = st.builds(
-    AlertChange,
+    AlertMessage,
     identity=st.just("one"),
     alertname=st.just("CapacityShortfall"),
     labels=LABELS,
@@ -28,7 +29,7 @@ CHANGES = st.builds(
 
 
 @given(CHANGES)
-def test_reading_undoes_writing(change: AlertChange) -> None:
+def test_reading_undoes_writing(change: AlertMessage) -> None:
     assert from_json(to_json(change)) == change
 
 
@@ -57,7 +58,7 @@ def test_what_is_no_change_is_refused_by_name(body: str) -> None:
         from_json(body)
 
 
-def active_after(changes: list[AlertChange]) -> set[tuple[tuple[str, str], ...]]:
+def active_after(changes: list[AlertMessage]) -> set[tuple[tuple[str, str], ...]]:
     """The label sets active after an engine whose identity is the label set was told of the changes."""
     active: set[tuple[tuple[str, str], ...]] = set()
     for change in changes:
@@ -69,14 +70,14 @@ def active_after(changes: list[AlertChange]) -> set[tuple[tuple[str, str], ...]]
 
 @given(st.lists(CHANGES, min_size=1, max_size=6), st.integers(0, 5))
 def test_a_fold_leaves_the_same_label_sets_active_as_telling_the_changes_one_by_one(
-    changes: list[AlertChange], cut: int
+    changes: list[AlertMessage], cut: int
 ) -> None:
     """As far as they are whole: what a label change ends is what was there before it."""
     whole = [changes[0]]
     for change in changes[1:]:
         before = whole[-1].labels if whole[-1].firing else None
         whole.append(
-            AlertChange(
+            AlertMessage(
                 **{**{f: getattr(change, f) for f in change.__struct_fields__}, "previous_labels": before}
             )
         )
@@ -97,7 +98,7 @@ def test_the_age_of_a_change_counts_from_when_it_happened_not_from_when_it_was_r
 
 
 def test_the_watchdog_leads_to_the_board_as_a_whole() -> None:
-    watchdog = AlertChange(
+    watchdog = AlertMessage(
         identity="w", alertname="Watchdog", labels={"severity": "info"}, state="firing", changed_at=1.0
     )
     assert linked(watchdog, "https://noc.example").generator_url == "https://noc.example/"

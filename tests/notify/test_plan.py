@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.notify.destination import Habits
-from pipeline.notify.message import AlertChange, from_json, to_json
 from pipeline.notify.outbox import OutboxRow
-from pipeline.notify.plan import Moment, Plan, plan
+from pipeline.notify.plan import DeliveryPlan, Moment, plan
+from pipeline.rules.alert_message import AlertMessage, from_json, to_json
 
 NOW = 1_000_000.0
 LOG, STATES, CALLS = (
@@ -17,18 +17,18 @@ LOG, STATES, CALLS = (
     Habits(keeps_state=True, resends=True),
     Habits(grouped=True, refreshed=False),
 )
-Change = Callable[..., AlertChange]
+Change = Callable[..., AlertMessage]
 
 
-def rows_of(*changes: AlertChange, attempts: int = 0) -> list[OutboxRow]:
+def rows_of(*changes: AlertMessage, attempts: int = 0) -> list[OutboxRow]:
     return [OutboxRow(n, c.changed_at, to_json(c), attempts) for n, c in enumerate(changes, 1)]
 
 
-def planned(rows: list[OutboxRow], habits: Habits, limit: int = 64, **moment: object) -> Plan:
+def planned(rows: list[OutboxRow], habits: Habits, limit: int = 64, **moment: object) -> DeliveryPlan:
     return plan(rows, habits, Moment(NOW, **{"page_max_age": 600.0, **moment}), limit)
 
 
-def sent(made: Plan) -> list[list[tuple[str, str]]]:
+def sent(made: DeliveryPlan) -> list[list[tuple[str, str]]]:
     return [[(s.change.identity, s.change.state) for s in batch] for batch in made.batches]
 
 
@@ -62,7 +62,7 @@ def test_sources_that_were_silent_while_the_broker_was_away_page_only_if_they_st
 
     def silent(
         identity: str, state: str = "firing", at: float = NOW - 100, decided: float = NOW - 50
-    ) -> AlertChange:
+    ) -> AlertMessage:
         made = change(identity, state, at=at, changed_at=decided)
         return msgspec.structs.replace(made, alertname="TelemetrySilent")
 
@@ -177,7 +177,7 @@ def test_every_row_is_in_one_place_and_no_change_overtakes_another_of_its_identi
     events: list[tuple[str, bool, int]], habits: Habits, limit: int, catching_up: bool
 ) -> None:
     changes = [
-        AlertChange(
+        AlertMessage(
             identity=i,
             alertname="A",
             labels={"contract": i},

@@ -10,12 +10,12 @@ import pytest
 
 from pipeline.errors import SettingsError
 from pipeline.notify.alertmanager import Alertmanager
-from pipeline.notify.destination import NotAccepted, Refused
-from pipeline.notify.message import AlertChange
+from pipeline.notify.destination import DeliveryRefused, NotAccepted
 from pipeline.notify.webhook import Webhook, authorization, body_of
-from pipeline.notify.wire import ZERO_TIME, fingerprint
+from pipeline.notify.wire_text import ZERO_TIME, fingerprint
+from pipeline.rules.alert_message import AlertMessage
 
-Change = Callable[..., AlertChange]
+Change = Callable[..., AlertMessage]
 
 
 def test_the_body_is_alertmanagers_version_4(change: Change) -> None:
@@ -114,7 +114,7 @@ def test_an_answer_that_may_be_better_tomorrow_is_to_be_tried_again(
 
 @pytest.mark.parametrize("word", ["400", "413", "422"])
 def test_an_answer_about_the_body_itself_is_a_refusal(receiver, change: Change, word: str) -> None:
-    with pytest.raises(Refused, match=f"HTTP {word}"):
+    with pytest.raises(DeliveryRefused, match=f"HTTP {word}"):
         posted(receiver, word, change)
 
 

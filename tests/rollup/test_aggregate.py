@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.catalog import load
 from pipeline.rollup import aggregate
+from pipeline.rollup.grid import WIDTHS, floor_sql, grid_floor
 from pipeline.rollup.histogram import ZERO_BUCKET, bucket_sql, upper_bound_sql
-from pipeline.rollup.windows import WIDTHS, floor_sql, grid_floor
 
 GPU = load().by_view("gpu")
 HERE = {"suppress_health_check": list(HealthCheck), "max_examples": 40}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.contract.model import PipelineAlert
-from pipeline.rules.pipeline import Stall, stalled, watchdog
+from pipeline.rules.pipeline_alerts import Stall, stalled, watchdog
 
 ALERT = PipelineAlert(severity="critical", route={"team": "noc"}, runbook="https://runbooks/stalled")
 

@@ -14,10 +14,10 @@ import pymysql
 import pytest
 
 from pipeline.serve.child import Board, Child, Door
-from pipeline.serve.door_users import PROBE, Doorkeeper, nonce, proof
 from pipeline.serve.probe import board_fault, door_fault
-from pipeline.serve.servers import Patience, Servers, servers
-from pipeline.serve.status import _open_servers
+from pipeline.serve.status_report import _open_servers
+from pipeline.serve.supervisor import Patience, Servers, servers
+from pipeline.serve.users import PROBE, Authenticator, nonce, proof
 from pipeline.settings import load_settings
 
 SOON = Patience(every=0.2, answer=2.0, look=0.1)
@@ -87,13 +87,13 @@ def test_a_door_beyond_the_loopback_with_users_and_tls_answers_run_and_nobody_el
 
 
 def test_the_name_that_run_asks_by_lets_nobody_in_without_its_word() -> None:
-    keeper, challenge = Doorkeeper(None), nonce()
-    assert keeper.admits("anybody", b"", challenge, "127.0.0.1")
-    assert not keeper.admits(PROBE, b"", challenge, "127.0.0.1")
-    keeper.hear(b"word")
-    assert not keeper.admits(PROBE, b"", challenge, "127.0.0.1")
-    assert not keeper.admits(PROBE, proof(b"guess", challenge), challenge, "127.0.0.1")
-    assert keeper.admits(PROBE, proof(b"word", challenge), challenge, "127.0.0.1")
+    authenticator, challenge = Authenticator(None), nonce()
+    assert authenticator.admits("anybody", b"", challenge, "127.0.0.1")
+    assert not authenticator.admits(PROBE, b"", challenge, "127.0.0.1")
+    authenticator.use_probe_word(b"word")
+    assert not authenticator.admits(PROBE, b"", challenge, "127.0.0.1")
+    assert not authenticator.admits(PROBE, proof(b"guess", challenge), challenge, "127.0.0.1")
+    assert authenticator.admits(PROBE, proof(b"word", challenge), challenge, "127.0.0.1")
 
 
 def test_a_listener_that_says_nothing_or_has_gone_is_a_fault_in_words() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.stream.deadletter import HEADER_LIMIT, VALUE_LIMIT, headers_of
+from pipeline.stream.deadletter_writer import HEADER_LIMIT, VALUE_LIMIT, headers_of
 
 DEAD, DOUBTED = "dead_lettered", "quarantined"
 
@@ -392,7 +392,7 @@ def test_money_is_exact_in_every_form(pipeline: Any, make: Any) -> None:
 
 
 def test_a_dead_letter_keeps_within_its_limits(pipeline: Any, make: Any) -> None:
-    from pipeline.stream.deadletter import _value
+    from pipeline.stream.deadletter_writer import _value
 
     huge = make.record(b"x" * (make.MAX_BYTES + 1), [("h", b"y" * 100_000), ("none", None)])
     _, (letter,) = pipeline.take(huge)

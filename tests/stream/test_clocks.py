@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pipeline.catalog import Catalog
 from pipeline.contract.model import PipelineAlerts
 from pipeline.errors import Stalled
-from pipeline.rules.pipeline import Stall, Unmatched, stalled
+from pipeline.rules.pipeline_alerts import Stall, Unmatched, stalled
 from pipeline.stream.clocks import Ahead, Clocks
-from pipeline.stream.health import Health, Work
-from pipeline.stream.topics import ClockReading
+from pipeline.stream.health import Health, IntakeState
+from pipeline.stream.topic_admin import ClockReading
 from pipeline.stream.watermark import Watermarks
 
 GPU = "telemetry.gpu"
@@ -222,7 +222,7 @@ def _health(marks: Watermarks, times: Times) -> Health:
     return Health([GPU], marks, {}, stalled_after=30, give_up_after=180, steady=times.steady)
 
 
-def _look(health: Health, times: Times, work: Work) -> list[tuple[str, str]]:
+def _look(health: Health, times: Times, work: IntakeState) -> list[tuple[str, str]]:
     found = health.look(PipelineAlerts(), work, times.steady, times.wall, times.clocks.skews({}))[1]
     return [(change.state.alertname, change.kind) for change in found]
 
@@ -238,7 +238,7 @@ def test_a_step_of_our_clock_while_records_wait_is_told_and_is_no_standstill(
         times.wait(1)
         times.wall += step if second == 20 else -step if second == 40 else 0
         _answer(quiet, times, 1000 + second)
-        told += _look(health, times, Work({(GPU, 0): 10 + second // 5}))
+        told += _look(health, times, IntakeState({(GPU, 0): 10 + second // 5}))
     assert told == [("ClockSkew", "firing"), ("ClockSkew", "resolved")]
 
 
@@ -250,7 +250,8 @@ def test_a_standstill_is_told_and_then_ends_the_process(quiet: Watermarks, times
             _answer(quiet, times, 1000)
             held_up = "the dead-letter topic telemetry.deadletter is missing: gigawatch topics create"
             told += [
-                (*change, looks) for change in _look(health, times, Work({(GPU, 0): 10}, held_up=held_up))
+                (*change, looks)
+                for change in _look(health, times, IntakeState({(GPU, 0): 10}, held_up=held_up))
             ]
     assert [name for name, *_ in told] == ["PipelineStalled"]
     assert told[0][2] == 31 and looks == 181
@@ -273,7 +274,7 @@ def test_a_broker_that_does_not_answer_is_one_stall_of_all_topics_and_an_alert_f
     told = []
     for _ in range(600):
         times.wait(1)
-        told += _look(health, times, Work({(GPU, 0): 10}))
+        told += _look(health, times, IntakeState({(GPU, 0): 10}))
     assert told == [("PipelineStalled", "resolved"), ("PipelineStalled", "firing")]
     assert (
         health.stall
@@ -287,7 +288,7 @@ def test_a_broker_that_does_not_answer_is_one_stall_of_all_topics_and_an_alert_f
     for _ in range(32):  # it answers, and what waits is not taken in: another cause, told in its own time
         times.wait(1)
         quiet.answered({(other, 0): 0, (GPU, 0): 1000}, times.steady)
-        told += _look(health, times, Work({(GPU, 0): 10}))
+        told += _look(health, times, IntakeState({(GPU, 0): 10}))
     assert told == [("PipelineStalled", "resolved"), ("PipelineStalled", "firing")]
     assert health.outage == (began, over) and health.stall and health.stall.topics == (GPU,)
 
@@ -300,7 +301,7 @@ def test_a_ledger_that_is_busy_is_a_standstill_although_no_record_waits(
         for second in range(400):
             times.wait(1)
             _answer(quiet, times, 10)
-            told += _look(health, times, Work({(GPU, 0): 10}, busy=float(second), busy_with="apply"))
+            told += _look(health, times, IntakeState({(GPU, 0): 10}, busy=float(second), busy_with="apply"))
     assert told == [("PipelineStalled", "firing")]
 
 
@@ -338,7 +339,7 @@ def test_a_process_that_was_suspended_was_not_watching(quiet: Watermarks, times:
     for _ in range(3):
         times.wait(3600)
         _answer(quiet, times, 1000)
-        assert _look(health, times, Work({(GPU, 0): 10})) == []
+        assert _look(health, times, IntakeState({(GPU, 0): 10})) == []
 
 
 def test_evaluating_a_backlog_is_progress(quiet: Watermarks, times: Times) -> None:
@@ -346,7 +347,7 @@ def test_evaluating_a_backlog_is_progress(quiet: Watermarks, times: Times) -> No
     for second in range(300):
         times.wait(1)
         _answer(quiet, times, 1000)
-        assert _look(health, times, Work({(GPU, 0): 10}, steps=second // 3)) == []
+        assert _look(health, times, IntakeState({(GPU, 0): 10}, steps=second // 3)) == []
 
 
 def test_data_of_a_pipeline_goes_on_after_a_restart_under_a_clock_that_is_a_day_fast(

@@ -87,7 +87,7 @@ def test_a_partition_that_stands_still_keeps_its_own_two_minutes_and_no_more(
 def test_after_a_restart_the_last_two_minutes_are_known_again(
     tmp_path: Path, make_pipeline: Callable[..., Any], make: Any
 ) -> None:
-    from pipeline.ledger.seal import seal
+    from pipeline.history.seal import seal
 
     first = make_pipeline(tmp_path)
     first.take(*(make.event(at=make.T0 + i, id=f"old{i}") for i in range(5)), make.event(part=1, id="stands"))

@@ -12,11 +12,11 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_messages import STRUCTURED
-from pipeline.embed.sim_spec import ClusterSpec, FleetSpec, RegionSpec
 from pipeline.errors import LedgerError
 from pipeline.ledger.store import Ledger
+from pipeline.simulate.cloud_events import STRUCTURED
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import ClusterSpec, FleetSpec, RegionSpec
 from pipeline.stream import batch as batches
 from pipeline.stream.batch import Batch
 from pipeline.stream.intake import Intake

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from pipeline.embed.kafka import EmbeddedKafka, free_port
+from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, SettingsError
 from pipeline.settings import load_settings
-from pipeline.stream.topics import TopicSpec, create_topics, probe
+from pipeline.stream.topic_admin import TopicSpec, create_topics, probe
 
 PASSWORD = "let me in"
 JAAS = (

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from pipeline.embed.kafka import EmbeddedKafka, free_port
+from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, GigawatchError
-from pipeline.stream.topics import (
+from pipeline.stream.topic_admin import (
     ALERTS,
     DEADLETTER,
     TopicDone,

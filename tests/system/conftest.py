@@ -20,15 +20,15 @@ from typing import Any
 
 import pytest
 
+from pipeline.broker.kafka import LAUNCHER
 from pipeline.catalog import load
-from pipeline.embed import scenarios
-from pipeline.embed.kafka import LAUNCHER
-from pipeline.embed.sim_messages import STRUCTURED
-from pipeline.embed.sim_writer import Sent, writer
-from pipeline.embed.simulator import Pace, run
+from pipeline.history.query import ask, open_views
 from pipeline.ledger import status
-from pipeline.ledger.query import ask, open_views
-from pipeline.stream.topics import describe_topics
+from pipeline.simulate import scenarios
+from pipeline.simulate.cloud_events import STRUCTURED
+from pipeline.simulate.simulator import PlayPace, run
+from pipeline.simulate.writer import Sent, writer
+from pipeline.stream.topic_admin import describe_topics
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 120.0
@@ -270,7 +270,7 @@ def live(tmp_path: Path) -> Callable[..., Live]:
 
         async def write() -> Sent:
             async with writer(bootstrap, {"request_timeout_ms": 300_000, **client}) as out:
-                pace = Pace(play.start * 1000, 1.0, float(play.start))
+                pace = PlayPace(play.start * 1000, 1.0, float(play.start))
                 await run(play.fleet(), out, play.start * 1000, (play.start + seconds) * 1000, pace)
                 return out.sent
 

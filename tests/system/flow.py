@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.embed import scenarios
-from pipeline.embed.scenarios import Play
-from pipeline.embed.sim_writer import Sent, writer
-from pipeline.embed.simulator import Pace, run
+from pipeline.simulate import scenarios
+from pipeline.simulate.scenarios import Play
+from pipeline.simulate.simulator import PlayPace, run
+from pipeline.simulate.writer import Sent, writer
 
 
 def plan(rate: float, now: float) -> Play:
@@ -30,7 +30,7 @@ def plan(rate: float, now: float) -> Play:
 
 async def flow(bootstrap: str, play: Play, seconds: int) -> Sent:
     async with writer(bootstrap) as out:
-        pace = Pace(play.start * 1000, 1.0, float(play.start))
+        pace = PlayPace(play.start * 1000, 1.0, float(play.start))
         await run(play.fleet(), out, play.start * 1000, (play.start + seconds) * 1000, pace)
         return out.sent
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from pipeline.catalog import load
 from pipeline.errors import QueryError
-from pipeline.ledger.query import ask, open_views
-from pipeline.ledger.views import published_tables
+from pipeline.history.query import ask, open_views
+from pipeline.views.published import published_tables
 
 QUESTIONS = {"fates": "SELECT sum(n)::BIGINT FROM fates WHERE fate = 'in'"} | {
     f"gpu_{width}": f"SELECT sum(samples)::BIGINT FROM gpu_{width}"

@@ -15,8 +15,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer
 
-from pipeline.embed.sim_messages import STRUCTURED, binary_headers, rfc3339
-from pipeline.stream.deadletter import VALUE_LIMIT
+from pipeline.simulate.cloud_events import STRUCTURED, binary_headers, rfc3339
+from pipeline.stream.deadletter_writer import VALUE_LIMIT
 
 GPU = "telemetry.gpu"
 OVERSIZED = 1_500_000

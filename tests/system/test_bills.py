@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.embed.kafka import EmbeddedKafka, free_port
-from pipeline.stream.topics import describe_topics
+from pipeline.broker.kafka import EmbeddedKafka, free_port
+from pipeline.stream.topic_admin import describe_topics
 
 ROOT = Path(__file__).parents[2]
 BILLING, DELIVERIES = "telemetry.billing", "telemetry.deliveries"
@@ -106,7 +106,7 @@ def test_a_killed_import_counts_nothing_and_the_same_file_again_replaces_the_bil
 def test_an_import_without_its_topics_is_refused_before_a_row_is_sent(
     kafka: EmbeddedKafka, telemetry_topics: Any, tmp_path: Path, there: tuple[str, ...]
 ) -> None:
-    from pipeline.stream.topics import admin
+    from pipeline.stream.topic_admin import admin
 
     telemetry_topics(1)
     with admin(kafka.bootstrap) as client:

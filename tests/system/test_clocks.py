@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.embed.kafka import EmbeddedKafka
+from pipeline.broker.kafka import EmbeddedKafka
 
 GPU = "telemetry.gpu"
 

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
-from pipeline.embed.simulator import fill
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
+from pipeline.simulate.simulator import fill
 
 SPEC = FleetSpec(
     provider="halcyon",

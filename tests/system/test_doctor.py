@@ -14,8 +14,8 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from pipeline.embed.kafka import EmbeddedKafka, free_port
-from pipeline.stream.topics import admin, describe_topics
+from pipeline.broker.kafka import EmbeddedKafka, free_port
+from pipeline.stream.topic_admin import admin, describe_topics
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"

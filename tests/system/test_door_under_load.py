@@ -18,7 +18,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from pipeline.embed.kafka import LAUNCHER
+from pipeline.broker.kafka import LAUNCHER
 from pipeline.serve.child import Door
 
 ROOT = Path(__file__).parents[2]

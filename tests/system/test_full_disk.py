@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_spec import FleetSpec
-from pipeline.embed.simulator import fill
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import FleetSpec
+from pipeline.simulate.simulator import fill
 
 MINUTES = 12
 

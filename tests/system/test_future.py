@@ -10,10 +10,10 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
-from pipeline.embed.kafka import EmbeddedKafka
-from pipeline.embed.sim_messages import STRUCTURED
+from pipeline.broker.kafka import EmbeddedKafka
+from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.stream.own_topics import mend_letters, shut
-from pipeline.stream.topics import DEADLETTER, TopicSpec, admin, clock_of, create_topics
+from pipeline.stream.topic_admin import DEADLETTER, TopicSpec, admin, clock_of, create_topics
 
 GPU = "telemetry.gpu"
 YEARS_72 = 72 * 365 * 86_400

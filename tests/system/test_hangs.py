@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.embed.kafka import EmbeddedKafka
+from pipeline.broker.kafka import EmbeddedKafka
 from pipeline.errors import Stalled
-from pipeline.serve.status import well
+from pipeline.serve.status_report import well
 
 ROOT = Path(__file__).parents[2]
 

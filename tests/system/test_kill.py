@@ -24,10 +24,10 @@ import msgspec
 import pytest
 from kafka import KafkaConsumer
 
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_messages import Block
-from pipeline.embed.sim_spec import BillingSpec, FleetSpec, QueueSpec
-from pipeline.embed.sim_writer import writer
+from pipeline.simulate.cloud_events import Block
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import BillingSpec, FleetSpec, QueueSpec
+from pipeline.simulate.writer import writer
 
 ROOT = Path(__file__).parents[2]
 GPUS, CYCLES, KILLS = 4_032, 125, 20

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from kafka import TopicPartition
 
-from pipeline.stream.topics import admin
+from pipeline.stream.topic_admin import admin
 
 GPU = "telemetry.gpu"
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.stream.topics import DEADLETTER, TopicSpec, admin, create_topics, describe_topics
+from pipeline.stream.topic_admin import DEADLETTER, TopicSpec, admin, create_topics, describe_topics
 
 LATE = "SELECT count(*) FROM {} WHERE known_from > time_bucket(INTERVAL 10 SECOND, time) + INTERVAL 10 SECOND"
 """A row that comes within the allowed lateness is known from the end of its window on; a late one is not."""

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from pipeline.catalog import load
-from pipeline.embed import scenarios
-from pipeline.embed.scenarios import Play
-from pipeline.embed.simulator import simulate
-from pipeline.ledger.ready_views import ready_views
+from pipeline.simulate import scenarios
+from pipeline.simulate.scenarios import Play
+from pipeline.simulate.simulator import simulate
+from pipeline.views.ready_views import ready_views
 
 SPEED = 20.0
 """As the demo plays them: much faster, and an answer of the broker's is older in event time than it may be."""

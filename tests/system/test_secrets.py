@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import secret
-from pipeline.embed.kafka import EmbeddedKafka, free_port
+from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import SettingsError
-from pipeline.ledger.query import ask, open_views
+from pipeline.history.query import ask, open_views
 from pipeline.notify.post import checked_url
 from pipeline.settings import load_settings
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.stream.topics import APPENDED, TopicSpec, create_topics
+from pipeline.stream.topic_admin import APPENDED, TopicSpec, create_topics
 
 TESTS = Path(__file__).resolve().parents[1]
 FORMS = runpy.run_path(str(TESTS / "formats" / "test_forms_agree.py"))["FORMS"]

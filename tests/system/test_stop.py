@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.embed.fleet import Fleet
-from pipeline.embed.sim_spec import FleetSpec
-from pipeline.embed.simulator import fill
+from pipeline.simulate.fleet import Fleet
+from pipeline.simulate.fleet_spec import FleetSpec
+from pipeline.simulate.simulator import fill
 
 GPUS, MINUTES = 8_000, 30
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from pipeline.embed.kafka import EmbeddedKafka
-from pipeline.embed.sim_messages import STRUCTURED
-from pipeline.stream.topics import describe_topics
+from pipeline.broker.kafka import EmbeddedKafka
+from pipeline.simulate.cloud_events import STRUCTURED
+from pipeline.stream.topic_admin import describe_topics
 
 GPU = "telemetry.gpu"
 

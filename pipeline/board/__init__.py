@@ -1,0 +1,1 @@
+"""One page that says how everything stands, and what it is made of."""

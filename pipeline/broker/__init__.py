@@ -1,0 +1,1 @@
+"""An embedded Apache Kafka, for the demo and the tests."""

@@ -1,0 +1,1 @@
+"""Grafana dashboards as typed Python, and how they come into a Grafana."""

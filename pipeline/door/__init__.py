@@ -1,0 +1,1 @@
+"""SQL over the published history for whoever speaks MySQL: Grafana, BI tools, notebooks."""

@@ -1,0 +1,1 @@
+"""The published history: Parquet files that follow from the ledger, written whole, merged, checked, asked."""

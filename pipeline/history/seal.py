@@ -1,0 +1,232 @@
+"""Sealing: the private segments of many deltas become one sorted, public file for each hour of event time.
+
+    1. write each hour of the segments, sorted, under `DATA/staging/` and fsync it
+    2. one ledger transaction: record the final names as `renaming`, take the segments' records away
+    3. rename into `DATA/history/<topic>/date=…/hour=…/`, fsync the directories
+    4. mark the names `published`
+    5. delete the segments' files
+
+A kill before 2 leaves the segments as they were, and `staging/` to be emptied; one after 2 is completed by
+`recover`.  So every row is in exactly one committed place at any moment.  Sealing, compaction and retention
+run one after the other, never at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from pipeline.catalog import Catalog
+from pipeline.errors import LedgerError
+from pipeline.history.verify import checksum
+from pipeline.ledger import files
+from pipeline.ledger.counter import counted
+from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, transaction
+from pipeline.views.published import (
+    HOUR,
+    QUARANTINE,
+    QUARANTINE_TABLE,
+    PublishedTable,
+    literal,
+    pattern,
+    quoted,
+    raw_table,
+    scan,
+)
+
+ROWS_AT_ONCE = 2_000_000
+"""Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory."""
+ROW_GROUP = 122_880
+HOURS_AT_ONCE = 4
+"""Segments of more hours are gathered in a table first: a bill has thousands, and each would read all segments again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A written and fsynced file, and where it will be published; both relative to DATA."""
+
+    staged: str
+    path: str
+    rows: int
+    min_time: datetime
+    max_time: datetime
+    size: int
+    checksum: str
+
+
+def history_table(catalog: Catalog, topic: str) -> PublishedTable:
+    """The raw history table of a topic or of `quarantine`; LedgerError for one the schemas do not know."""
+    if topic == QUARANTINE:
+        return QUARANTINE_TABLE
+    try:
+        return raw_table(catalog.by_topic(topic))
+    except KeyError:
+        raise LedgerError(
+            f"ledger: segments of topic {topic!r} wait to be sealed, but no schema file declares that topic; "
+            "put its schema back, seal, and remove it then"
+        ) from None
+
+
+def hour_column(topic: str) -> str:
+    """The column that decides a row's hour.  A quarantined time may be absurd, so its record's time does."""
+    return "coalesce(record_time, time)" if topic == QUARANTINE else "time"
+
+
+def seal(
+    con: DuckDBPyConnection,
+    data: Path,
+    catalog: Catalog,
+    hooks: Hooks = NO_HOOKS,
+) -> int:
+    """Publishes the rows of every committed segment; returns how many.  `con` is a cursor of its own."""
+    sealed = 0
+    for topic, segments, rows in list(_sets(con)):
+        _seal_set(con, data, history_table(catalog, topic), topic, segments, hooks)
+        sealed += rows
+    return sealed
+
+
+def _sets(con: DuckDBPyConnection) -> Iterator[tuple[str, list[str], int]]:
+    """(topic, segments, rows) in pieces of about ROWS_AT_ONCE rows, oldest segments first."""
+    records = con.execute("SELECT topic, segment, rows FROM segments ORDER BY topic, rowid").fetchall()
+    chosen: list[str] = []
+    rows = 0
+    for position, (topic, segment, count) in enumerate(records):
+        chosen.append(segment)
+        rows += count
+        last = position + 1 == len(records) or records[position + 1][0] != topic
+        if last or rows >= ROWS_AT_ONCE:
+            yield topic, chosen, rows
+            chosen, rows = [], 0
+
+
+def _seal_set(
+    con: DuckDBPyConnection,
+    data: Path,
+    table: PublishedTable,
+    topic: str,
+    segments: Sequence[str],
+    hooks: Hooks,
+) -> None:
+    paths = [data / "segments" / segment for segment in segments]
+    rows = scan([pattern(path.parent, path.name) for path in paths], table.columns)
+    with files.disk_errors(data / table.root):
+        hour = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
+        hours = con.execute(
+            f"SELECT {hour}, count(*), min(time), max(time) FROM {rows} GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        if len(hours) > HOURS_AT_ONCE:
+            gathered = (
+                f"CREATE OR REPLACE TEMP TABLE sealing AS SELECT * FROM {rows} ORDER BY {hour_column(topic)}"
+            )
+            con.execute(gathered)
+            rows = "sealing"
+        written = []
+        for found in hours:
+            written.append(_write_hour(con, data, table, topic, rows, *found))
+            hooks.between()
+        con.execute("DROP TABLE IF EXISTS sealing")
+        files.fsync(files.staging(data))
+        hooks.step("seal.written")
+        _commit(con, data, topic, segments, written, hooks.fence)
+        hooks.step("seal.committed")
+        for staged in written:
+            publish_staged(data, staged.staged, staged.path)
+            hooks.step("seal.renamed")
+            hooks.between()
+        mark_published(con, [staged.path for staged in written], hooks.fence)
+        hooks.step("seal.published")
+        for path in paths:
+            files.discard(path)
+
+
+def _write_hour(
+    con: DuckDBPyConnection,
+    data: Path,
+    table: PublishedTable,
+    topic: str,
+    rows: str,
+    hour: datetime,
+    count: int,
+    low: datetime,
+    high: datetime,
+) -> Staged:
+    name = files.token()
+    files.staging(data)
+    staged, column = f"staging/{name}.parquet", hour_column(topic)
+    where = f"{column} >= TIMESTAMP '{hour}' AND {column} < TIMESTAMP '{hour + timedelta(seconds=HOUR)}'"
+    write_sorted(con, data / staged, topic, table, f"{rows} WHERE {where}")
+    path = f"{table.root}/date={hour:%Y-%m-%d}/hour={hour:%H}/{name}.parquet"
+    return Staged(staged, path, count, low, high, (data / staged).stat().st_size, checksum(data / staged))
+
+
+def write_sorted(
+    con: DuckDBPyConnection, target: Path, topic: str, table: PublishedTable, source: str
+) -> None:
+    """Writes and fsyncs `SELECT … FROM source`, sorted by everything that is not a measure of one moment.
+
+    Neighbouring rows of one GPU compress best and are what a query for one cluster reads.
+    """
+    con.execute(
+        f"COPY (SELECT {', '.join(quoted(name) for name, _ in table.columns)} FROM {source} "
+        f"ORDER BY {sort_key(topic, table)}) TO {literal(str(target))} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+    )
+    files.fsync(target)
+
+
+def sort_key(topic: str, table: PublishedTable) -> str:
+    """Text columns that come before the measures, then time and identity: a total order of the rows."""
+    if topic == QUARANTINE:
+        return "record_time, topic, part, record_offset, idx, field"
+    names = [name for name, kind in table.columns]
+    leading = []
+    for name, kind in table.columns[1:]:
+        if kind != "VARCHAR" or name == "source":
+            break
+        leading.append(quoted(name))
+    return ", ".join(
+        [*leading, *(quoted(n) for n in ("time", "source", "id", "idx", "known_from") if n in names)]
+    )
+
+
+def _commit(
+    con: DuckDBPyConnection,
+    data: Path,
+    topic: str,
+    segments: Sequence[str],
+    written: Sequence[Staged],
+    fence: Fence,
+) -> None:
+    with counted(con, data, fence):
+        columns = zip(
+            *((s.path, s.rows, s.min_time, s.max_time, s.staged, s.size, s.checksum) for s in written),
+            strict=True,
+        )
+        con.execute(
+            "INSERT INTO files SELECT $1, unnest($2::VARCHAR[]), unnest($3::BIGINT[]), unnest($4::TIMESTAMP[]), "
+            "unnest($5::TIMESTAMP[]), 'renaming', unnest($6::VARCHAR[]), unnest($7::BIGINT[]), unnest($8::VARCHAR[])",
+            [topic, *map(list, columns)],
+        )
+        con.execute(
+            "DELETE FROM segments WHERE topic = ? AND segment IN (SELECT unnest(?))", [topic, list(segments)]
+        )
+
+
+def publish_staged(data: Path, staged: str, path: str) -> None:
+    """Step 3: the rename that shows a committed file to readers."""
+    files.move(data / staged, data / path)
+    files.fsync((data / path).parent)
+
+
+def mark_published(con: DuckDBPyConnection, paths: Sequence[str], fence: Fence) -> None:
+    """Step 4: these committed files (relative to DATA) are where readers see them."""
+    with transaction(con, fence):
+        con.execute(
+            "UPDATE files SET state = 'published', staged = NULL WHERE path IN (SELECT unnest(?))",
+            [list(paths)],
+        )

@@ -1,0 +1,1 @@
+"""A fleet that is simulated, or a recording of one, played into Kafka."""

@@ -1,0 +1,1 @@
+"""What readers see: published tables, the views over them, and what each column says of itself."""

@@ -1,0 +1,32 @@
+"""The one definition of everything that readers see: published views, ready views over them, and their comments.
+
+`gigawatch sql`, the SQL door, the dashboards and the board all open these, and a DuckDB of one's own can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.catalog import Catalog
+from pipeline.views.comments import comment, comments_sql
+from pipeline.views.published import published_sql, published_tables, quoted
+from pipeline.views.ready_views import ready_views
+
+
+def names(catalog: Catalog) -> tuple[str, ...]:
+    """Names of all views: those of tables first."""
+    return (*(t.view for t in published_tables(catalog)), *(v.name for v in ready_views(catalog)))
+
+
+def views_sql(data: Path, catalog: Catalog) -> str:
+    """All views with their comments, as `CREATE VIEW` and `COMMENT ON` text, for a DuckDB of one's own."""
+    return "\n".join([published_sql(data, catalog), comments_sql(catalog), *_ready(catalog)])
+
+
+def _ready(catalog: Catalog) -> Iterator[str]:
+    for view in ready_views(catalog):
+        yield f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {view.select};"
+        yield comment("VIEW", quoted(view.name), view.comment)
+        for name, text in view.columns.items():
+            yield comment("COLUMN", f"{quoted(view.name)}.{quoted(name)}", text)
