@@ -48,6 +48,7 @@ from pipeline.views.published import DAY
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+DOCS = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
 CATALOG = load()
 STEP_MS = 30_000
 DEMO = "gigawatch-demo"
@@ -68,9 +69,9 @@ def yaml(text: str) -> Any:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def table(name: str) -> list[list[str]]:
+def table(name: str, text: str) -> list[list[str]]:
     """The rows of a marked table, without its head."""
-    [body] = re.findall(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    [body] = re.findall(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
     return [[cell.strip() for cell in row.split("|")[1:-1]] for row in body.strip().splitlines()[2:]]
 
 
@@ -177,7 +178,10 @@ def test_the_alert_that_is_shown_is_the_one_that_fires(demo: Path) -> None:
         query = "SELECT labels, annotations FROM alerts WHERE state = 'firing' AND alertname = 'CapacityShortfall'"
         [(labels, annotations)] = ask(con, query).rows
     assert wire_labels(json.loads(labels), "CapacityShortfall") == shown_alert()["labels"]
-    assert wire_annotations(json.loads(annotations)) == shown_alert()["annotations"]
+    fired = wire_annotations(json.loads(annotations))
+    shown = shown_alert()["annotations"]
+    assert {name: fired[name] for name in shown} == shown
+    assert fired.keys() - shown.keys() == {"rows_sql"}  # it is as long again, and lists whom the other counts
 
 
 def test_the_sql_of_the_alert_that_is_shown_gives_its_number(demo: Path) -> None:
@@ -186,6 +190,10 @@ def test_the_sql_of_the_alert_that_is_shown_gives_its_number(demo: Path) -> None
         [(value,)] = ask(con, annotations["sql"]).rows
     assert f"{value:,}" == annotations["observed"]
     assert f"gives {value} in" in README
+    with open_views(demo / DEMO, CATALOG) as con:
+        query = "SELECT annotations ->> 'rows_sql' FROM alerts WHERE state = 'firing' AND alertname = 'CapacityShortfall'"
+        [(listing,)] = ask(con, query).rows
+        assert f"rows_sql lists the {len(list(ask(con, listing).rows))}" in README
 
 
 def test_what_is_said_of_the_demo_is_what_its_scenario_holds() -> None:
@@ -202,8 +210,11 @@ def test_what_is_said_of_the_demo_is_what_its_scenario_holds() -> None:
 # ------------------------------------------------------------------------------------------- files that are shown
 
 
-def test_the_contract_that_is_shown_loads_and_is_an_extract_of_the_example(tmp_path: Path) -> None:
-    text = block("yaml", "# contract")
+@pytest.mark.parametrize("document", ["README", "docs/contracts.md"])
+def test_the_contract_that_is_shown_loads_and_is_an_extract_of_the_example(
+    document: str, tmp_path: Path
+) -> None:
+    text = block("yaml", "# contract", README if document == "README" else DOCS["contracts"])
     (tmp_path / "contract.yaml").write_text(text)
     load_contract(tmp_path / "contract.yaml")
     strangers = list(
@@ -229,7 +240,7 @@ def not_in(part: Any, whole: Any, path: str = "") -> Iterator[str]:
 def test_the_refusal_that_is_shown_is_the_one_that_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line, _, wanted = block("console", "contract check").partition("\n")
+    line, _, wanted = block("console", "contract check", DOCS["contracts"]).partition("\n")
     text = (ROOT / "schemas" / "example-contract.yaml").read_text("utf-8")
     wrong = text.replace("by: [region] ", "by: [regoin] ", 1).replace(
         "{peak-season: critical", "{peak-saison: critical", 1
@@ -242,7 +253,7 @@ def test_the_refusal_that_is_shown_is_the_one_that_is_printed(
 
 
 def test_the_settings_file_that_is_shown_is_one(reader: Path, tmp_path: Path) -> None:
-    [text] = blocks("toml")
+    text = block("toml", "sasl_mechanism", DOCS["settings"])
     (tmp_path / "gigawatch.toml").write_text(text)
     settings = load_settings(tmp_path / "gigawatch.toml")
     assert settings.security_protocol == "SASL_SSL"
@@ -250,7 +261,7 @@ def test_the_settings_file_that_is_shown_is_one(reader: Path, tmp_path: Path) ->
 
 
 def test_the_alertmanager_file_that_is_shown_is_right(tmp_path: Path) -> None:
-    text = block("yaml", "# alertmanager.yml")
+    text = block("yaml", "# alertmanager.yml", DOCS["alerts"])
     routes = yaml(text)["route"]["routes"]
     assert routes[0]["matchers"] == ['alertname="Watchdog"'], "first, so that no other route has it"
     amtool = shutil.which("amtool")
@@ -274,7 +285,7 @@ def test_the_alertmanager_file_that_is_shown_is_right(tmp_path: Path) -> None:
 
 
 def test_the_systemd_unit_that_is_shown_runs_a_command_and_settings_that_exist() -> None:
-    [text] = blocks("ini")
+    [text] = blocks("ini", DOCS["operations"])
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]  # keep the case of names
     unit.read_string(text)
@@ -296,13 +307,13 @@ def test_the_table_of_alerts_has_every_alert_and_what_asks_for_it() -> None:
     for rule in plan_of([load_contract(ROOT / "schemas" / "example-contract.yaml")], CATALOG).rules:
         clause = getattr(rule, "clause_of_contract", None)
         wanted[rule.alertname] = f"`{sections.get(clause.kind, clause.kind)}`" if clause else "always"
-    assert {name: asked for name, _, asked in table("alerts")} == wanted
+    assert {name: asked for name, _, asked in table("alerts", DOCS["alerts"])} == wanted
 
 
 def test_the_table_of_alerts_knows_every_name_that_the_rules_give() -> None:
     text = "".join(path.read_text("utf-8") for path in (ROOT / "pipeline" / "rules").glob("*.py"))
     named = set(re.findall(r'^    alertname = "(\w+)"', text, re.MULTILINE)) | set(WALL_CLOCK)
-    assert named == {row[0] for row in table("alerts")}
+    assert named == {row[0] for row in table("alerts", DOCS["alerts"])}
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
@@ -310,15 +321,20 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
     wanted: dict[str, set[str]] = {"0": set(), "1": set(), "130": set()}
     for kind in kinds:
         wanted.setdefault(str(kind.exit_code), set()).add(kind.__name__)
-    found = {code: {name for name in names.split(", ") if name} for code, _, names, _ in table("exit codes")}
+    found = {
+        code: {name for name in names.split(", ") if name}
+        for code, _, names, _ in table("exit codes", DOCS["operations"])
+    }
     assert found == wanted
 
 
 def test_the_ten_files_are_ten_and_in_the_order_in_which_an_event_flows() -> None:
-    listed = re.findall(r"^\d+\. \[(pipeline/[\w/]+\.py)\]", README, re.MULTILINE)
+    listed = re.findall(
+        r"^\d+\. \[(pipeline/[\w/]+\.py)\]", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE
+    )
     assert len(listed) == 10
     rooms = [Path(name).parts[1].removesuffix(".py") for name in listed]
-    order = ["app", "stream", "rollup", "ledger", "rules", "notify"]
+    order = ["app", "stream", "rollup", "ledger", "readings", "rules", "notify"]
     assert rooms == sorted(rooms, key=order.index)
 
 
@@ -332,7 +348,7 @@ def test_the_table_of_the_history_says_how_long_it_is_kept_and_how_old_it_is() -
         [str(days) for days in widths if days < 365],
         [str(days // 365) for days in widths if days >= 365],
     )
-    rows = {row.split(" | ")[0]: row for row in README.splitlines() if row.startswith("| `")}
+    rows = {row.split(" | ")[0]: row for row in DOCS["history"].splitlines() if row.startswith("| `")}
     raw, rollups = (
         rows["| `history/<topic>/date=…/hour=…/`"],
         rows[f"| `rollups/<topic>/<{', '.join(keep.widths)}>/date=…/`"],
@@ -388,14 +404,21 @@ def test_there_are_three_queries() -> None:
     assert len(blocks("sql")) == 3
 
 
+@pytest.mark.parametrize("path", ["README.md", "docs/performance.md", "docs/decisions.md"])
+def test_a_page_that_everybody_reads_is_short(path: str) -> None:
+    assert len((ROOT / path).read_text("utf-8").splitlines()) <= 250
+
+
 def test_the_python_that_is_shown_reads_the_history(reader: Path) -> None:
-    [text] = blocks("python")
+    [text] = blocks("python", DOCS["history"])
     found: dict[str, Any] = {}
     exec(text.replace("duckdb.sql(", "found = duckdb.sql("), found)
     assert dict(found["found"].fetchall())["us-east"] == 320
 
 
-@pytest.mark.parametrize("line", re.findall(rf"^gigawatch sql --data {DEMO} .*$", README, re.MULTILINE))
+@pytest.mark.parametrize(
+    "line", re.findall(rf"^gigawatch sql --data {DEMO} .*$", DOCS["history"], re.MULTILINE)
+)
 def test_an_sql_command_that_is_shown_works(reader: Path, line: str) -> None:
     result = run(line)
     assert result.exit_code == 0, result.output
@@ -404,7 +427,7 @@ def test_an_sql_command_that_is_shown_works(reader: Path, line: str) -> None:
 
 def test_every_view_that_is_named_is_there() -> None:
     [listed] = re.findall(
-        r"^`gigawatch sql` has a view for each: (.*?)\. Times", README, re.MULTILINE | re.DOTALL
+        r"^`gigawatch sql` has a view for each: (.*?)\. Times", DOCS["history"], re.MULTILINE | re.DOTALL
     )
     named = re.findall(r"`(\w+)`", listed)
     assert len(named) > 9
@@ -421,11 +444,11 @@ def test_every_directory_of_the_history_that_is_named_is_there(demo: Path) -> No
     ):
         assert list((demo / DEMO).glob(pattern)), pattern
         root, _, _ = pattern.partition("/")
-        assert f"`{root}/" in README
+        assert f"`{root}/" in DOCS["history"]
 
 
 def test_the_status_that_is_shown_has_the_form_of_the_one_that_is_printed(reader: Path) -> None:
-    shown = block("console", "gigawatch status")
+    shown = block("console", "gigawatch status", DOCS["operations"])
     line, _, page = shown.partition("\n")
     result = run(f"{line.removeprefix('$ ')} --data {DEMO}")
     assert result.exit_code == 0
