@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from pipeline.catalog import load as load_catalog
-from pipeline.contract.loader import load as load_contract
-from pipeline.contract.model import ServiceLevelClause
+from pipeline.clauses import load as load_contract
+from pipeline.clauses.service_levels import ServiceLevelClause
 from pipeline.serve.keys import make_keys
 from pipeline.settings import Settings
 from pipeline.simulate import scenarios

@@ -1,12 +1,13 @@
 """What the documents say of the code is compared with the code: tables, links, commands, names.
 
-Tables between `<!-- table: NAME -->` and `<!-- end -->` are made from the code; `python tests/test_docs.py`
-writes them anew.
+Tables between `<!-- table: NAME -->` and `<!-- end -->` are made from the code, the schema of contracts and the sections of
+the example contract from the fragments of the kinds of clause; `python tests/test_docs.py` writes them anew.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import shlex
@@ -15,6 +16,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,15 +28,27 @@ import typer.main
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType, Measure, load
+from pipeline.clauses import KINDS
 from pipeline.cli import app
+from pipeline.contract.fragments import (
+    clause_shape,
+    definitions,
+    example,
+    fragment,
+    merged,
+    shared_shapes,
+)
 from pipeline.history.retention import Keep
+from pipeline.ledger.store import Ledger
+from pipeline.rules.pipeline_alerts import FIRES_WHEN
+from pipeline.rules.telemetry import WATCHES
 from pipeline.settings import Settings
 from pipeline.simulate.cloud_events import Message, cloud_event
 from pipeline.stream.batch import topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
-from pipeline.views.published import DAY
+from pipeline.views.published import DAY, published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -125,6 +139,48 @@ def _seconds(seconds: int) -> str:
     return {30: "30 s", 3600: "1 h"}.get(seconds, f"{seconds} s")
 
 
+def alerts_table() -> Rows:
+    yield "alert", "fires when", "asked for by"
+    for kind in KINDS:
+        for rule in kind.alerts:
+            yield rule.alertname, rule.fires_when, f"`{kind.path}`"
+    for own in WATCHES:
+        yield own.alertname, own.fires_when, "always"
+    for name, words in FIRES_WHEN.items():
+        yield name, words, "always"
+
+
+def clauses_table() -> Rows:
+    yield "section", "promises", "kind", "alerts", "view"
+    for kind in KINDS:
+        alerts = ", ".join(rule.alertname for rule in kind.alerts)
+        view = f"`{kind.view.name}`" if kind.view else ""
+        yield f"`{kind.path}`", fragment(kind.path)["description"], f"`{kind.name}`", alerts, view
+
+
+def terms_table() -> Rows:
+    """What each kind of clause can say; what every clause can is told once."""
+    yield "section", "field", "default", "says"
+    for name, shape in shared_shapes().items():
+        yield "each", f"`{name}`", _default(shape), _says(shape)
+    for kind in KINDS:
+        shapes = clause_shape(kind)["properties"]
+        for name in (name for name in shapes if name not in shared_shapes()):
+            yield f"`{kind.path}`", f"`{name}`", _default(shapes[name]), _says(shapes[name])
+
+
+def _default(shape: Mapping[str, Any]) -> str:
+    found = shape.get("default")
+    if found is None:
+        return ""
+    return f"`{', '.join(found) if isinstance(found, list) else found}`"
+
+
+def _says(shape: Mapping[str, Any]) -> str:
+    definition = definitions()[shape["$ref"].rpartition("/")[2]] if "$ref" in shape else {}
+    return str({**definition, **shape}["description"])
+
+
 def settings_table() -> Rows:
     yield "setting", "default", "meaning"
     for name, field in Settings.model_fields.items():
@@ -132,14 +188,52 @@ def settings_table() -> Rows:
         yield f"`{name}`", default, field.description or PLAIN[name]
 
 
+KEEP = Keep()
+WHILE_THERE = "as long as the data directory"
+KEPT: Mapping[str, tuple[str, str]] = {
+    "gpu energy queue billing quarantine": ("raw rows", "raw"),
+    **{f"*_{width}": (f"roll-ups of {width}, in files and ledger", f"widths.{width}") for width in KEEP.widths},
+    "gpu_minutes": ("GPU-minutes", "widths.1h"),
+    "fates set_aside": ("counts of fates, and of measures set aside", "fates"),
+    "health": ("the pipeline itself, each minute", "health"),
+    "readings": ("how each promise stood", "readings"),
+    "alerts": ("alert changes", "alerts"),
+    "forecasts": ("forecasts, one a day", "forecasts"),
+    "standing alerts_now clauses windows aliases": ("how it is now", "replaced as it changes"),
+    "charges deliveries": ("charges with every revision, and what closes deliveries of bills", "widths.1d"),
+    "delivered counted": ("how complete each delivery is", "as long as its charges"),
+    "tallies": ("what rules that look back over weeks count of their own verdicts", "tallies"),
+    "outbox": ("alert changes for receivers", "outbox"),
+    "alert_state alert_notes": ("live alerts", "until they end"),
+    "offsets frontier evaluated meta": ("how far everything is taken in and evaluated", WHILE_THERE),
+    "series_* entities_* kin_* shared_*": ("names of series and entities", WHILE_THERE),
+    "seen_* flow_* sightings_* moved_*": ("when each was last seen", "a day after it was last seen"),
+    "pulses_*": ("counters that stand still", "an hour"),
+    "segments files published dirty ragged": ("which files there are, and which are to be written", "as long as the files"),
+}  # fmt: skip
+"""Tables and views, by patterns of their names: what they hold, and the attribute of `Keep` that says how long, or words."""
+
+
 def retention_table() -> Rows:
-    keep = Keep()
-    yield "table", "kept"
-    yield "raw rows, quarantine", _days(keep.raw)
-    for width, seconds in keep.widths.items():
-        yield f"roll-ups of {width}", _days(seconds)
-    yield "counts of fates", _days(keep.fates)
-    yield "alert changes", _days(keep.alerts)
+    yield "table", "holds", "kept"
+    for names, (holds, kept) in KEPT.items():
+        width = kept.removeprefix("widths.")
+        seconds = KEEP.widths[width] if width != kept else getattr(KEEP, kept, None)
+        more = ", once delivered" if kept == "outbox" else ""
+        listed = ", ".join(f"`{name}`" for name in names.split())
+        yield listed, holds, kept if seconds is None else _days(seconds) + more
+
+
+def test_every_table_that_is_kept_is_listed_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, CATALOG)
+    with ledger.cursor() as con:
+        rows = con.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall()
+    ledger.close()
+    kept = {name for (name,) in rows} | {table.view for table in published_tables(CATALOG)}
+    patterns = [pattern for names in KEPT for pattern in names.split()]
+    matched = {name: [p for p in patterns if fnmatch(name, p)] for name in kept}
+    assert {name: found for name, found in matched.items() if len(found) != 1} == {}
+    assert {p for p in patterns if not any(fnmatch(name, p) for name in kept)} == set()
 
 
 def _days(seconds: int) -> str:
@@ -149,6 +243,9 @@ def _days(seconds: int) -> str:
 
 TABLES: Mapping[str, Callable[[], Rows]] = {
     "topics": topics_table,
+    "alerts": alerts_table,
+    "clauses": clauses_table,
+    "terms": terms_table,
     "settings": settings_table,
     "retention": retention_table,
     **{f"fields {event.topic}": partial(fields_table, event) for event in CATALOG.types},
@@ -164,6 +261,38 @@ def renewed(text: str) -> str:
         return f"<!-- table: {name} -->\n{body}<!-- end -->"
 
     return _MARKED.sub(renew, text)
+
+
+SCHEMA = ROOT / "schemas" / "contract.json"
+EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
+
+
+def schema_text() -> str:
+    """What editors read: the schema of a contract with every kind of clause."""
+    return json.dumps(merged(KINDS), indent=2, ensure_ascii=False) + "\n"
+
+
+def example_text(text: str) -> str:
+    """The example contract with the sections of every kind: they stand between its windows and its aliases."""
+    lines = text.splitlines(keepends=True)
+    begin = next(i for i, line in enumerate(lines) if i > lines.index("windows:\n") and line[0] not in " \n")
+    end = lines.index("aliases:\n")
+    while lines[end - 1].startswith("#"):
+        end -= 1
+    return "".join([*lines[:begin], example(KINDS), "\n", *lines[end:]])
+
+
+def test_the_schema_that_editors_read_is_merged_of_the_frame_and_every_kinds_fragment() -> None:
+    assert SCHEMA.read_text("utf-8") == schema_text(), "write it anew: python tests/test_docs.py"
+
+
+def test_the_example_contract_has_the_sections_of_every_kind() -> None:
+    text = EXAMPLE.read_text("utf-8")
+    assert example_text(text) == text, "write it anew: python tests/test_docs.py"
+
+
+def test_every_fragment_is_that_of_a_kind() -> None:
+    assert {path.stem for path in (ROOT / "schemas" / "clauses").iterdir()} == {kind.path for kind in KINDS}
 
 
 def blocks(document: Path, *languages: str) -> list[str]:
@@ -304,7 +433,8 @@ def headings(document: Path) -> set[str]:
 def test_every_file_that_a_document_names_exists(document: Path) -> None:
     named = re.findall(r"`((?:pipeline|schemas|tests|docs)/[\w./-]+)`", document.read_text("utf-8"))
     for name in named:
-        assert (ROOT / name).exists() or name == "schemas/NAME.vN.json", f"{name}: no such file"
+        to_come = "NAME" in name or "PATH" in name
+        assert (ROOT / name).exists() or to_come, f"{name}: no such file"
 
 
 # --------------------------------------------------------------------------------------------------- events
@@ -510,3 +640,5 @@ if __name__ == "__main__":
         if (after := renewed(before)) != before:
             path.write_text(after, "utf-8")
             print(f"{by_name(path)}: tables written anew", file=sys.stderr)
+    SCHEMA.write_text(schema_text(), "utf-8")
+    EXAMPLE.write_text(example_text(EXAMPLE.read_text("utf-8")), "utf-8")

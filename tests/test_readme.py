@@ -26,9 +26,9 @@ from typer.testing import CliRunner
 
 from pipeline import errors
 from pipeline.catalog import load
+from pipeline.clauses import load as load_contract
+from pipeline.clauses import load_all, plan_of
 from pipeline.cli import app
-from pipeline.contract.loader import load as load_contract
-from pipeline.contract.loader import load_all
 from pipeline.history import publish, seal
 from pipeline.history.query import ask, open_views
 from pipeline.history.retention import Keep
@@ -36,8 +36,6 @@ from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import Hooks
 from pipeline.notify.wire_text import wire_annotations, wire_labels
-from pipeline.rules.evaluate import plan_of
-from pipeline.rules.pipeline_alerts import WALL_CLOCK
 from pipeline.settings import load_settings
 from pipeline.simulate import scenarios
 from pipeline.simulate.recording_mapping import load_mapping
@@ -299,21 +297,6 @@ def test_the_systemd_unit_that_is_shown_runs_a_command_and_settings_that_exist()
 
 
 # ------------------------------------------------------------------------------------------------------- tables
-
-
-def test_the_table_of_alerts_has_every_alert_and_what_asks_for_it() -> None:
-    sections = {"service_level": "service_levels", "tranche": "spend"}
-    wanted = {name: "always" for name in WALL_CLOCK}
-    for rule in plan_of([load_contract(ROOT / "schemas" / "example-contract.yaml")], CATALOG).rules:
-        clause = getattr(rule, "clause_of_contract", None)
-        wanted[rule.alertname] = f"`{sections.get(clause.kind, clause.kind)}`" if clause else "always"
-    assert {name: asked for name, _, asked in table("alerts", DOCS["alerts"])} == wanted
-
-
-def test_the_table_of_alerts_knows_every_name_that_the_rules_give() -> None:
-    text = "".join(path.read_text("utf-8") for path in (ROOT / "pipeline" / "rules").glob("*.py"))
-    named = set(re.findall(r'^    alertname = "(\w+)"', text, re.MULTILINE)) | set(WALL_CLOCK)
-    assert named == {row[0] for row in table("alerts", DOCS["alerts"])}
 
 
 def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:

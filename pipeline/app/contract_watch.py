@@ -7,7 +7,8 @@ from pathlib import Path
 import structlog
 
 from pipeline.catalog import Catalog
-from pipeline.contract.loader import dimensions_of, fingerprint, load_all
+from pipeline.clauses import load_all
+from pipeline.contract.loader import dimensions_of, fingerprint
 from pipeline.contract.model import Contract, PipelineAlerts, pipeline_alerts
 from pipeline.errors import ContractError
 

@@ -12,8 +12,8 @@ from functools import partial
 import structlog
 
 from pipeline.app.parts import Parts
+from pipeline.clauses import plan_of
 from pipeline.errors import GigawatchError, StaleGeneration, Stalled
-from pipeline.rules.evaluate import plan_of
 from pipeline.secret import hidden
 from pipeline.serve.last_resort import end_within
 

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import structlog
 
 from pipeline.app.contract_watch import ContractWatch
+from pipeline.clauses import plan_of
 from pipeline.history.recover import recover
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.own_alerts import take_over
-from pipeline.rules.evaluate import plan_of
 from pipeline.settings import Settings
 from pipeline.stream.clocks import Clocks
 from pipeline.stream.own_topics import make_own

@@ -15,8 +15,8 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
 from pipeline.history import query
+from pipeline.rules.ready_view import ABOUT
 from pipeline.views.published import OWN_TABLES
-from pipeline.views.ready_view import ABOUT
 
 Row = Mapping[str, Any]
 Key = tuple[str, str, str, str]

@@ -23,7 +23,8 @@ def check(
     Example: gigawatch contract check contracts/
     """
     from pipeline import catalog
-    from pipeline.contract.loader import check, dimensions_of, load_all
+    from pipeline.clauses import check, load_all
+    from pipeline.contract.loader import dimensions_of
     from pipeline.contract.summary import as_document, summary
 
     dimensions = dimensions_of(catalog.load(load_settings(None, schemas=schemas).schemas))

@@ -70,13 +70,15 @@ def read_duration(cursor: Cursor, default: int) -> int:
     return found.exact if found else default
 
 
-def read_span(cursor: Cursor, default: int) -> int:
+def read_span(scope: Scope, cursor: Cursor) -> int | None:
     """A lookback, in whole roll-ups of 10 s: readings are made of those, nothing is rounded in silence."""
-    seconds = read_duration(cursor, default)
-    if cursor.present and (seconds % 10 or not 10 <= seconds <= values.DAY):
+    found = cursor.parse(values.duration)
+    if found is None:
+        return None
+    if found.exact % 10 or not 10 <= found.exact <= values.DAY:
         cursor.fault(shown(cursor.value), "a whole multiple of 10 s, up to a day")
-        return default
-    return seconds
+        return None
+    return found.exact
 
 
 def read_windows(scope: Scope, cursor: Cursor) -> None:

@@ -78,6 +78,10 @@ class Cursor:
             self.fault(error.found or shown(value), error.expected, error.hint)
             return None
 
+    def sound(self, *names: str) -> bool:
+        """Whether each of these fields is there, and nothing wrong has been found in it."""
+        return all(self.at(name).present and not self.document.faulty((*self.path, name)) for name in names)
+
     def fault(self, found: str, expected: str, hint: str = "", key: bool = False) -> None:
         self.document.fault(self.path, found, expected, hint, key)
 

@@ -70,6 +70,11 @@ class Document:
         if before is None or (fault.hint and not before.hint):
             self.found[place] = fault
 
+    def faulty(self, path: DocumentPath) -> bool:
+        """Whether a fault has been found at `path` or below it."""
+        name = dotted(path)
+        return any(f.path == name or f.path.startswith((f"{name}.", f"{name}[")) for f in self.found.values())
+
     @property
     def faults(self) -> list[Fault]:
         """Every fault, in the order of the file."""

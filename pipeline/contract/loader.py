@@ -1,7 +1,7 @@
 """Loading contracts: the whole file, or a refusal that names every fault with its place.
 
-`load` and `load_all` raise ContractError; `check` returns the faults instead.  Only this module and
-`document.py` touch files, and neither asks what time it is.
+`load` and `load_all` raise ContractError; `check` returns the faults instead.  Only this module,
+`document.py` and `fragments.py` touch files, and neither asks what time it is.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from pipeline import catalog
 from pipeline.contract import values
 from pipeline.contract.build import UTC, Scope, read_pipeline, read_term, read_windows
-from pipeline.contract.clauses import read_clauses
+from pipeline.contract.clause_reader import read_clauses
 from pipeline.contract.cursor import Cursor
 from pipeline.contract.document import Document, digest_of, read
 from pipeline.contract.faults import ContractRefused, Fault, shown
 from pipeline.contract.model import Contract, Parties, Term
+from pipeline.contract.section import Section
 from pipeline.contract.shape import check_shape
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 Dimensions = Mapping[str, Sequence[str]]
+Sections = Sequence[Section[Any]]
 
 
 @cache
@@ -38,25 +41,25 @@ def dimensions_of(types: catalog.Catalog) -> Dimensions:
     return {event.view: tuple(d.name for d in event.dimensions) for event in types.types}
 
 
-def load(path: Path, dimensions: Dimensions | None = None) -> Contract:
-    """The contract in the file at `path`.
+def load(path: Path, sections: Sections, dimensions: Dimensions | None = None) -> Contract:
+    """The contract in the file at `path`, whose clauses are those of `sections`.
 
     `dimensions`: short topic → names that `match` and `by` may use (default: those of the shipped schemas).
     Raises ContractError with every fault of the file.
     """
-    contract, _, faults = _load(path, dimensions or shipped_dimensions())
+    contract, _, faults = _load(path, sections, dimensions or shipped_dimensions())
     if contract is None or faults:
         raise ContractRefused(faults)
     return contract
 
 
-def load_all(path: Path, dimensions: Dimensions | None = None) -> tuple[Contract, ...]:
+def load_all(path: Path, sections: Sections, dimensions: Dimensions | None = None) -> tuple[Contract, ...]:
     """The contract at `path`, or all of the directory `path` (*.yaml, *.yml, *.json; not below it), by name.
 
     Raises ContractError when one of them is wrong, when two share an id or a `pipeline:` section, or when
     there is none.
     """
-    contracts, faults = _load_each(_files(path), dimensions)
+    contracts, faults = _load_each(_files(path), sections, dimensions)
     if faults:
         raise ContractRefused(faults)
     return tuple(contracts)
@@ -76,7 +79,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check(paths: Iterable[Path], dimensions: Dimensions | None = None) -> list[Fault]:
+def check(paths: Iterable[Path], sections: Sections, dimensions: Dimensions | None = None) -> list[Fault]:
     """Every fault of the files and directories `paths`, taken as contracts that run together."""
     files: list[Path] = []
     faults: list[Fault] = []
@@ -85,7 +88,7 @@ def check(paths: Iterable[Path], dimensions: Dimensions | None = None) -> list[F
             files += _files(path)
         except ContractRefused as error:
             faults += error.faults
-    return faults + _load_each(dict.fromkeys(files), dimensions)[1]
+    return faults + _load_each(dict.fromkeys(files), sections, dimensions)[1]
 
 
 def _files(path: Path) -> list[Path]:
@@ -103,11 +106,13 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _load_each(files: Iterable[Path], dimensions: Dimensions | None) -> tuple[list[Contract], list[Fault]]:
+def _load_each(
+    files: Iterable[Path], sections: Sections, dimensions: Dimensions | None
+) -> tuple[list[Contract], list[Fault]]:
     contracts: list[Contract] = []
     faults: list[Fault] = []
     for file in files:
-        contract, document, found = _load(file, dimensions or shipped_dimensions())
+        contract, document, found = _load(file, sections, dimensions or shipped_dimensions())
         faults += found
         if contract and document:
             faults += _clashes(contract, document, contracts)
@@ -142,20 +147,22 @@ def _other_aliases(contract: Contract, document: Document, other: Contract) -> I
                 yield Fault(contract.path, *document.place(path), ".".join(path), repr(name), expected)
 
 
-def _load(path: Path, dimensions: Dimensions) -> tuple[Contract | None, Document | None, list[Fault]]:
+def _load(
+    path: Path, sections: Sections, dimensions: Dimensions
+) -> tuple[Contract | None, Document | None, list[Fault]]:
     """The contract and the document it was read from, or the faults."""
     try:
         document = read(path)
     except ContractRefused as error:
         return None, None, list(error.faults)
-    check_shape(document)
-    contract = _contract(document, dimensions)
+    check_shape(document, sections)
+    contract = _contract(document, sections, dimensions)
     if document.unread and not document.faults:
         raise AssertionError(f"{path}: the schema allows what the loader does not read: {document.unread}")
     return (None if document.faults else contract), document, document.faults
 
 
-def _contract(document: Document, dimensions: Dimensions) -> Contract:
+def _contract(document: Document, sections: Sections, dimensions: Dimensions) -> Contract:
     """The contract as far as it can be read; worthless when the document has faults."""
     root = Cursor(document, (), document.value)
     scope = Scope(document, dimensions)
@@ -165,10 +172,10 @@ def _contract(document: Document, dimensions: Dimensions) -> Contract:
     scope.currency = root.at("currency").text() or ""
     fx = _fx(scope, root.at("fx"))
     read_windows(scope, root.at("windows"))
-    clauses = read_clauses(scope, root)
+    clauses = read_clauses(scope, root, sections)
     pipeline = read_pipeline(scope, root.at("pipeline"))
     if not clauses and not document.faults:
-        root.fault("no clause", "at least one under capacity, power, service_levels or spend")
+        root.fault("no clause", f"at least one under {_any_of(sections)}")
     _note_unused_windows(scope)
     metadata, parties = root.at("metadata"), root.at("parties")
     supersedes = metadata.at("supersedes")
@@ -189,6 +196,11 @@ def _contract(document: Document, dimensions: Dimensions) -> Contract:
         digest=document.digest,
         notices=tuple(scope.notices),
     )
+
+
+def _any_of(sections: Sections) -> str:
+    *names, last = dict.fromkeys(section.keys[0] for section in sections)
+    return f"{', '.join(names)} or {last}" if names else last
 
 
 def _fx(scope: Scope, cursor: Cursor) -> dict[str, tuple[tuple[int, Decimal], ...]]:

@@ -1,4 +1,4 @@
-"""The contract file against `schemas/contract.json`, with every fault in the words of the contract.
+"""The contract file against its schema (`fragments.merged`), with every fault in the words of the contract.
 
 The schema library says what a validator thinks ("is not valid under any of the given schemas"); this module
 says what the author of the file has to know.  The schema helps with two annotations: `x-expected` (what a
@@ -8,8 +8,7 @@ by name, so that nobody believes a promise is being watched when it is not).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -18,9 +17,10 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pipeline.catalog import schema_directory
 from pipeline.contract.document import Document
 from pipeline.contract.faults import DocumentPath, did_you_mean, one_of, shown
+from pipeline.contract.fragments import definitions, frame, merged
+from pipeline.contract.section import Section
 
 _TYPES = {
     "object": "a mapping",
@@ -50,30 +50,24 @@ class Complaint:
         return cls(path, str(error.validator), error.validator_value, error.instance, schema, of_key)
 
 
-def check_shape(document: Document) -> None:
-    """Adds a fault to `document` for everything that the schema does not allow."""
-    known = _validator_schema()["properties"]
+def check_shape(document: Document, sections: Sequence[Section[Any]]) -> None:
+    """Adds a fault to `document` for everything that the schema of a contract with these sections does not allow."""
+    validator = _validator(tuple(sections))
+    known = merged(sections)["properties"]
     if isinstance(document.value, dict) and not document.value.keys() & known.keys():
         # Some other file: to list it field by field would help nobody, and might show what is private.
         document.fault((), "no field of a contract", one_of(known))
         return
     if not isinstance(document.value, dict):
-        document.fault((), _kind(document.value), _validator_schema()["x-expected"])
+        document.fault((), _kind(document.value), frame()["x-expected"])
         return
-    for error in _meant(_validator().iter_errors(document.value)):
+    for error in _meant(validator.iter_errors(document.value)):
         _report(document, Complaint.of(error))
 
 
 @cache
-def _validator() -> Draft202012Validator:
-    path = schema_directory() / "contract.json"
-    return Draft202012Validator(json.loads(path.read_text("utf-8")))
-
-
-def _validator_schema() -> dict[str, Any]:
-    schema = _validator().schema
-    assert isinstance(schema, dict)
-    return schema
+def _validator(sections: tuple[Section[Any], ...]) -> Draft202012Validator:
+    return Draft202012Validator(merged(sections))
 
 
 def _kind(value: object) -> str:
@@ -147,9 +141,9 @@ def _field(schema: Mapping[str, Any], name: str) -> str:
 
 
 def _resolved(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A property with what its `$ref` says (every reference of this schema is to `#/$defs/NAME`)."""
+    """A property with what its `$ref` says (every reference of a property is to a definition of the frame)."""
     name = str(spec.get("$ref", "")).rpartition("/")[2]
-    return {**_validator_schema()["$defs"][name], **spec} if name else spec
+    return {**definitions()[name], **spec} if name else spec
 
 
 def _choices(schema: Mapping[str, Any]) -> str:

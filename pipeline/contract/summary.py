@@ -7,14 +7,7 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipeline.contract.model import (
-    CapacityClause,
-    Clause,
-    Contract,
-    PowerClause,
-    ServiceLevelClause,
-    TrancheClause,
-)
+from pipeline.contract.model import Clause, Contract
 from pipeline.contract.windows import Interval, Window
 
 OCCURRENCES = 3
@@ -32,7 +25,7 @@ def summary(contract: Contract, t: int) -> Iterator[str]:
     yield f"  {len(contract.clauses)} clause{'' if len(contract.clauses) == 1 else 's'}, as of now:"
     width = max((len(clause.id) for clause in contract.clauses), default=0)
     for clause in contract.clauses:
-        yield f"    {clause.id:{width}}  {clause.kind.replace('_', ' '):13}  {_asks(clause, contract, t)}"
+        yield f"    {clause.id:{width}}  {clause.kind.replace('_', ' '):13}  {clause.asks(contract, t)}"
     for window in contract.windows.values():
         yield from _window(window, contract, t)
     for notice in contract.notices:
@@ -46,7 +39,7 @@ def as_document(contract: Contract, t: int) -> dict[str, Any]:
         "file": str(contract.path), "id": contract.id, "version": contract.version,
         "customer": contract.parties.customer, "supplier": contract.parties.supplier, "currency": contract.currency,
         "timezone": contract.timezone, "term": {"starts": begin, "ends": end}, "in_force": contract.in_force(t),
-        "clauses": [{"id": c.id, "kind": c.kind, "asks": _asks(c, contract, t)} for c in contract.clauses],
+        "clauses": [{"id": c.id, "kind": c.kind, "asks": c.asks(contract, t)} for c in contract.clauses],
         "windows": [_window_document(window, contract, t) for window in contract.windows.values()],
         "notices": [str(notice) for notice in contract.notices],
     }  # fmt: skip
@@ -68,37 +61,6 @@ def _window_document(window: Window, contract: Contract, t: int) -> dict[str, An
 
 def _instant(at: int, zone: str) -> str:
     return datetime.fromtimestamp(at, ZoneInfo(zone)).isoformat()
-
-
-def _asks(clause: Clause, contract: Contract, t: int) -> str:
-    """The bounds that hold at `t`, in words."""
-    if isinstance(clause, CapacityClause):
-        return _capacity(clause, contract, t)
-    if isinstance(clause, PowerClause):
-        ceiling = clause.ceiling_at(t)
-        return "no ceiling yet" if ceiling is None else f"at most {ceiling:,g} MW ({clause.at})"
-    if isinstance(clause, ServiceLevelClause):
-        bound = clause.bound_at(t, contract.windows)
-        unit = "s" if clause.quantile else ""
-        return f"{clause.indicator} at most {bound.value:,g}{unit}{_inside(bound.window)}"
-    if isinstance(clause, TrancheClause):
-        last = datetime.fromtimestamp(clause.to_t, ZoneInfo(contract.timezone))
-        return f"at most {clause.ceiling:,f} {contract.currency} until {last:%Y-%m-%d}"
-    return ""
-
-
-def _capacity(clause: CapacityClause, contract: Contract, t: int) -> str:
-    floor, ceiling = clause.floor_at(t, contract.windows), clause.ceiling_at(t, contract.windows)
-    parts = []
-    if floor:
-        parts.append(f"at least {floor.value:,g} GPUs{_inside(floor.window)}")
-    if ceiling:
-        parts.append(f"at most {ceiling.value:,g} GPUs{_inside(ceiling.window)}")
-    return f"{', '.join(parts) or 'nothing yet'} ({clause.counts})"
-
-
-def _inside(window: str | None) -> str:
-    return f" inside {window}" if window else ""
 
 
 def _window(window: Window, contract: Contract, t: int) -> Iterator[str]:
@@ -127,20 +89,10 @@ def _occurrences(window: Window, t: int) -> Iterator[Interval]:
 
 def _asks_inside(clause: Clause, window: str, coming: Sequence[Interval]) -> str:
     """What the clause asks as each occurrence starts, said once while it stays the same, and its severity inside."""
-    asked = [words for start, _ in coming if (words := _bounds_inside(clause, window, start))]
+    asked = [words for start, _ in coming if (words := clause.asks_inside(window, start))]
     changing = [words for i, words in enumerate(asked) if i == 0 or words != asked[i - 1]]
     severity = clause.severity_in_window.get(window)
     return ", ".join(part for part in (", then ".join(changing), severity) if part)
-
-
-def _bounds_inside(clause: Clause, window: str, t: int) -> str:
-    if isinstance(clause, CapacityClause) and (bounds := clause.in_window.get(window)):
-        sides = (("at least", bounds.committed_gpus), ("at most", bounds.ceiling_gpus))
-        found = [(word, ramp.at(t)) for word, ramp in sides if ramp]
-        return " and ".join(f"{word} {value:,g} GPUs" for word, value in found if value is not None)
-    if isinstance(clause, ServiceLevelClause) and window in clause.in_window:
-        return f"at most {clause.in_window[window]:,g}{'s' if clause.quantile else ''}"
-    return ""
 
 
 def _local(at: int, zone: str) -> str:

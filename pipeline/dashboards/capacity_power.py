@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.dashboards.frame import PREFIX, RESOLUTION_MS, frame, of_kinds, resolution, variable
+from pipeline.dashboards.frame import PREFIX, RESOLUTION_MS, frame, resolution, that_read, variable
 from pipeline.dashboards.panel_series import complete, with_gaps
 from pipeline.dashboards.panel_sql import (
     BUCKET,
@@ -208,5 +208,5 @@ def capacity() -> dashboard.Dashboard:
     )  # fmt: skip
     return frame(
         "capacity", "Capacity & power", "Contracted, delivered, healthy and in use, in GPUs and in megawatts",
-        panels, variables=[skus, resolution()], concerning=of_kinds("capacity", "power"),
+        panels, variables=[skus, resolution()], concerning=that_read("gpu"),
     )  # fmt: skip

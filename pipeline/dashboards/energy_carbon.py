@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.dashboards.frame import frame, of_kinds, variable
+from pipeline.dashboards.frame import frame, that_read, variable
 from pipeline.dashboards.panel_series import with_gaps
 from pipeline.dashboards.panel_sql import BUCKET, chosen, in_days, in_time, of_region
 from pipeline.dashboards.panels import (
@@ -111,5 +111,5 @@ def energy() -> dashboard.Dashboard:
     )  # fmt: skip
     return frame(
         "energy", "Energy & carbon", "Power, PUE, energy, renewable share and carbon of each site, as metered", panels,
-        variables=[site], back="now-6h", concerning=of_kinds("power"),
+        variables=[site], back="now-6h", concerning=that_read("energy"),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard
 from grafana_foundation_sdk.models.dashboard import VariableHide, VariableRefresh, VariableSort
 
+from pipeline.clauses import KINDS
 from pipeline.dashboards.panel_sql import (
     ALL,
     CHANGES,
@@ -22,6 +23,7 @@ from pipeline.dashboards.panel_sql import (
     plain,
 )
 from pipeline.dashboards.panels import BLUE, ORANGE, PURPLE, RED, Laid
+from pipeline.views.published import literal
 
 TAG = "gigawatch"
 MINUTES, DAYS = "gigawatch-minutes", "gigawatch-days"
@@ -48,9 +50,9 @@ def fired(severities: str, concerning: str) -> str:
 """
 
 
-def of_kinds(*kinds: str) -> str:
-    """Alerts of clauses of these kinds."""
-    names = ", ".join(f"'{kind}'" for kind in kinds)
+def that_read(view: str) -> str:
+    """Alerts of clauses of the kinds that read the events of `view`."""
+    names = ", ".join(literal(kind.name) for kind in KINDS if view in kind.of)
     return f"clause IN (SELECT clause FROM clauses WHERE kind IN ({names}))"
 
 

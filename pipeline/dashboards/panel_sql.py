@@ -15,8 +15,8 @@ from typing import Any, Literal, Self
 from grafana_foundation_sdk.cog import builder, runtime, variants
 from grafana_foundation_sdk.models.common import DataSourceRef
 
+from pipeline.rules.ready_view import DIMENSIONS
 from pipeline.rules.telemetry import OWN
-from pipeline.views.ready_view import DIMENSIONS
 
 DATA_SOURCE = "gigawatch"
 """The uid of the data source; dashboards/provisioning has the same."""

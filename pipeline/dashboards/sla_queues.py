@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.dashboards.frame import PREFIX, RESOLUTION_MS, frame, of_kinds, resolution, variable
+from pipeline.dashboards.frame import PREFIX, RESOLUTION_MS, frame, resolution, that_read, variable
 from pipeline.dashboards.panel_series import complete, with_gaps
 from pipeline.dashboards.panel_sql import (
     BUCKET,
@@ -188,5 +188,5 @@ def queues() -> dashboard.Dashboard:
     )  # fmt: skip
     return frame(
         "queues", "SLA & queues", "Waits and depths against the bound in force, and the time in breach", panels,
-        variables=[queue, resolution()], concerning=of_kinds("service_level"),
+        variables=[queue, resolution()], concerning=that_read("queue"),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana_foundation_sdk.models import dashboard
 
-from pipeline.dashboards.frame import DAYS, PREFIX, frame, hidden, of_kinds
+from pipeline.dashboards.frame import DAYS, PREFIX, frame, hidden, that_read
 from pipeline.dashboards.panel_sql import (
     NOW,
     chosen,
@@ -167,5 +167,5 @@ def spend() -> dashboard.Dashboard:
     ]
     return frame(
         "spend", "Spend", "Tranches against ceiling and commit, and charges by SKU and region", panels,
-        variables=variables, back="now-30d", kind=DAYS, concerning=of_kinds("tranche"),
+        variables=variables, back="now-30d", kind=DAYS, concerning=that_read("billing"),
     )  # fmt: skip

@@ -16,14 +16,13 @@ import duckdb
 from packaging.requirements import InvalidRequirement, Requirement
 
 from pipeline import catalog
-from pipeline.contract.loader import check, load_all
+from pipeline.clauses import check, load_all, plan_of
 from pipeline.doctor.findings import Finding, fail, ok, warn
 from pipeline.errors import GigawatchError, LedgerError
 from pipeline.history import unmatched, verify
 from pipeline.ledger import counter, files, status
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.tables import SCHEMA_VERSION, get_meta
-from pipeline.rules.evaluate import plan_of
 from pipeline.serve.status_report import QUIET_AFTER, reopened
 from pipeline.serve.terminal import duration
 

@@ -57,6 +57,7 @@ class Keep:
     readings: int = 180 * DAY
     alerts: int = 10 * YEAR
     forecasts: int = 10 * YEAR
+    tallies: int = 400 * DAY
     outbox: int = 7 * DAY
 
 
@@ -111,6 +112,7 @@ def prune(
     for table, seconds in _plain(keep):
         _delete(con, table.view, MOMENT[table.view], cut(newest, seconds, DAY), fence)
     _delete(con, FORECASTS_TABLE.view, "time", cut(newest, keep.forecasts, DAY), fence)
+    _delete(con, "tallies", "ends", cut(newest, keep.tallies, DAY), fence)
     return gone
 
 

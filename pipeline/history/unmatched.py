@@ -17,9 +17,9 @@ from pipeline.contract.faults import did_you_mean
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.ledger.transaction import Fence, no_fence, transaction
-from pipeline.rules.clauses import ClauseRule
 from pipeline.rules.evaluate import Plan
 from pipeline.rules.pipeline_alerts import Unmatched
+from pipeline.rules.rule import ClauseRule
 from pipeline.views.published import quoted
 
 META = "unmatched"

@@ -16,12 +16,12 @@ from duckdb import DuckDBPyConnection
 from pipeline.ledger.instants import utc
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
-from pipeline.rules import capacity
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import at_risk, now_text
 from pipeline.rules.evaluate import Plan
 from pipeline.rules.missing import facts_of, notes_of
 from pipeline.rules.pipeline_alerts import WALL_CLOCK
+from pipeline.rules.rule import Rule
 from pipeline.rules.standing import StandingRow
 from pipeline.views.published import STANDING_TABLE, quoted
 
@@ -59,7 +59,7 @@ def write_notes(
     con.execute("DELETE FROM alert_notes")
     if not states:
         return {}
-    rules = {(r.alertname, r.contract, r.clause): r for r in plan.rules if isinstance(r, capacity.FLOORS)}
+    rules = {(r.alertname, r.contract, r.clause): r for r in plan.rules if r.names_missing}
     stands = {row.key: row for row in standing}
     changed = {change.state.identity for change in changes}
     rows, told, looks = [], {}, 0
@@ -88,14 +88,11 @@ def _row(key: Key, state: AlertState, kept: _Kept) -> tuple[object, ...]:
     return (*key, labels, fired_at, state.fired_observed, utc(kept.time), kept.notes, kept.facts)
 
 
-def _looked(
-    reader: Reader,
-    rule: capacity.CapacityShortfall | capacity.WindowNotReady,
-    row: StandingRow,
-    state: AlertState,
-) -> _Kept:
+def _looked(reader: Reader, rule: Rule, row: StandingRow, state: AlertState) -> _Kept:
     by = tuple(value for _, value in row.by)
-    missing = capacity.missing(rule, by, row.t, json.loads(row.facts), state.active_at, reader.missing)
+    missing = rule.missing(by, row.t, json.loads(row.facts), state.active_at, reader.missing)
+    if missing is None:
+        return _Kept(row.t)
     missing = missing._replace(meters=reader.meters(missing, row.t))
     risk = at_risk(rule, row.observed, row.bound, row.unit, missing)
     return _Kept(

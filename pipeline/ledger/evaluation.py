@@ -20,11 +20,12 @@ from pipeline.ledger.forecasts import note_forecasts
 from pipeline.ledger.instants import Heard, Stretch, utc
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
+from pipeline.ledger.tallies import load_tallies, write_tallies
 from pipeline.readings import GRID, Readings, ReadingSpec
 from pipeline.rules.alert_message import AlertMessage, message_of, to_json
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
-from pipeline.rules.evaluate import Plan, evaluate
+from pipeline.rules.evaluate import Plan, evaluate, frontier
 from pipeline.rules.standing import StandingRow
 
 AT_ONCE = 360
@@ -86,11 +87,13 @@ def judge(
             _trust(con, catalog),
             every,
             reader.missing,
+            load_tallies(con, plan),
         )
         write_states(con, found.states)
         _write_standing(con, found.standing)
         notes = write_notes(con, reader, plan, found.states.values(), found.standing, found.changes)
         _write_history(con, found.history)
+        write_tallies(con, found.tallied)
         note_forecasts(con, found.history)
         changes = found.changes
         appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in changes}}
@@ -166,10 +169,10 @@ def _start(
 
     A clause that is new to a running pipeline starts where the pipeline is.  None before anything came.
     """
-    reached = [after[topic] for topic in topics if topic in after]
-    if not reached:
+    reached = frontier(topics, after)
+    if reached is None:
         return None
-    stood = min((before[t] for t in topics if t in before), default=None)
+    stood = frontier(topics, before)
     if stood is not None:
         return stood
     telemetry = [e for e in catalog.types if not e.retained]
@@ -180,7 +183,7 @@ def _start(
     ):
         found = [_first(con, 'SELECT min("time") FROM charges')]
     begun = [at // GRID * GRID for at in found if at is not None]
-    return min(begun, default=min(reached) - GRID)
+    return min(begun, default=reached - GRID)
 
 
 def _first(con: duckdb.DuckDBPyConnection, query: str) -> int | None:

@@ -15,11 +15,12 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import MONEY_DECIMALS
+from pipeline.clauses import alerts_that_add_up_to
 from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.tables import insert
-from pipeline.rules.spend import TrancheOverrunForecast
 from pipeline.rules.standing import StandingRow
 
+FORECASTS = alerts_that_add_up_to("forecast")
 MOST = Decimal(10) ** (38 - MONEY_DECIMALS)
 
 
@@ -39,7 +40,7 @@ def note_forecasts(con: DuckDBPyConnection, history: Iterable[StandingRow]) -> N
 
 
 def _told(row: StandingRow) -> bool:
-    return row.alertname == TrancheOverrunForecast.alertname and '"day"' in row.facts
+    return row.alertname in FORECASTS and '"day"' in row.facts
 
 
 def _row(row: StandingRow) -> tuple[Any, ...]:

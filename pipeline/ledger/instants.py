@@ -97,10 +97,11 @@ class Heard:
             )
         retained = [e for e in self._catalog.types if e.retained]
         issued = f'(epoch_us("time") + {GRID_US - 1}) // {GRID_US}'
-        for event in retained if any(e.topic in topics for e in retained) else ():
+        for event in retained if not topics or any(e.topic in topics for e in retained) else ():
             yield (
                 f"SELECT greatest({issued}, epoch_us(known_from) // {GRID_US}) AS known, {issued} AS heard FROM {event.kept}"
             )
         names = ", ".join("'" + topic.replace("'", "''") + "'" for topic in topics)
         minute = f"epoch_us(minute) // {GRID_US} + {60 // GRID}"
-        yield f"SELECT {minute} AS known, {minute} AS heard FROM fates WHERE topic IN ({names})"
+        own = f"topic IN ({names})" if topics else "true"
+        yield f"SELECT {minute} AS known, {minute} AS heard FROM fates WHERE {own}"

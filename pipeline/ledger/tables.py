@@ -81,6 +81,15 @@ _OWN: Mapping[str, Columns] = {
         ("notes", "VARCHAR"),
         ("facts", "VARCHAR"),
     ),
+    "tallies": (
+        ("contract", "VARCHAR"),
+        ("clause", "VARCHAR"),
+        ("alertname", "VARCHAR"),
+        ("by_values", "VARCHAR[]"),
+        ("starts", "TIMESTAMP"),
+        ("ends", "TIMESTAMP"),
+        ("state", "VARCHAR"),
+    ),
     "outbox": (
         ("seq", "BIGINT"),
         ("created", "TIMESTAMP"),

@@ -8,22 +8,19 @@ named window within a year and a day around now, `aliases` what the suppliers ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from decimal import Decimal
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
 
-from pipeline.contract.model import CapacityBounds, Clause, Contract, Ramp
-from pipeline.contract.money import money_text
+from pipeline.contract.fields import terms_of, written
+from pipeline.contract.model import Clause, Contract
 from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.instants import utc
 from pipeline.ledger.tables import insert
 
 AROUND = 366 * 86_400
 """Seconds before and after now of which `windows` has the occurrences."""
-SHARED = frozenset(field.name for field in fields(Clause))
 
 
 def write_contracts(con: duckdb.DuckDBPyConnection, contracts: Iterable[Contract], now: float) -> None:
@@ -40,13 +37,12 @@ def write_contracts(con: duckdb.DuckDBPyConnection, contracts: Iterable[Contract
 
 
 def _clause(contract: Contract, clause: Clause) -> list[Any]:
-    own = {f.name: getattr(clause, f.name) for f in fields(clause) if f.name not in SHARED}
     risk = clause.money_at_risk
     return [
         contract.id, contract.version, contract.parties.supplier, contract.parties.customer, contract.currency,
         utc(contract.term.start), utc(contract.term.end), clause.id, clause.kind, _json(clause.by),
         _json(clause.match), clause.severity, clause.text, clause.runbook, clause.contact, _json(clause.route),
-        risk.per_hour if risk else None, _json(own),
+        risk.per_hour if risk else None, _json(terms_of(clause)),
     ]  # fmt: skip
 
 
@@ -63,17 +59,4 @@ def _aliases(contract: Contract) -> Iterable[list[Any]]:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, default=_own, ensure_ascii=False)
-
-
-def _own(value: Any) -> Any:
-    """What JSON does not know: instants of a ramp as RFC 3339, money as text, so that nothing is rounded."""
-    if isinstance(value, Ramp):
-        return [{"from": utc(at).isoformat() + "Z", "value": each} for at, each in value.steps]
-    if isinstance(value, CapacityBounds):
-        return {f.name: getattr(value, f.name) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Decimal):
-        return money_text(value)
-    raise TypeError(f"a term of type {type(value).__name__}, which has no form in JSON yet")
+    return json.dumps(written(value), ensure_ascii=False)

@@ -1,13 +1,14 @@
 """Running a stretch of instants: what to read, then verdicts, then alert states.  The ledger's one entry.
 
-    plan = plan_of(contracts, catalog)             # once for each set of contracts
+    plan = plan_of(contracts, catalog, KINDS)      # once for each set of contracts
     due = plan.due(before, after, done)            # which instants each group of topics may now pass
     answers = {spec: read(spec, t0, t1) for spec, (t0, t1) in plan.wanted(due).items()}
     evaluation = evaluate(plan, due, answers, states, standing)
 
 A clause waits only for the topics it reads: clauses that read the same topics share a frontier, whose name is
-those topics joined by `+`.  The same answers give the same output in the same order, whether a range is
-evaluated at once or instant by instant, with or without a restart between.
+those topics joined by `+`.  A rule that reads none (a deadline) follows the newest frontier of all; the name of its
+group is empty.  The same answers give the same output in the same order, whether a range is evaluated at once or
+instant by instant, with or without a restart between.
 """
 
 from __future__ import annotations
@@ -15,26 +16,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.contract.model import (
-    CapacityClause,
-    Clause,
-    Contract,
-    PowerClause,
-    ServiceLevelClause,
-    TrancheClause,
-    pipeline_alerts,
-)
+from pipeline.contract.model import Contract, pipeline_alerts
 from pipeline.readings import GRID, LOOKBACK_INTERVALS, Readings, ReadingSpec
 from pipeline.readings.undelivered import Look, Missing
-from pipeline.rules import capacity, power, queues, spend, telemetry
+from pipeline.rules import telemetry
 from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.annotate import Trust, annotate
+from pipeline.rules.evidence import Evidence
+from pipeline.rules.kind import Kind
 from pipeline.rules.pipeline_alerts import WALL_CLOCK
+from pipeline.rules.rule import Rule
 from pipeline.rules.standing import Key, StandingRow, row_of
-from pipeline.rules.verdicts import Answers, Rule, State, Terms, Verdict
+from pipeline.rules.tally import Run, VerdictTally
+from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 HISTORY = 60
 """Seconds between two instants whose readings are kept whatever they say."""
@@ -50,6 +48,7 @@ class Evaluation:
     """`states`: every live alert, by identity.  `changes`: ordered by instant, then identity.
     `standing`: as a whole, ordered by key; `done`: the last instant evaluated, by group of topics.
     `history`: how each group stood at every full minute, and at every instant at which its state became another.
+    `tallied`: of the rules that look back on their own verdicts, the runs that began or went on.
     """
 
     states: Mapping[str, AlertState]
@@ -57,6 +56,18 @@ class Evaluation:
     standing: tuple[StandingRow, ...]
     done: Mapping[str, int]
     history: tuple[StandingRow, ...] = ()
+    tallied: Mapping[Key, tuple[Run, ...]] = field(default_factory=dict)
+
+
+def frontier(topics: Sequence[str], reached: Mapping[str, int]) -> int | None:
+    """The last instant that rules which read `topics` may pass, by that of each topic: the least of theirs.
+
+    Rules that read none may pass the newest of all.  A topic from which nothing ever came holds nobody back; None when
+    nothing came from any of them.
+    """
+    if not topics:
+        return max(reached.values(), default=None)
+    return min((reached[topic] for topic in topics if topic in reached), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +89,11 @@ class Plan:
         """
         found: dict[str, Range] = {}
         for group, rules in self.groups.items():
-            reached = [after[topic] for topic in rules[0].topics if topic in after]
-            if not reached:
+            t1 = frontier(rules[0].topics, after)
+            if t1 is None:
                 continue
-            start = min((before[t] for t in rules[0].topics if t in before), default=min(reached) - GRID)
-            t0, t1 = done.get(group, start), min(reached)
+            stood = frontier(rules[0].topics, before)
+            t0 = done.get(group, t1 - GRID if stood is None else stood)
             if t0 < t1:
                 found[group] = (t0, t1)
         return found
@@ -98,52 +109,16 @@ class Plan:
         return found
 
 
-_Maker = Callable[[Clause, Contract, Catalog], tuple[Rule, ...]]
-
-
-def _capacity(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
-    assert isinstance(clause, CapacityClause)
-    inside = clause.in_window.values()
-    rules: list[Rule] = []
-    if clause.committed_gpus or any(bounds.committed_gpus for bounds in inside):
-        rules.append(capacity.CapacityShortfall(clause, contract, catalog))
-    if clause.ceiling_gpus or any(bounds.ceiling_gpus for bounds in inside):
-        rules.append(capacity.CapacityCeilingExceeded(clause, contract, catalog))
-    if clause.lead_seconds is not None:
-        rules.append(capacity.WindowNotReady(clause, contract, catalog))
-    return tuple(rules)
-
-
-def _power(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
-    assert isinstance(clause, PowerClause)
-    return (power.PowerCeilingExceeded(clause, contract, catalog),)
-
-
-def _service_level(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
-    assert isinstance(clause, ServiceLevelClause)
-    kind = queues.QueueBacklog if clause.quantile is None else queues.QueueWaitBreach
-    return (kind(clause, contract, catalog),)
-
-
-def _tranche(clause: Clause, contract: Contract, catalog: Catalog) -> tuple[Rule, ...]:
-    assert isinstance(clause, TrancheClause)
-    kinds = (spend.TrancheExhausted, spend.TrancheOverrunForecast)
-    return tuple(kind(clause, contract, catalog) for kind in kinds)
-
-
-#: The kinds of clause and what makes their rules: a new kind is one file and one line here.
-KINDS: Mapping[type[Clause], _Maker] = {
-    CapacityClause: _capacity,
-    PowerClause: _power,
-    ServiceLevelClause: _service_level,
-    TrancheClause: _tranche,
-}
-
-
-def plan_of(contracts: Iterable[Contract], catalog: Catalog) -> Plan:
-    """The rules of all clauses of `contracts`, and those that watch the telemetry itself."""
+def plan_of(contracts: Iterable[Contract], catalog: Catalog, kinds: Iterable[Kind[Any]]) -> Plan:
+    """The rules of all clauses of `contracts`, each of which is of one of `kinds`, and those that watch the telemetry."""
     contracts = tuple(contracts)
-    rules = [r for c in contracts for clause in c.clauses for r in KINDS[type(clause)](clause, c, catalog)]
+    kind_of = {kind.clause: kind for kind in kinds}
+    rules: list[Rule] = [
+        rule
+        for contract in contracts
+        for clause in contract.clauses
+        for rule in kind_of[type(clause)].rules(clause, contract, catalog)
+    ]
     rules += _own_rules(rules, contracts, catalog)
     groups: dict[str, list[Rule]] = {}
     for rule in rules:
@@ -189,15 +164,16 @@ def evaluate(
     trust: Mapping[str, Trust] | None = None,
     every: Mapping[str, int] | None = None,
     look: Look | None = None,
+    tallies: Mapping[Key, Iterable[Run]] = MappingProxyType({}),
 ) -> Evaluation:
     """Judges every rule at every instant it is due, and moves the alerts.
 
     `every`: group → seconds between its instants, where that is not `GRID`.
     `answers` must hold every spec of `plan.wanted(due)`.  States of rules that no contract has any more are
     resolved at the last instant of `due`.  `trust`: each topic's quality, for the annotations; `look` is asked for who is
-    missing when a shortfall fires or changes, never else.
+    missing when a shortfall fires or changes, never else.  `tallies`: the saved runs of rules that look back.
     """
-    run = _Run(plan, answers, states, standing, trust or {}, look)
+    run = _Run(plan, answers, states, standing, trust or {}, look, tallies)
     for group, (t0, t1) in due.items():
         step_of = (every or {}).get(group, GRID)
         for rule in plan.groups.get(group, ()):
@@ -208,7 +184,8 @@ def evaluate(
     rows = tuple(run.standing[key] for key in sorted(run.standing))
     history = sorted(run.history, key=lambda row: (row.t, row.key))
     done = {group: t1 for group, (_, t1) in due.items()}
-    return Evaluation(live, tuple(changes), rows, done, tuple(history))
+    tallied = {key: tally.changed for key, tally in sorted(run.tallies.items()) if tally.changed}
+    return Evaluation(live, tuple(changes), rows, done, tuple(history), tallied)
 
 
 class _Run:
@@ -222,7 +199,9 @@ class _Run:
         standing: Iterable[StandingRow],
         trust: Mapping[str, Trust],
         look: Look | None,
+        tallies: Mapping[Key, Iterable[Run]],
     ) -> None:
+        self.tallies = {key: VerdictTally(runs) for key, runs in tallies.items()}
         self.plan, self.answers, self.trust, self.look = plan, answers, trust, look
         self.states: dict[Key, AlertState] = {s.key: s for s in states.values()}
         self.standing: dict[Key, StandingRow] = {row.key: row for row in standing}
@@ -248,6 +227,8 @@ class _Run:
         last: Sequence[Verdict] = ()
         for t in instants:
             found = rule.verdicts(t, self.answers)
+            if rule.keeps and found:
+                found = [self._weighed(rule, verdict) for verdict in found]
             last = self._lingering(rule, found or (), live, t) if live else found or ()
             since = self._since(last, since, t)
             for verdict in last:
@@ -259,6 +240,11 @@ class _Run:
                     self._step(rule, verdict, live)
         for verdict in last:
             self.standing[verdict.key] = row_of(verdict, since[verdict.key][1], verdict.facts)
+
+    def _weighed(self, rule: Rule, verdict: Verdict) -> Verdict:
+        tally = self.tallies.setdefault(verdict.key, VerdictTally())
+        tally.fold(verdict.t, verdict.state, rule.keeps)
+        return rule.weighed(verdict, tally)
 
     @staticmethod
     def _own(rule: Rule) -> Callable[[Key], bool]:
@@ -332,7 +318,8 @@ class _Run:
                 for spec in rule.specs
                 if spec in self.answers
             }
-            notes = annotate(change, verdict, rule, self.plan.catalog, self.trust, missing, slow)
+            evidence = Evidence(self.plan.catalog, slow)
+            notes = annotate(change, verdict, rule, evidence, self.trust, missing)
             told = replace(change.state, annotations=notes)
             change = change._replace(state=told)
             self.changes.append(change)
@@ -345,14 +332,14 @@ class _Run:
             live.add(key)
 
     def _missing(self, rule: Rule, verdict: Verdict, change: AlertChange) -> Missing | None:
-        if self.look is None or change.state.phase != "firing" or not isinstance(rule, capacity.FLOORS):
+        if self.look is None or change.state.phase != "firing" or not rule.names_missing:
             return None
         at = (rule.alertname, rule.contract, rule.clause, verdict.t)
         self.looked[at] += 1
         if self.looked[at] > LOOKS:
             return None
         facts, since = verdict.details or {}, change.state.active_at
-        return capacity.missing(rule, verdict.by, verdict.t, facts, since, self.look)
+        return rule.missing(verdict.by, verdict.t, facts, since, self.look)
 
     def withdraw(self, t: int | None) -> None:
         """Ends the alerts and the standing of rules that are no more; those by wall clock are not ours."""

@@ -6,6 +6,7 @@ seconds.  They have the same type as every other alert, so that the same deliver
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,8 +15,19 @@ from pipeline.rules.alerts import AlertChange, AlertState, step
 from pipeline.rules.telemetry import OWN
 from pipeline.rules.verdicts import State, Terms, Verdict
 
-#: Alerts whose states no reading moves.
-WALL_CLOCK = ("PipelineStalled", "ClockSkew", "TelemetryCardinality", "ClauseUnmatched", "Watchdog")
+FIRES_WHEN: Mapping[str, str] = {
+    "PipelineStalled": "for 30 s the broker does not answer, records wait and none is taken in, or the ledger hangs; or an "
+    "error ends the process",
+    "ClockSkew": "our clock and the broker's differ by more than a minute, or records or a watermark are ahead of them",
+    "TelemetryCardinality": "a topic has more series or entities than it may (`max_series`, `max_entities`); what is beyond "
+    "is quarantined",
+    "ClauseUnmatched": "an hour of events (`unmatched_after`) has come, and a clause matches nothing that was ever seen; "
+    "names the nearest values",
+    "Watchdog": "always, so that its absence can be noticed",
+}
+"""Of each of these alerts, for the table of alerts."""
+WALL_CLOCK = tuple(FIRES_WHEN)
+"""Alerts whose states no reading moves."""
 
 
 def _terms(alertname: str, clause: str, by: tuple[str, ...], bound: float, alert: PipelineAlert) -> Terms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from pipeline.contract.money import money_text
 from pipeline.readings import Readings, ReadingSpec
@@ -89,30 +89,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(each) for each in value]
     return value
-
-
-class Rule(Protocol):
-    """One alert of one clause: what it reads and how it judges.
-
-    `topics`: the Kafka topics it waits for.  `absent`: what a group that has a live alert but no reading
-    counts as.  `verdicts` returns None when nothing is promised at `t`: then live alerts end, but those of which
-    `lingering` still has a verdict, by their group and window.
-    """
-
-    @property
-    def alertname(self) -> str: ...
-    @property
-    def contract(self) -> str: ...
-    @property
-    def clause(self) -> str: ...
-    @property
-    def topics(self) -> tuple[str, ...]: ...
-    @property
-    def specs(self) -> tuple[ReadingSpec, ...]: ...
-    @property
-    def absent(self) -> State: ...
-    def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None: ...
-    def lingering(
-        self, t: int, by: tuple[str, ...], window: str | None, answers: Answers
-    ) -> Verdict | None: ...
-    def terms(self, t: int, bound: float, window: str | None) -> Terms: ...

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pipeline.catalog import EventType
 from pipeline.readings.charges_sql import sum_sql
 from pipeline.readings.deliveries_sql import REVISION, ROWS, WHOLE, counting
-from pipeline.views.ready_view import ReadyView
+from pipeline.rules.ready_view import ReadyView
 
 NEEDS = frozenset(("billing", "deliveries"))
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pipeline.catalog import Catalog, EventType, Measure
+from pipeline.clauses import KINDS
+from pipeline.rules.ready_view import DATE
 from pipeline.views.published import (
-    DATE,
     WIDTHS,
     PublishedTable,
     distinct_columns,
@@ -111,7 +112,7 @@ OWN: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "currency": "Currency of all amounts",
             "term_start": "First instant of the contract, UTC",
             "term_end": "Instant at which it is over, UTC",
-            "kind": "capacity, power, service_level, tranche, …",
+            "kind": ", ".join(kind.name for kind in KINDS),
             "by_dimensions": "Dimensions that it is split by, as a JSON array",
             "match": "Dimension values that it covers, as a JSON object; empty: all",
             "severity": "Severity outside windows",

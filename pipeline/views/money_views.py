@@ -1,47 +1,10 @@
-"""Ready views of what was paid for, beside what came of it: burn-down, GPU-hours, and what changed since yesterday."""
+"""Ready views of what was paid for, beside what came of it: GPU-hours, and what changed since yesterday."""
 
 from __future__ import annotations
 
-from pipeline.views.ready_view import ReadyView
-
-SPEND = ReadyView(
-    "spend",
-    "Burn-down of each tranche: what its charges came to by the end of each day, and what it is on course to",
-    {
-        "day": "Day that the charges are for, in the contract's time zone",
-        "contract": "Contract, by its id",
-        "clause": "Tranche, by its id",
-        "currency": "Currency of all amounts: the contract's",
-        "starts": "First instant of the tranche",
-        "ends": "Instant at which the tranche is over",
-        "charged": "Charges of that day that count for the tranche",
-        "spent": "Charges from the tranche's start to the end of that day",
-        "commit": "What must be reached by the tranche's end",
-        "ceiling": "What must not be passed",
-        "remaining": "ceiling less spent",
-        "forecast": "What the tranche will come to by its complete days; NULL before the first",
-        "crosses": "Date, in the contract's time zone, on which the charges or the forecast pass the ceiling; NULL: they do not",
-        "left_out": "Charges that could not be counted, in words; all amounts are those without them",
-    },
-    """SELECT make_timestamp(day * 1000000)::DATE AS day, contract, clause, currency,
-        make_timestamp((terms ->> '$.from_t')::BIGINT * 1000000) AS starts,
-        make_timestamp((terms ->> '$.to_t')::BIGINT * 1000000) AS ends,
-        charged, sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS spent,
-        (terms ->> '$.commit')::DECIMAL(38, 15) AS "commit", (terms ->> '$.ceiling')::DECIMAL(38, 15) AS ceiling,
-        (terms ->> '$.ceiling')::DECIMAL(38, 15)
-            - sum(charged) OVER (PARTITION BY contract, clause, by_values ORDER BY day) AS remaining,
-        forecast, coalesce(on_course, crossed) AS crosses, left_out
-    FROM (
-        SELECT contract, clause, by_values, crossed, left_out, (each ->> '$.day')::BIGINT AS day,
-            (each ->> '$.usage')::DECIMAL(38, 15) + (each ->> '$.other')::DECIMAL(38, 15) AS charged
-        FROM (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS crossed, facts ->> '$.left_out' AS left_out,
-                  unnest((facts -> '$.days')::JSON[]) AS each
-              FROM standing WHERE alertname = 'TrancheExhausted'))
-    JOIN (SELECT contract, clause, currency, terms FROM clauses) USING (contract, clause)
-    LEFT JOIN (SELECT contract, clause, by_values, (facts ->> '$.crosses')::DATE AS on_course,
-                   TRY_CAST(coalesce(facts ->> '$.forecast', observed::VARCHAR) AS DECIMAL(38, 15)) AS forecast
-               FROM standing WHERE alertname = 'TrancheOverrunForecast') USING (contract, clause, by_values)""",
-)
+from pipeline.clauses import alerts_that_add_up_to
+from pipeline.rules.ready_view import ReadyView
+from pipeline.views.published import literal
 
 
 def _named(dimension: str, billed: str) -> str:
@@ -106,7 +69,11 @@ def _both(value: str, yesterday: str, now: str) -> str:
     return f"{value} FILTER (NOT recent) AS {yesterday}, {value} FILTER (recent) AS {now}"
 
 
-_GPUS = "alertname IN ('CapacityShortfall', 'CapacityCeilingExceeded')"
+def _alerts(quantity: str) -> str:
+    """The condition for a reading of what comes to a quantity over a day."""
+    return f"alertname IN ({', '.join(map(literal, alerts_that_add_up_to(quantity)))})"
+
+
 _MONEY = "DECIMAL(38, 15)"
 SINCE_YESTERDAY = ReadyView(
     "since_yesterday",
@@ -131,10 +98,10 @@ SINCE_YESTERDAY = ReadyView(
     instants AS (
         SELECT contract, clause, by_values, "time", as_of, "time" > as_of - INTERVAL 24 HOUR AS recent,
             "time" = date_trunc('minute', "time") AS full_minute, bool_or(state = 'breach') AS breach,
-            bool_or(state <> 'unknown') AS known, max(observed) FILTER ({_GPUS}) AS gpus,
+            bool_or(state <> 'unknown') AS known, max(observed) FILTER ({_alerts("gpu_hours")}) AS gpus,
             max(TRY_CAST(facts ->> '$.spent' AS {_MONEY})) AS spent,
             max(TRY_CAST(coalesce(facts ->> '$.forecast', observed::VARCHAR) AS {_MONEY}))
-                FILTER (alertname = 'TrancheOverrunForecast') AS forecast
+                FILTER ({_alerts("forecast")}) AS forecast
         FROM readings, newest WHERE "time" > as_of - INTERVAL 48 HOUR AND "time" <= as_of
         GROUP BY ALL),
     told AS (

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from pipeline.catalog import MONEY, Catalog, EventType, Measure
 from pipeline.rollup import grid
+from pipeline.rules.ready_view import DATE
 
 MINUTE, QUARTER, HOUR, DAY = 60, 900, 3600, 86400
-DATE = "date"
-"""The column of a dated table's view that a file has in its path alone: see `view_select`."""
 Columns = tuple[tuple[str, str], ...]
 
 QUARANTINE = "quarantine"

@@ -1,8 +1,8 @@
 """Views that answer the questions people come with, over the published ones: no table of their own.
 
 Each is a SELECT over the views of `views.py` and has a comment for itself and for every column, as those have.
-Clauses of any kind stand in `readings`, `standing`, `alerts_open` and `clauses`; what is here for one kind only adds
-names for its numbers.
+Clauses of any kind stand in `readings`, `standing`, `alerts_open` and `clauses`; the view of a kind, which stands with
+it in `pipeline.clauses`, only adds names for its numbers.
 """
 
 from __future__ import annotations
@@ -10,97 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.catalog import Catalog
+from pipeline.clauses import KINDS
+from pipeline.rules.ready_view import ABOUT, DATED, NOW, ReadyView
 from pipeline.views.bill_views import BILLS, charges_view
-from pipeline.views.money_views import GPU_HOURS, SINCE_YESTERDAY, SPEND
-from pipeline.views.ready_view import ABOUT, DATED, NOW, OF_CLAUSE, SPLIT, ReadyView
+from pipeline.views.money_views import GPU_HOURS, SINCE_YESTERDAY
 
 _BESIDE = ", ".join(
     f"coalesce(s.facts ->> '$.{name}', a.annotations ->> '$.{name}') AS {name}"
     for name in ("missing", "worst", "meters", "at_risk")
 )
 """What is known now, else what was when it changed."""
-
-CAPACITY = ReadyView(
-    "capacity",
-    "GPUs delivered against what was promised, for each capacity clause: a row a minute, and one at each change",
-    {
-        "time": "Instant of the reading, UTC",
-        **OF_CLAUSE,
-        "committed": "GPUs promised at least (the floor in force then)",
-        "ceiling": "GPUs allowed at most",
-        "delivered": "GPUs counted as the clause says: observed, healthy or in use",
-        "observed": "GPUs seen in the span before",
-        "healthy": "GPUs seen, and never degraded or failed, nor with a fatal XID where no health is reported",
-        "in_use": "GPUs seen at work",
-        "silent": "GPUs whose source has stopped, carried from their last report",
-        "lost": "GPUs silent for so long that they count as lost",
-        "moved": "GPUs that were last seen here within a day, and now report from elsewhere",
-        "moved_to": "Where to, in words",
-        "frozen": "GPUs that report, but whose counters stand still: they are not delivered",
-        "headroom": "delivered less committed: below zero is a shortfall",
-        "window": "Business-critical window that the floor comes from",
-        "state": "ok, breach or unknown, of the floor where there is one",
-        **DATED,
-    },
-    f"""SELECT "time", contract, clause, {SPLIT},
-        max(bound) FILTER (alertname = 'CapacityShortfall') AS committed,
-        max(bound) FILTER (alertname = 'CapacityCeilingExceeded') AS ceiling,
-        max(observed) AS delivered,
-        max((facts ->> '$.seen')::DOUBLE) AS observed,
-        max((facts ->> '$.healthy')::DOUBLE) AS healthy,
-        max((facts ->> '$.in_use')::DOUBLE) AS in_use,
-        coalesce(max((facts ->> '$.silent')::DOUBLE), 0) AS silent,
-        coalesce(max((facts ->> '$.lost')::DOUBLE), 0) AS lost,
-        coalesce(max((facts ->> '$.moved')::DOUBLE), 0) AS moved, max(facts ->> '$.moved_to') AS moved_to,
-        coalesce(max((facts ->> '$.frozen')::DOUBLE), 0) AS frozen,
-        max(observed) - max(bound) FILTER (alertname = 'CapacityShortfall') AS headroom,
-        max("window") FILTER (alertname = 'CapacityShortfall') AS "window",
-        coalesce(max(state) FILTER (alertname = 'CapacityShortfall'), max(state)) AS state,
-        date
-    FROM readings WHERE alertname IN ('CapacityShortfall', 'CapacityCeilingExceeded')
-    GROUP BY date, "time", contract, clause, by_values""",
-)
-
-POWER = ReadyView(
-    "power",
-    "Megawatts drawn against what was contracted at that date, for each power clause: a row a minute",
-    {
-        "time": "Instant of the reading, UTC",
-        **OF_CLAUSE,
-        "at": "it: the IT load; facility: the whole site, cooling included",
-        "contracted_megawatts": "Ceiling in force at that date",
-        "drawn_megawatts": "Mean power drawn over the span of the clause",
-        "headroom_megawatts": "contracted less drawn: below zero is an excess",
-        "basis": "Whether it was metered or derived from GPU power",
-        "state": "ok, breach or unknown",
-        **DATED,
-    },
-    f"""SELECT "time", contract, clause, {SPLIT}, terms ->> '$.at' AS "at", bound AS contracted_megawatts,
-        observed AS drawn_megawatts, bound - observed AS headroom_megawatts, facts ->> '$.basis' AS basis, state, date
-    FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
-    WHERE alertname = 'PowerCeilingExceeded'""",
-)
-
-QUEUE_WAIT = ReadyView(
-    "queue_wait",
-    "Queue waits and depths against the bound in force, for each service level: a row a minute",
-    {
-        "time": "Instant of the reading, UTC",
-        **OF_CLAUSE,
-        "indicator": "queue_wait_p95, queue_wait_p99 or pending_jobs",
-        "observed": "Seconds waited at that quantile, or jobs pending",
-        "bound": "Most that is allowed; tighter inside a window",
-        "unit": "s or jobs",
-        "window": "Business-critical window that the bound comes from",
-        "basis": "What the value rests on, where that is not the waits of admitted jobs",
-        "state": "ok, breach or unknown",
-        **DATED,
-    },
-    f"""SELECT "time", contract, clause, {SPLIT}, terms ->> '$.indicator' AS indicator, observed, bound, unit, "window",
-        facts ->> '$.basis' AS basis, state, date
-    FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
-    WHERE alertname IN ('QueueWaitBreach', 'QueueBacklog')""",
-)
 
 ENERGY_MIX = ReadyView(
     "energy_mix",
@@ -231,8 +150,8 @@ PIPELINE_HEALTH = ReadyView(
 )
 
 ALL = (
-    CAPACITY, POWER, QUEUE_WAIT, SPEND, BILLS, GPU_HOURS, SINCE_YESTERDAY, ENERGY_MIX, ALERTS_OPEN, DATA_AGE,
-    PIPELINE_HEALTH,
+    *(kind.view for kind in KINDS if kind.view is not None),
+    BILLS, GPU_HOURS, SINCE_YESTERDAY, ENERGY_MIX, ALERTS_OPEN, DATA_AGE, PIPELINE_HEALTH,
 )  # fmt: skip
 
 

@@ -20,10 +20,10 @@ from statistics import median
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import load
+from pipeline.clauses import plan_of
 from pipeline.history import publish, seal
 from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 

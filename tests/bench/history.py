@@ -32,13 +32,12 @@ from history_promises import (
 from history_rows import fleet_spec, minutes_rows, rollup_rows, series_of, series_table
 
 from pipeline import catalog
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history import publish
 from pipeline.history.alerts_now import alerts_now_select
 from pipeline.history.retention import Keep
 from pipeline.ledger import files
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.simulate.fleet_spec import FleetSpec
 from pipeline.views.published import (
     ALERTS_NOW_TABLE,

@@ -25,10 +25,9 @@ from aiokafka.structs import ConsumerRecord
 from load import PARTITIONS, TOPIC, fleet, write_steady_contract
 
 from pipeline import catalog
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.ledger.evaluation import utc
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
 from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.stream import process

@@ -13,11 +13,10 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from pipeline import catalog
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history import publish
 from pipeline.history.query import ask, open_views
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.settings import load_settings
 from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.simulate.fleet import Fleet

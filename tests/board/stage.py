@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog import load
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history.health_table import Pulse, note
 from pipeline.ledger import status as written
-from pipeline.rules.evaluate import plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"

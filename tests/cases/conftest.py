@@ -17,12 +17,12 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, load
-from pipeline.contract.loader import dimensions_of, load_all
+from pipeline.clauses import load_all, plan_of
+from pipeline.contract.loader import dimensions_of
 from pipeline.formats.times import read_time
 from pipeline.history import publish, query, seal
 from pipeline.ledger.store import Ledger
 from pipeline.rollup.delta import Place
-from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 

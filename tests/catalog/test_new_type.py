@@ -13,11 +13,11 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, load, schema_directory
+from pipeline.clauses import plan_of
 from pipeline.history.publish import publish
 from pipeline.history.query import ask, open_views
 from pipeline.history.seal import seal
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.stream.topic_admin import default_specs

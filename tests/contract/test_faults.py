@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.catalog import schema_directory
-from pipeline.contract import load
+from pipeline.clauses import load
 from pipeline.errors import ContractError
 
 EXAMPLE = (schema_directory() / "example-contract.yaml").read_text("utf-8")

@@ -8,15 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract.model import (
-    CapacityBounds,
-    CapacityClause,
-    PowerClause,
-    Promise,
-    Ramp,
-    ServiceLevelClause,
-    TrancheClause,
-)
+from pipeline.clauses.capacity import CapacityBounds, CapacityClause, Promise
+from pipeline.clauses.power import PowerClause
+from pipeline.clauses.service_levels import ServiceLevelClause
+from pipeline.clauses.tranches import TrancheClause
+from pipeline.contract.model import Ramp
 from pipeline.contract.windows import Window
 
 PEAK = Window.of("peak", "UTC", [(1000, 2000), (5000, 6000)])

@@ -9,6 +9,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from pipeline.catalog import schema_directory
+from pipeline.clauses import KINDS
 from pipeline.contract.document import read
 
 SCHEMA: dict[str, Any] = json.loads((schema_directory() / "contract.json").read_text("utf-8"))
@@ -39,7 +40,7 @@ def test_no_mapping_accepts_a_field_that_nothing_reads() -> None:
 
 
 def test_every_field_of_a_clause_explains_itself() -> None:
-    for kind in ("capacity", "power", "service_level", "tranche"):
+    for kind in (each.name for each in KINDS):
         for name, spec in SCHEMA["$defs"][kind]["properties"].items():
             resolved = {**SCHEMA["$defs"].get(spec.get("$ref", "").rpartition("/")[2], {}), **spec}
             assert resolved.get("description"), (kind, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all
 from pipeline.contract.summary import summary
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "schemas" / "example-contract.yaml"

@@ -14,8 +14,8 @@ from dateutil import rrule as other
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.clauses import check
 from pipeline.contract.faults import Unreadable
-from pipeline.contract.loader import check
 from pipeline.contract.recurrence import occurrences, parts
 from pipeline.contract.unfold import FREQUENCIES, WEEKDAYS, RecurrenceRule
 from pipeline.contract.values import Duration

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.catalog import load
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.contract.model import PipelineAlerts
 from pipeline.history import health_table, publish, seal
 from pipeline.history.health_table import Pulse
 from pipeline.ledger.evaluation import utc
 from pipeline.rules.alerts import AlertChange
-from pipeline.rules.evaluate import plan_of
 from pipeline.rules.pipeline_alerts import watchdog
 from pipeline.simulate.scenarios import Play, plan
 from pipeline.simulate.scenarios import load as load_scenario

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.catalog import load
+from pipeline.clauses import plan_of
 from pipeline.door import engine
 from pipeline.errors import QueryError
 from pipeline.history import publish
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 
 
 def test_a_question_before_the_first_publishing_is_told_that_there_is_nothing_yet(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.catalog import Catalog
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history import unmatched
 from pipeline.history.unmatched import A_BILL_COMES_WITHIN, SETTLES
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 HEAD = """

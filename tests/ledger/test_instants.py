@@ -11,11 +11,11 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog
-from pipeline.contract.loader import load as load_contract
+from pipeline.clauses import load as load_contract
+from pipeline.clauses import plan_of
 from pipeline.history import compact, retention
 from pipeline.ledger.seen import fold_seen
 from pipeline.ledger.store import Ledger
-from pipeline.rules.evaluate import plan_of
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 

@@ -25,13 +25,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import EventType, Mark, MarkTest, Measure, load
-from pipeline.contract.loader import load as load_contract
+from pipeline.clauses import load as load_contract
+from pipeline.clauses import plan_of
 from pipeline.errors import LedgerError, StaleGeneration
 from pipeline.history.rollup_select import merge_select, partials_select
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Place
 from pipeline.rollup.histogram import bucket_sql, upper_bound_sql
-from pipeline.rules.evaluate import Plan, plan_of
+from pipeline.rules.evaluate import Plan
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.stream.watermark import Watermarks

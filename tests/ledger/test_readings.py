@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline import catalog as catalogs
 from pipeline.catalog import Catalog, EventType, Measure
-from pipeline.contract.model import TrancheClause
+from pipeline.clauses.tranches import TrancheClause, forecast
 from pipeline.contract.money import EXACT, total
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reader import Reader
@@ -49,7 +49,6 @@ from pipeline.readings.whereabouts import KEPT
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.delta import Fate
 from pipeline.rollup.histogram import bucket_sql
-from pipeline.rules.spend import forecast
 from pipeline.views.published import raw_columns
 
 CATALOG: Catalog = catalogs.load()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import catalog as catalogs
-from pipeline.contract.loader import load
+from pipeline.clauses import load, plan_of
 from pipeline.readings import (
     DaySpend,
     EntityCount,
@@ -25,7 +25,7 @@ from pipeline.readings import (
 )
 from pipeline.rules.alerts import AlertChange
 from pipeline.rules.annotate import SUMMARY_LIMIT, Trust
-from pipeline.rules.evaluate import Plan, evaluate, plan_of
+from pipeline.rules.evaluate import Plan, evaluate
 
 CATALOG = catalogs.load()
 START = 1_780_272_000  # 2026-06-01T00:00:00Z
@@ -186,4 +186,5 @@ def test_the_sql_of_a_forecast_gives_the_forecast(plan: Plan) -> None:
                 {**row, "id": f"{category}{i}", "source": "s", "idx": 0, "time": at(-5), "known_from": at(0)}
             )
     raw(con, "billing", rows)
+    raw(con, "deliveries", [])
     assert con.execute(change.state.annotations["sql"]).fetchone() == (pytest.approx(43.5 * 30 + 7),)

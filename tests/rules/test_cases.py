@@ -22,11 +22,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import catalog as catalogs
-from pipeline.contract.loader import load
+from pipeline.clauses import load, plan_of
 from pipeline.contract.model import Contract
 from pipeline.readings import DaySpend, Mute, Reading, Readings, ReadingSpec, Steps
 from pipeline.rules.alerts import AlertChange, AlertState
-from pipeline.rules.evaluate import Evaluation, Plan, evaluate, plan_of
+from pipeline.rules.evaluate import Evaluation, Plan, evaluate
 
 START = 1_780_272_000  # 2026-06-01T00:00:00Z
 CATALOG = catalogs.load()

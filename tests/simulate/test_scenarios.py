@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract import load as load_contract
+from pipeline.clauses import load as load_contract
 from pipeline.errors import ScenarioError
 from pipeline.simulate.scenarios import ExpectedAlert, Play, compare, load, names, plan
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 import pytest
 
 from pipeline.catalog import Catalog
-from pipeline.contract.loader import load as load_contract
+from pipeline.clauses import load as load_contract
+from pipeline.clauses import plan_of
 from pipeline.ledger.evaluation import AT_ONCE
 from pipeline.ledger.store import Applied
-from pipeline.rules.evaluate import plan_of
 from pipeline.stream.intake import Intake
 
 EXAMPLE = Path(__file__).parents[2] / "schemas" / "example-contract.yaml"

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.catalog import Catalog
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history import query
-from pipeline.rules.evaluate import plan_of
 
 DAY = 86_400
 CONTRACT = """

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline.catalog import Catalog, load
-from pipeline.contract.loader import load_all
+from pipeline.clauses import load_all, plan_of
 from pipeline.history import health_table, query
 from pipeline.history.health_table import Pulse
 from pipeline.ledger.terms import AROUND
-from pipeline.rules.evaluate import plan_of
 from pipeline.rules.pipeline_alerts import Stall
 from pipeline.views.published import published_tables
 from pipeline.views.ready_views import ready_views

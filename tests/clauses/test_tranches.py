@@ -9,9 +9,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.contract.model import TrancheClause
+from pipeline.clauses.tranches import TrancheClause, forecast
 from pipeline.readings import DaySpend
-from pipeline.rules.spend import forecast
 
 DAY = 86_400
 BERLIN = "Europe/Berlin"

@@ -1,8 +1,7 @@
-"""PowerCeilingExceeded: megawatts against the ramp's ceiling at that date, metered where a meter reports.
+"""Power: megawatts allowed.  PowerCeilingExceeded.
 
 Meters and GPUs are read for each site, because one may be metered and its neighbour not; the sites of a group
-are then summed.  Where no meter reports, IT power is derived: fleet power times
-1 + overhead_ratio.  There is
+are then summed.  Where no meter reports, IT power is derived: fleet power times 1 + overhead_ratio.  There is
 no such formula for a whole facility, which draws at least its IT power: derived power above a facility's
 ceiling is a breach, below it says nothing.
 """
@@ -10,17 +9,46 @@ ceiling is a breach, below it says nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import fsum
-from typing import Any
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pipeline.contract.model import PowerClause
+from pipeline.contract.model import Clause, Contract, Ramp
 from pipeline.readings import FleetPower, MeterMean, Mute, Reading, match_of
-from pipeline.rules.clauses import ClauseRule, above, told
+from pipeline.rules.evidence import Evidence, group_of
+from pipeline.rules.kind import Kind
+from pipeline.rules.ready_view import DATED, OF_CLAUSE, SPLIT, ReadyView
+from pipeline.rules.rule import ClauseRule, Facts, above, told
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
+PowerSpec = TypeVar("PowerSpec", MeterMean, FleetPower)
+
 WATTS_PER_MEGAWATT = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerClause(Clause):
+    """PowerCeilingExceeded: mean power over `over_seconds` above the ramp's ceiling at that date."""
+
+    kind: ClassVar[str] = "power"
+
+    ceiling_megawatts: Ramp
+    at: Literal["it", "facility"] = "it"
+    over_seconds: int = 900
+    overhead_ratio: float = 0.0
+
+    def ceiling_at(self, t: int) -> float | None:
+        """Megawatts allowed at `t`; None before the first step."""
+        return self.ceiling_megawatts.at(t)
+
+    def it_watts(self, gpu_watts: float) -> float:
+        """IT power where no meter reports: the GPUs' own, plus `overhead_ratio` of it for the rest."""
+        return gpu_watts * (1.0 + self.overhead_ratio)
+
+    def asks(self, contract: Contract, t: int) -> str:
+        ceiling = self.ceiling_at(t)
+        return "no ceiling yet" if ceiling is None else f"at most {ceiling:,g} MW ({self.at})"
 
 
 @dataclass(slots=True)
@@ -71,7 +99,10 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
     """Breach: mean power over `over` above the ceiling.  Silent meters and GPUs may still draw theirs."""
 
     alertname = "PowerCeilingExceeded"
+    says = "{observed} {unit} drawn, at most {bound} allowed"
+    fires_when = "mean IT or facility power is above `ceiling_megawatts` of that date"
     unit = "MW"
+    tells_beyond = True
 
     def prepare(self) -> None:
         gpu, energy = self.catalog.by_view("gpu"), self.catalog.by_view("energy")
@@ -133,3 +164,55 @@ class PowerCeilingExceeded(ClauseRule[PowerClause]):
         return Verdict(
             terms, by, t, state, observed, sites.samples, not (sites.stale or sites.without), details
         )
+
+    def doubts(self, unit: str, facts: Facts) -> Iterator[str]:
+        if facts.get("gpus_without_power"):
+            yield (
+                f"{facts['gpus_without_power']} GPUs report without power_watts: they are taken at the mean of the others, "
+                "and without them the rest is a lower bound."
+            )
+
+    def sql(self, verdict: Verdict, evidence: Evidence) -> str:
+        """Megawatts: what the meters say, and fleet power times its factor where none does."""
+        facts, group = verdict.details or {}, group_of(verdict)
+        metered, derived = facts.get("metered", ()), facts.get("derived", ())
+        both = bool(metered and derived)
+        parts = []
+        if metered or not derived:
+            meter = _narrowed(self.meter, metered) if both else self.meter
+            parts.append(f"({evidence.value(meter, verdict.t, group)})")
+        if derived:
+            fleet = _narrowed(self.fleet, derived) if both else self.fleet
+            factor = self.clause_of_contract.it_watts(1.0)
+            parts.append(f"({evidence.value(fleet, verdict.t, group)}) * {factor!r}")
+        return f"SELECT ({' + '.join(parts)}) / {WATTS_PER_MEGAWATT:.0f} AS value"
+
+
+def _narrowed(spec: PowerSpec, sites: Sequence[tuple[str, ...]]) -> PowerSpec:
+    """The same question about some of the sites only."""
+    names = {name: tuple(sorted({site[i] for site in sites})) for i, name in enumerate(spec.by)}
+    return replace(spec, match=match_of({**dict(spec.match), **names}))
+
+
+VIEW = ReadyView(
+    "power",
+    "Megawatts drawn against what was contracted at that date, for each power clause: a row a minute",
+    {
+        "time": "Instant of the reading, UTC",
+        **OF_CLAUSE,
+        "at": "it: the IT load; facility: the whole site, cooling included",
+        "contracted_megawatts": "Ceiling in force at that date",
+        "drawn_megawatts": "Mean power drawn over the span of the clause",
+        "headroom_megawatts": "contracted less drawn: below zero is an excess",
+        "basis": "Whether it was metered or derived from GPU power",
+        "state": "ok, breach or unknown",
+        **DATED,
+    },
+    f"""SELECT "time", contract, clause, {SPLIT}, terms ->> '$.at' AS "at", bound AS contracted_megawatts,
+        observed AS drawn_megawatts, bound - observed AS headroom_megawatts, facts ->> '$.basis' AS basis, state, date
+    FROM readings LEFT JOIN (SELECT contract, clause, terms FROM clauses) USING (contract, clause)
+    WHERE alertname = 'PowerCeilingExceeded'""",
+)
+
+# Power is read from meters and from GPUs, so a clause can only speak of what both know.
+KIND = Kind(path="power", clause=PowerClause, of=("energy", "gpu"), alerts=(PowerCeilingExceeded,), view=VIEW)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.views.published import DATE
-
+DATE = "date"
+"""The column of a dated table's view that a file has in its path alone."""
 DIMENSIONS = (
     "provider", "region", "site", "cluster", "sku", "nvlink_domain", "data_class", "feed", "queue", "workload_class",
 )  # fmt: skip

@@ -1,20 +1,104 @@
-"""What the rules of contract clauses share: terms in force, groups that must be there, the span.
+"""A rule: one alert, what it reads, how it judges, what it says, and the SQL under it.
 
-A `ClauseRule` is built once for each alert of each clause when a contract is taken over; asking it for the
-terms in force at an instant costs a dictionary look-up in the steady case.
+`Rule` is every rule, with what it says unless it says more; `ClauseRule` is one alert of a clause of a contract.  A
+rule is built once for each alert of each clause when a contract is taken over; asking it for the terms in force at an
+instant costs a dictionary look-up in the steady case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.contract.model import Clause, Contract
+from pipeline.contract.model import Clause, Contract, PipelineAlert
 from pipeline.readings import LOOKBACK_INTERVALS, Mute, Reading, ReadingSpec
+from pipeline.readings.undelivered import Look, Missing
+from pipeline.rules.evidence import Evidence, group_of
+from pipeline.rules.tally import VerdictTally
 from pipeline.rules.verdicts import Answers, State, Terms, Verdict
 
 C = TypeVar("C", bound=Clause)
+Facts = Mapping[str, Any]
+"""The details of a verdict, by name."""
+
+
+class Rule:
+    """One alert.
+
+    `says`: what its numbers say, in a few words, with {observed}, {bound}, {unit} and {window}.  `fires_when`: for the
+    table of alerts.  `tells_beyond`: whether what lies beyond the bound is worth naming as what is at risk (GPUs,
+    megawatts, money; not seconds).  `adds_up_to`: what its readings come to over a day, in the view `since_yesterday`.
+    `names_missing`: whether it is looked up who is missing while it fires.  `keeps`: how many seconds of its own verdicts
+    a rule looks back on; `weighed` has them.
+
+    `topics`: the Kafka topics it waits for; none: it is judged on the newest of all frontiers.  `absent`: what a group
+    that has a live alert but no reading counts as.  `source`: whose text, runbook and contact it carries.
+    """
+
+    alertname: ClassVar[str] = ""
+    says: ClassVar[str] = "{observed} {unit} observed, the bound is {bound}"
+    fires_when: ClassVar[str] = ""
+    tells_beyond: ClassVar[bool] = False
+    adds_up_to: ClassVar[Literal["", "gpu_hours", "forecast"]] = ""
+    names_missing: ClassVar[bool] = False
+    keeps: int = 0
+    absent: ClassVar[State] = "unknown"
+
+    contract: str
+    clause: str
+    source: Clause | PipelineAlert
+    topics: tuple[str, ...] = ()
+    specs: tuple[ReadingSpec, ...] = ()
+
+    def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
+        """One verdict for each group; None when nothing is promised at `t`.
+
+        Live alerts end then, but those of which `lingering` still has a verdict.
+        """
+        raise NotImplementedError
+
+    def weighed(self, verdict: Verdict, tally: VerdictTally) -> Verdict:
+        """The verdict in the light of those before it: `tally` has them, and the state of this one."""
+        return verdict
+
+    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
+        """Nothing: when nothing is promised any more, what fires for it is over."""
+        return None
+
+    def terms(self, t: int, bound: float, window: str | None) -> Terms:
+        """The terms in force at `t`."""
+        raise NotImplementedError
+
+    def missing(
+        self, by: tuple[str, ...], t: int, facts: Facts, active_at: int, look: Look
+    ) -> Missing | None:
+        """Who is missing in the group `by` at `t`, by the `facts` of its reading; None where nobody asks."""
+        return None
+
+    def words(self, facts: Facts) -> str:
+        """`says`, of a verdict with these facts."""
+        return self.says
+
+    def sentences(self, unit: str, window: str | None, facts: Facts) -> Iterator[str]:
+        """What the description says more, in whole sentences."""
+        return iter(())
+
+    def doubts(self, unit: str, facts: Facts) -> Iterator[str]:
+        """Why the number is not to be trusted, where that is not what any reading may suffer from."""
+        return iter(())
+
+    def notes(self, facts: Facts) -> Mapping[str, str]:
+        """Annotations of its own, by name."""
+        return {}
+
+    def sql(self, verdict: Verdict, evidence: Evidence) -> str:
+        """One SELECT whose only value is the number of the verdict; empty where no row says it (a date)."""
+        return evidence.value(self.specs[0], verdict.t, group_of(verdict)) if self.specs else ""
+
+    def rows_sql(self, verdict: Verdict, evidence: Evidence) -> str:
+        """One SELECT that lists what is missing; empty where nobody is asked for."""
+        return ""
 
 
 def lookback(event_type: EventType, clause: Clause) -> int:
@@ -35,18 +119,15 @@ def expected_groups(clause: Clause) -> tuple[tuple[str, ...], ...]:
     return ()
 
 
-class ClauseRule(Generic[C]):
+class ClauseRule(Rule, Generic[C]):
     """One alert of one clause; subclasses say what to read and how to judge it."""
 
-    alertname: ClassVar[str] = ""
     unit: str = ""
-    topics: tuple[str, ...] = ()
-    specs: tuple[ReadingSpec, ...] = ()
-    absent: State = "unknown"
 
     def __init__(self, clause: C, contract: Contract, catalog: Catalog) -> None:
         self.clause_of_contract = clause
         self.contract_in_force = contract
+        self.source = clause
         self.contract = contract.id
         self.clause = clause.id
         self.catalog = catalog
@@ -64,12 +145,8 @@ class ClauseRule(Generic[C]):
         raise NotImplementedError
 
     def verdicts(self, t: int, answers: Answers) -> Sequence[Verdict] | None:
-        """One verdict for each group; None when the clause promises nothing at `t`."""
+        """As `judge` has them; nothing is promised outside the contract's term."""
         return self.judge(t, answers) if self.contract_in_force.in_force(t) else None
-
-    def lingering(self, t: int, by: tuple[str, ...], window: str | None, answers: Answers) -> Verdict | None:
-        """Nothing: when nothing is promised any more, what fires for it is over."""
-        return None
 
     def terms(self, t: int, bound: float, window: str | None) -> Terms:
         """The terms in force at `t`, with the severity of the windows that are open then."""
@@ -123,7 +200,7 @@ MUTE_NAMED = 5
 """So many mute series are named; the rest are counted."""
 
 
-def told(mute: Sequence[Mute]) -> Mapping[str, Any]:
+def told(mute: Sequence[Mute]) -> Facts:
     """What a verdict says of the series that report without the measure that is read."""
     if not mute:
         return {}
