@@ -59,17 +59,8 @@ FOREIGN = {
 }
 """Objects of libraries that have no other way: (file, owner) and why."""
 SET_FROM_OUTSIDE = {
-    "collect/bill_import.py": "counts by itself",
-    "collect/bill_sending.py": "counts by itself",
-    "contract/document.py": "is read by a value of its own",
-    "contract/loader.py": "its scope is made whole",
-    "formats/gather.py": "gathers in a value of its own",
-    "formats/trial.py": "counts by itself",
     "ledger/reader.py": "goes with the delta as a value",
-    "ledger/sightings.py": "notes by itself",
     "ledger/store.py": "goes with the delta as a value",
-    "readings/tranche_spend.py": "counts by itself",
-    "readings/whereabouts.py": "notes by itself",
     "stream/process.py": "goes with the delta as a value",
 }
 """Files that do it today, and what becomes of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -110,10 +110,8 @@ class Bill:
         read_rows(self.con, self.charge, taken if not derived else _columns(self.con, "raw"))
         self.con.execute("DROP TABLE raw")
         self._progress("files", len(files), len(files))
-        report = self._report(files, rows)
-        report.derived, report.repeated = derived, repeated
-        report.ignored = sorted({name for source in sources for name in source.ignored})
-        return report
+        ignored = sorted({name for source in sources for name in source.ignored})
+        return replace(self._report(files, rows), derived=derived, repeated=repeated, ignored=ignored)
 
     def _source(self, file: BillFile) -> bill_columns.BillColumns:
         if google_bill.is_google(self.con, file):
@@ -158,13 +156,9 @@ class Bill:
             "ChargePeriodStart",
         }
         if whole <= set(_columns(self.con, "charges")):
-            report.sums, report.quantities = (
-                bill_report.sums_of(self.con),
-                bill_report.quantities_of(self.con),
-            )
-        if not report.refused_rows:
-            report.deliveries = self._deliveries(files)
-        return report
+            sums, quantities = bill_report.sums_of(self.con), bill_report.quantities_of(self.con)
+            report = replace(report, sums=sums, quantities=quantities)
+        return report if report.refused_rows else replace(report, deliveries=self._deliveries(files))
 
     def _deliveries(self, files: Sequence[BillFile]) -> list[bill_deliveries.BillDelivery]:
         options = self._options

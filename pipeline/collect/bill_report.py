@@ -61,6 +61,10 @@ class BillReport:
     """Pairs of files and how many rows they have in common: perhaps two exports of the same month."""
     sent: bool = False
 
+    def mark_sent(self) -> None:
+        """The broker has all of its deliveries."""
+        self.sent = True
+
     def document(self) -> dict[str, Any]:
         """The report for scripts; amounts are text with all digits."""
         return {

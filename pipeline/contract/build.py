@@ -45,9 +45,9 @@ class Scope:
 
     document: Document
     dimensions: Mapping[str, Sequence[str]]
-    zone: ZoneInfo = UTC
-    term: Term | None = None
-    currency: str = ""
+    zone: ZoneInfo
+    term: Term | None
+    currency: str
     windows: dict[str, Window] = field(default_factory=dict)
     used_windows: set[str] = field(default_factory=set)
     ids: dict[str, int] = field(default_factory=dict)

@@ -49,7 +49,10 @@ class Document:
     keys: dict[DocumentPath, tuple[int, int]] = field(default_factory=dict)
     found: dict[tuple[str, int, int], Fault] = field(default_factory=dict)
     unread: list[DocumentPath] = field(default_factory=list)
-    seen: int = 0
+
+    def take(self, root: Node) -> None:
+        """The values below `root`, each with its place and its faults.  Raises ContractRefused where there are too many."""
+        self.value = _walk(self, root, (), 0)
 
     def place(self, path: DocumentPath, key: bool = False) -> tuple[int, int]:
         """Line and column of the value (or the key) at `path`, or of the nearest thing around it."""
@@ -93,7 +96,7 @@ def read(path: Path, file: str | None = None) -> Document:
     root = compose(raw, name)
     if root is None or (isinstance(root, ScalarNode) and not root.value):
         raise ContractRefused([Fault(name, 1, 1, "", "an empty file", "a contract")])
-    document.value = _walk(document, root, (), 0)
+    document.take(root)
     return document
 
 
@@ -118,9 +121,8 @@ def _bytes(path: Path, name: str) -> bytes:
 
 def _walk(document: Document, node: Node, path: DocumentPath, depth: int) -> Any:
     """The value of `node`; its place and faults go to `document`."""
-    document.seen += 1
     document.places[path] = _start(node)
-    if document.seen > MAX_VALUES or depth > MAX_DEPTH:
+    if len(document.places) > MAX_VALUES or depth > MAX_DEPTH:
         most = f"{MAX_VALUES:,} values" if depth <= MAX_DEPTH else f"{MAX_DEPTH} levels"
         hint = "does an alias repeat itself (&name, *name)?"
         raise ContractRefused(

@@ -165,11 +165,9 @@ def _load(
 def _contract(document: Document, sections: Sections, dimensions: Dimensions) -> Contract:
     """The contract as far as it can be read; worthless when the document has faults."""
     root = Cursor(document, (), document.value)
-    scope = Scope(document, dimensions)
-    timezone = root.at("timezone")
-    scope.zone = timezone.parse(values.zone) or UTC
-    scope.term = read_term(root.at("term"), scope.zone)
-    scope.currency = root.at("currency").text() or ""
+    zone = root.at("timezone").parse(values.zone) or UTC
+    term = read_term(root.at("term"), zone)
+    scope = Scope(document, dimensions, zone, term, root.at("currency").text() or "")
     fx = _fx(scope, root.at("fx"))
     read_windows(scope, root.at("windows"))
     clauses = read_clauses(scope, root, sections)

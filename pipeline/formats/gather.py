@@ -100,7 +100,7 @@ class Gatherer:
         """The samples that the points are, in the order in which each was first met."""
         found, every = Gathered(), list(assembled(points))
         for part in self._parts:
-            found.samples += part.samples(every, found.notes)
+            found.samples.extend(part.samples(every, found.notes))
         for point in every:
             if point.name not in self._known and not _of_known(point.name, self._known):
                 found.ignored[point.name] += 1

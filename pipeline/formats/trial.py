@@ -84,7 +84,7 @@ def tried(
         found = gatherer.gather(_points(name, raw, wire))
         trial.ignored.update(found.ignored)
         trial.notes.update(found.notes)
-        trial.judged += [_judged(sample, catalog) for sample in found.samples]
+        trial.judged.extend(_judged(sample, catalog) for sample in found.samples)
     return trial
 
 

@@ -154,4 +154,4 @@ def note_decided(con: DuckDBPyConnection, event_type: EventType, silent: Silence
         f"ANTI JOIN moved_{view} m ON m.series = d.series AND m.last_time = make_timestamp(d.last_us)",
         [list(column) for column in columns],
     )
-    silent.decided = []
+    silent.decided.clear()

@@ -80,6 +80,10 @@ class Silence:
         self.decided: list[Move] = []
         self.shared: frozenset[int] = frozenset()
 
+    def depart(self, shared: frozenset[int], expected: tuple[Gap, ...]) -> None:
+        """These series share entities; of the gaps, in these something is missing."""
+        self.shared, self.expected = shared, expected
+
     def mute(self, measure: str, span: int, reports: int = 1) -> Inquiry[tuple[Gap, ...]]:
         """Where a series is not silent, but has said nothing of `measure` for `span` seconds.
 

@@ -190,6 +190,11 @@ class _Uncounted:
     amount: Decimal = ZERO
     days: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
+    def add(self, charges: int, amount: Decimal) -> None:
+        """So many charges more, of so much together."""
+        self.charges += charges
+        self.amount = total((self.amount, amount))
+
 
 @dataclass(slots=True)
 class _SpendGroup:
@@ -198,6 +203,10 @@ class _SpendGroup:
     charges: int = 0
     days: dict[int, list[Decimal]] = field(default_factory=lambda: defaultdict(lambda: [ZERO, ZERO]))
     left_out: dict[_LeftOut, _Uncounted] = field(default_factory=lambda: defaultdict(_Uncounted))
+
+    def add(self, charges: int) -> None:
+        """So many charges more, counted or not."""
+        self.charges += charges
 
 
 def _walk(spec: TrancheSpend, changes: Iterable[tuple[Any, ...]], first: int) -> Iterator[Reading]:
@@ -213,7 +222,7 @@ def _walk(spec: TrancheSpend, changes: Iterable[tuple[Any, ...]], first: int) ->
             at = row[0]
         by, (day, currency, rate, usage, priced, whole, rest, n) = row[1:-8], row[-8:]
         group = groups[by]
-        group.charges += n
+        group.add(n)
         amount = total((Decimal(whole), rest)) if priced else ZERO
         if priced and (currency == spec.currency or rate is not None):
             factor = Decimal(1) if currency == spec.currency else rates[currency][rate]
@@ -221,8 +230,7 @@ def _walk(spec: TrancheSpend, changes: Iterable[tuple[Any, ...]], first: int) ->
             sums[not usage] = total((sums[not usage], times(amount, factor)))
         else:
             uncounted = group.left_out[_LeftOut(currency, priced)]
-            uncounted.charges += n
-            uncounted.amount = total((uncounted.amount, amount))
+            uncounted.add(n, amount)
             uncounted.days[day] += n
     yield from _readings(spec, at * GRID, groups)
 

@@ -161,20 +161,19 @@ def depart(event_type: EventType, silent: Silence) -> Inquiry[None]:
     expected: list[Gap] = []
     for gap in silent.gaps:
         if known := _known(decided, gap):
-            silent.moved += (move._replace(first=gap.first, last=gap.last) for move in known)
+            silent.moved.extend(move._replace(first=gap.first, last=gap.last) for move in known)
             continue
         for piece, total, homes in pieces.get(gap, [(gap, 0, [])]):
             moves = [Move(gap.series, piece.first, piece.last, home, n, gap.last_us) for home, n in homes]
             if total and total == sum(n for _, n in homes):
                 moves = [move._replace(last=gap.last) for move in moves]
-                silent.moved += moves
-                silent.decided += moves
+                silent.moved.extend(moves)
+                silent.decided.extend(moves)
                 decided[gap.series, gap.last_us] = moves
                 break
-            silent.moved += moves
+            silent.moved.extend(moves)
             expected.append(piece)
-    silent.shared = frozenset(kin)
-    silent.expected = tuple(expected)
+    silent.depart(frozenset(kin), tuple(expected))
 
 
 def _known(decided: Mapping[tuple[int, int], list[Move]], gap: Gap) -> list[Move]:
