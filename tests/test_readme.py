@@ -43,6 +43,7 @@ from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.views.all_views import names as view_names
 from pipeline.views.published import DAY
+from tests.processing import processed
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -94,7 +95,7 @@ def played(data: Path, until: int) -> None:
     ends: dict[tuple[str, int], int] = {}
     for at in range(play.start * 1000, (play.start + until) * 1000, STEP_MS):
         batch = batch_of(fleet, at, ends)
-        delta, letters = processor.process(batch, ledger.known_from(), ledger.progress())
+        delta, letters = processed(processor, batch, ledger.known_from(), ledger.progress())
         assert not letters
         mark = datetime.fromtimestamp((at + STEP_MS) / 1000 - 5, UTC).replace(tzinfo=None)
         ledger.apply(delta, dict.fromkeys(CATALOG.topics, mark), (at + STEP_MS) / 1000)

@@ -154,13 +154,6 @@ class Processor:
         """Topic of a source → metric → points that none of its mappings reads, since the start."""
         return {topic: source.ignored for topic, source in self._sources.items() if source.ignored}
 
-    def process(
-        self, batch: Batch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
-    ) -> tuple[Delta, list[DeadLetter]]:
-        """The delta of `batch`, and its dead letters: `decode` and `take` in one."""
-        decoded = self.decode(batch)
-        return self.take(decoded, known_from, progress), list(decoded.letters)
-
     def decode(self, batch: Batch) -> DecodedBatch:
         """Open the records of `batch`, whatever the ledger holds."""
         topics = {

@@ -69,11 +69,8 @@ def main(seconds: int, new: int) -> None:
                 for n, v in enumerate(values)
             ]
             begun = time.monotonic()
-            delta, _ = processor.process(
-                Batch({(TOPIC, 0): records}, {(TOPIC, 0): (low, low + len(values))}),
-                ledger.known_from(),
-                ledger.progress(),
-            )
+            decoded = processor.decode(Batch({(TOPIC, 0): records}, {(TOPIC, 0): (low, low + len(values))}))
+            delta = processor.take(decoded, ledger.known_from(), ledger.progress())
             mark = at.replace(tzinfo=None) - timedelta(seconds=5)
             ledger.apply(delta, {TOPIC: mark}, at.timestamp(), 360)
             took.append(time.monotonic() - begun)

@@ -25,6 +25,7 @@ from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.views.published import published_tables
 from tests.bench.test_figures import load
+from tests.processing import processed
 
 MIDNIGHT = 1_795_564_800  # 2026-11-25T00:00:00Z
 MINUTES = 12
@@ -67,7 +68,7 @@ def real(spec: FleetSpec, made: Path, tmp_path_factory: pytest.TempPathFactory) 
     ledger.use(contracts, plan_of(contracts, TYPES), NEWEST)
     processor = Processor(ledger.con, TYPES, data, load_settings().max_message_bytes)
     for batch, reached in batches(Fleet(spec, 1, MIDNIGHT)):
-        delta, letters = processor.process(batch, ledger.known_from(), ledger.progress())
+        delta, letters = processed(processor, batch, ledger.known_from(), ledger.progress())
         assert not letters
         ledger.apply(delta, {topic: moment(reached - 5) for topic in TYPES.topics}, reached)
     publish.publish(ledger.cursor(), data, TYPES)

@@ -25,6 +25,7 @@ from pipeline.ledger.store import Ledger
 from pipeline.rollup.delta import Place
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
+from tests.processing import processed
 
 INPUT = Path(__file__).parent / "input"
 HEADERS = (("content-type", b"application/cloudevents+json"),)
@@ -52,7 +53,7 @@ class Played:
             places.setdefault((record.topic, record.partition), []).append(record)
         ranges = {p: (offsets.get(p, 0), offsets.get(p, 0) + len(own)) for p, own in places.items()}
         batch = Batch(places, ranges)
-        delta, _ = self.processor.process(batch, self.ledger.known_from(), self.ledger.progress())
+        delta, _ = processed(self.processor, batch, self.ledger.known_from(), self.ledger.progress())
         self.now = max(self.now, *(record.timestamp / 1000 for record in records))
         self.ledger.apply(delta, self._watermarks(), self.now)
 

@@ -21,6 +21,7 @@ from pipeline.ledger.store import Ledger
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.stream.topic_admin import default_specs
+from tests.processing import processed
 
 T0 = 1_790_000_000
 COOLING: dict[str, Any] = {
@@ -98,7 +99,7 @@ def published(tmp_path: Path, catalog: Catalog) -> Iterator[tuple[Ledger, Any]]:
     place = ("telemetry.cooling", 0)
     processor = Processor(ledger.con, catalog, data, 1_000_000)
     batch = Batch({place: RECORDS}, {place: (0, len(RECORDS))})
-    delta, _ = processor.process(batch, ledger.known_from(), ledger.progress())
+    delta, _ = processed(processor, batch, ledger.known_from(), ledger.progress())
     ledger.apply(delta, {place[0]: datetime.fromtimestamp(T0 + 200, UTC).replace(tzinfo=None)}, T0)
     seal(ledger.cursor(), data, catalog)
     publish(ledger.cursor(), data, catalog)

@@ -18,6 +18,7 @@ from pipeline.ledger.seen import fold_seen
 from pipeline.ledger.store import Ledger
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
+from tests.processing import processed
 
 GPU = "telemetry.gpu"
 T = 1_790_000_000 // 86_400 * 86_400
@@ -47,7 +48,7 @@ class Fed:
     def feed(self, records: list[ConsumerRecord], most: int | None = None) -> None:
         low = self.ledger.offsets().get((GPU, 0), 0)
         batch = Batch({(GPU, 0): records}, {(GPU, 0): (low, low + len(records))})
-        delta, _ = self.processor.process(batch, self.ledger.known_from(), self.ledger.progress())
+        delta, _ = processed(self.processor, batch, self.ledger.known_from(), self.ledger.progress())
         lateness = self.catalog.by_topic(GPU).lateness
         newest = max(self.ledger.progress().values(), default=None)
         reached = [at for at in (*delta.progress.values(), newest) if at is not None]
@@ -166,7 +167,7 @@ def test_what_is_still_to_be_evaluated_is_not_forgotten(fed: Callable[[], Fed], 
     low = one.ledger.offsets().get((GPU, 0), 0)
     records = [record(catalog, n, T + n * day, "g") for n in range(6)]
     batch = Batch({(GPU, 0): records}, {(GPU, 0): (low, low + 6)})
-    delta, _ = one.processor.process(batch, one.ledger.known_from(), one.ledger.progress())
+    delta, _ = processed(one.processor, batch, one.ledger.known_from(), one.ledger.progress())
     one.ledger.apply(delta, {GPU: mark(max(delta.progress.values()), 5)}, 0.0, 10)
     one.keep_house()
     left = one.ledger.con.execute("SELECT count(*) FROM partials_gpu_10s").fetchone()

@@ -37,6 +37,7 @@ from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.stream.watermark import Watermarks
 from pipeline.views.published import WIDTHS
+from tests.processing import processed
 
 CATALOG = load()
 START = 1_790_000_000
@@ -280,7 +281,7 @@ class Run:
         at = self.ledger.offsets()
         ranges = {p: (at.get(p, 0), at.get(p, 0) + n) for p, n in taken.items()}
         batch = Batch({p: self.way.records[p][lo:hi] for p, (lo, hi) in ranges.items()}, ranges)
-        return self.processor.process(batch, self.ledger.known_from(), self.ledger.progress())[0]
+        return processed(self.processor, batch, self.ledger.known_from(), self.ledger.progress())[0]
 
     def apply(self, delta: Any) -> None:
         reached = {place: at.replace(tzinfo=UTC).timestamp() for place, at in delta.progress.items()}
@@ -630,7 +631,7 @@ def take(run: Run, *events: Event, **marks: float) -> Mapping[str, tuple[int, in
         for n, e in enumerate(events)
     ]
     batch = Batch({place: records}, {place: (lo, lo + len(records))})
-    delta = run.processor.process(batch, run.ledger.known_from(), run.ledger.progress())[0]
+    delta = processed(run.processor, batch, run.ledger.known_from(), run.ledger.progress())[0]
     return run.ledger.apply(delta, watermarks, START).due
 
 

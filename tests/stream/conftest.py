@@ -17,6 +17,7 @@ from pipeline.rollup.delta import Delta, Place
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import DeadLetter, Processor
 from pipeline.stream.source_topics import SourceTopic
+from tests.processing import processed
 
 STRUCTURED = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
 T0 = 1_790_000_000
@@ -182,7 +183,7 @@ class Pipeline:
         self.processor.remember(progress)
 
     def process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
-        return self.processor.process(batch, self.ledger.known_from(), self.ledger.progress())
+        return processed(self.processor, batch, self.ledger.known_from(), self.ledger.progress())
 
     def take(
         self, *records: ConsumerRecord, watermarks: Mapping[str, float] | None = None

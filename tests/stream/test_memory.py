@@ -21,6 +21,7 @@ from pipeline.stream import batch as batches
 from pipeline.stream.batch import Batch
 from pipeline.stream.intake import Intake
 from pipeline.stream.process import Processor
+from tests.processing import processed
 
 START = 1_790_000_000
 SAMPLES = 150_000
@@ -70,7 +71,7 @@ def test_a_batch_of_large_arrays_is_opened_piece_by_piece(
 ) -> None:
     fresh = Batch(batch.records, batch.ranges)
     processor = Processor(ledger.con, catalog, ledger.data, 2**20)
-    delta, letters = processor.process(fresh, ledger.known_from(), {})
+    delta, letters = processed(processor, fresh, ledger.known_from(), {})
     assert letters == []
     assert delta.events >= SAMPLES
 
