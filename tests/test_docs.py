@@ -40,6 +40,7 @@ from pipeline.contract.fragments import (
 )
 from pipeline.history.retention import Keep
 from pipeline.ledger.store import Ledger
+from pipeline.rollup.grid import DAY
 from pipeline.rules.pipeline_alerts import FIRES_WHEN
 from pipeline.rules.telemetry import WATCHES
 from pipeline.settings import Settings
@@ -48,7 +49,7 @@ from pipeline.stream.batch import topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import make_tables, receive
 from pipeline.stream.inspect import inspect
-from pipeline.views.published import DAY, published_tables
+from pipeline.views.published import published_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

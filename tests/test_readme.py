@@ -36,13 +36,13 @@ from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import Hooks
 from pipeline.notify.wire_text import wire_annotations, wire_labels
+from pipeline.rollup.grid import DAY
 from pipeline.settings import load_settings
 from pipeline.simulate import scenarios
 from pipeline.simulate.recording_mapping import load_mapping
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.views.all_views import names as view_names
-from pipeline.views.published import DAY
 from tests.processing import processed
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -37,6 +37,7 @@ from pipeline.notify.firing_alerts import FiringAlerts
 from pipeline.notify.ledger_outbox import LedgerOutbox
 from pipeline.notify.own_alerts import OwnAlerts
 from pipeline.notify.policy import Policy, Timing
+from pipeline.rollup.grid import DAY
 from pipeline.serve.own_status import OwnStatus
 from pipeline.serve.supervisor import Servers, servers
 from pipeline.settings import Settings
@@ -49,7 +50,6 @@ from pipeline.stream.own_topics import mend_letters
 from pipeline.stream.process import DecodedBatch, Processor
 from pipeline.stream.source import BatchSource
 from pipeline.stream.source_topics import fed_by, source_topics
-from pipeline.views.published import DAY
 
 log = structlog.get_logger()
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from pipeline.board.published_rows import Point
 from pipeline.board.text import amount, instant
+from pipeline.rollup.grid import DAY
 
 WIDTH, HEIGHT = 600.0, 120.0
 POINTS = 300
@@ -88,7 +89,7 @@ def spend_chart(
     """The burn-down of a tranche: spent by the end of each day, what it is on course to, and the limit."""
     if not days:
         return None
-    days = [(starts, 0.0), *((t + 86_400.0, spent) for t, spent in days)]
+    days = [(starts, 0.0), *((t + DAY, spent) for t, spent in days)]
     course = [days[-1], (ends, forecast)] if forecast is not None and ends > days[-1][0] else []
     lines = [(starts, limit), (ends, limit)] if limit is not None else []
     frame = framed([*days, *course, *lines, (starts, 0.0)], starts, max(ends, days[-1][0]))

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-_DAY = 86_400
+from pipeline.rollup.grid import DAY
 
 
 class LocalDay(NamedTuple):
@@ -32,7 +32,7 @@ def local_days(zone: str, from_t: int, to_t: int) -> tuple[LocalDay, ...]:
     while start < to_t:
         end = _midnight(first + timedelta(days=1), info)
         if start < end:
-            found.append(LocalDay((first - date(1970, 1, 1)).days * _DAY, start, end))
+            found.append(LocalDay((first - date(1970, 1, 1)).days * DAY, start, end))
         first, start = first + timedelta(days=1), end
     return tuple(found)
 

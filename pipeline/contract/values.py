@@ -13,13 +13,13 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from pipeline.contract.faults import Unreadable, did_you_mean
+from pipeline.rollup.grid import DAY as DAY
 
 A_DURATION = "a duration such as '90s', '15m', '2h', '7d' or 'PT15M'"
 A_DATE = "a date such as '2026-11-01' or '2026-11-01T18:00' (a zone such as 'Z' or '+01:00' may follow)"
 A_ZONE = "an IANA time zone such as 'Europe/Berlin' or 'UTC'"
 AN_AMOUNT = "an amount of money such as 1250000 or '1250000.50'"
 
-DAY = 86_400
 #: Beyond a century a duration or a date is a slip of the pen.
 MAX_SECONDS = 36_500 * DAY
 YEARS = range(1970, 2200)

@@ -30,6 +30,7 @@ from pipeline.demo.resume import ResumedDemo
 from pipeline.demo.screen import Screen, View
 from pipeline.errors import SettingsError
 from pipeline.ledger import status
+from pipeline.rollup.grid import DAY
 from pipeline.simulate import scenarios
 from pipeline.simulate.scenarios import Play
 from pipeline.simulate.simulator import simulate
@@ -46,7 +47,7 @@ SETTINGS = {
     "seal_every": "10",
     "publish_every": "2",
     # Event time of an accelerated play ends before now: its first alerts are as old as the scenario is long.
-    "page_max_age": str(30 * 86_400),
+    "page_max_age": str(30 * DAY),
     "alerts_topic": "gigawatch.alerts",
 }
 SETTLED_WITHIN = 20

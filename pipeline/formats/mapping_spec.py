@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.rollup.grid import DAY
+
 MAX_PATTERN = 500
 
 
@@ -181,7 +183,7 @@ class SamplesOf(MappingPart):
     copies: Texts | None = None
     count: CountOf | None = None
     time: Places | None = None
-    interval: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    interval: Annotated[int, Field(ge=1, le=DAY)] | None = None
     measures: Annotated[dict[str, Ways], Field(min_length=1)]
 
 

@@ -35,11 +35,10 @@ from pipeline.ledger import files
 from pipeline.ledger.counter import counted
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, no_fence, transaction
+from pipeline.rollup.grid import DAY, HOUR
 from pipeline.views.published import (
-    DAY,
     FATES_TABLE,
     HEALTH_TABLE,
-    HOUR,
     QUARANTINE,
     READINGS_TABLE,
     SET_ASIDE_TABLE,

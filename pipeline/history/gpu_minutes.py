@@ -22,7 +22,8 @@ from pipeline.history.rollup_select import bounds
 from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.readings.reading import EXPECTED
 from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.views.published import DAY, GPU_MINUTES_BY, MINUTE, QUARTER, literal, quoted
+from pipeline.rollup.grid import DAY, MINUTE, QUARTER
+from pipeline.views.published import GPU_MINUTES_BY, literal, quoted
 
 SLOW_MINUTES = 5
 """A source that reports at least twice within so many minutes counts by these."""

@@ -15,10 +15,8 @@ from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.instants import utc
 from pipeline.ledger.tables import insert
 from pipeline.ledger.transaction import Fence, no_fence, transaction
+from pipeline.rollup.grid import MINUTE
 from pipeline.rules.pipeline_alerts import Stall
-
-MINUTE = 60
-
 
 STOPPED = "it was stopped in good order"
 

@@ -33,11 +33,10 @@ from pipeline.ledger import files
 from pipeline.ledger.alert_notes import standing_select
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.transaction import NO_HOOKS, Hooks, transaction
+from pipeline.rollup.grid import DAY, HOUR
 from pipeline.views.published import (
     ALERTS_NOW_TABLE,
     ALERTS_TABLE,
-    DAY,
-    HOUR,
     MOMENT,
     PLAIN_TABLES,
     STANDING_TABLE,

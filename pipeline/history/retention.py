@@ -18,13 +18,12 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.ledger import deliveries, files
 from pipeline.ledger.frontier import least_evaluated, newest_watermark
 from pipeline.ledger.transaction import Fence, no_fence, transaction
+from pipeline.rollup.grid import DAY, HOUR
 from pipeline.views.published import (
     ALERTS_TABLE,
-    DAY,
     FATES_TABLE,
     FORECASTS_TABLE,
     HEALTH_TABLE,
-    HOUR,
     MOMENT,
     QUARANTINE_TABLE,
     READINGS_TABLE,

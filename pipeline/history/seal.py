@@ -26,8 +26,8 @@ from pipeline.history.verify import checksum
 from pipeline.ledger import files
 from pipeline.ledger.counter import counted
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, transaction
+from pipeline.rollup.grid import HOUR
 from pipeline.views.published import (
-    HOUR,
     QUARANTINE,
     QUARANTINE_TABLE,
     PublishedTable,

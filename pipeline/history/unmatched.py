@@ -17,6 +17,7 @@ from pipeline.contract.faults import did_you_mean
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.ledger.transaction import Fence, no_fence, transaction
+from pipeline.rollup.grid import DAY
 from pipeline.rules.evaluate import Plan
 from pipeline.rules.pipeline_alerts import Unmatched
 from pipeline.rules.rule import ClauseRule
@@ -26,7 +27,7 @@ META = "unmatched"
 """Key in `meta`: since when, in event time, each clause has matched nothing."""
 SETTLES = 120
 """Seconds of event time in which a fleet that has just begun to report is not judged: not all had their turn yet."""
-A_BILL_COMES_WITHIN = 35 * 86_400
+A_BILL_COMES_WITHIN = 35 * DAY
 """Seconds that a clause which reads bills alone is given, unless it looks misspelt: a supplier sends one a month."""
 NEAR = "did you mean"
 NAMED = 5

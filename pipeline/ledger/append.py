@@ -11,7 +11,7 @@ from pipeline.ledger.deliveries import note_delivered
 from pipeline.ledger.pulses import note_pulses
 from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, content_sql, marks_sql, merge_bits_sql, merge_sql
-from pipeline.rollup.grid import GRID_SECONDS, WIDTHS, floor_sql
+from pipeline.rollup.grid import GRID, WIDTHS, floor_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET
 
 
@@ -24,7 +24,7 @@ def append_rows(con: duckdb.DuckDBPyConnection, event: EventType, known_from: da
     )
     if event.retained:
         return _append_retained(con, event, known_from)
-    known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID_SECONDS} SECOND)"
+    known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID} SECOND)"
     starts = _starts(con, f"delta_partials_{view}")
     _append(con, f"partials_{view}", known, starts, "series", merge_sql(event))
     if event.histograms:
@@ -80,7 +80,7 @@ def _index_entities(con: duckdb.DuckDBPyConnection, event: EventType) -> bool:
     )
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE indexed_{view} AS SELECT series, "
-        f"{floor_sql('time', GRID_SECONDS)} AS window_start, entity_id, entity_idx{', ' + marks if marks else ''} "
+        f"{floor_sql('time', GRID)} AS window_start, entity_id, entity_idx{', ' + marks if marks else ''} "
         f"FROM ({_identified(event)}) LEFT JOIN (SELECT entity_id, entity_idx FROM entity_bits_{view}) USING (entity_id)"
     )
     new = bool(con.execute(f"SELECT 1 FROM indexed_{view} WHERE entity_idx IS NULL LIMIT 1").fetchall())

@@ -18,8 +18,8 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import Catalog
 from pipeline.readings.reading import GRID, GRID_US
+from pipeline.rollup.grid import DAY
 
-DAY = 86_400
 QUIET = 2 * DAY
 """Seconds; as long as 10 s partials are kept, so that no reading looks back farther."""
 

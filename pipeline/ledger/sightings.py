@@ -18,7 +18,7 @@ from pipeline.readings.reading import GRID_US
 from pipeline.readings.silence import Silence
 from pipeline.readings.whereabouts import KEPT
 from pipeline.rollup.aggregate import BLOCK_BITS
-from pipeline.rollup.grid import GRID_SECONDS
+from pipeline.rollup.grid import GRID
 
 HOMES = 64
 """Series that an entity may stand in and be looked for: one that is in more has not moved, its labels grow without end,
@@ -50,7 +50,7 @@ def note_sightings(con: DuckDBPyConnection, event: EventType, known_from: dateti
     """
     view = event.view
     if con.execute(f"SELECT 1 FROM shared_{view} LIMIT 1").fetchall():
-        known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID_SECONDS} SECOND)"
+        known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID} SECOND)"
         con.execute(
             f"INSERT INTO sightings_{view} SELECT s.entity, s.series, max(window_start), {known} AS known "
             f"FROM indexed_{view} i JOIN shared_{view} s ON s.series = i.series AND s.idx = i.entity_idx "

@@ -38,7 +38,7 @@ from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
 from pipeline.rollup.delta import Delta, Place
-from pipeline.rollup.grid import GRID_SECONDS, grid_floor
+from pipeline.rollup.grid import GRID, grid_floor
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import Plan
 
@@ -193,7 +193,7 @@ class Ledger:
         Charges and what closes their deliveries are read together, so both go by the one that is farther.
         """
         reached = dict(self.con.execute("SELECT topic, instant FROM frontier").fetchall())
-        step = timedelta(seconds=GRID_SECONDS)
+        step = timedelta(seconds=GRID)
         known = {
             topic: reached[topic] + step if topic in reached else FAR_PAST for topic in self.catalog.topics
         }

@@ -18,8 +18,9 @@ from pipeline.contract.model import Clause, Contract
 from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.instants import utc
 from pipeline.ledger.tables import insert
+from pipeline.rollup.grid import DAY
 
-AROUND = 366 * 86_400
+AROUND = 366 * DAY
 """Seconds before and after now of which `windows` has the occurrences."""
 
 

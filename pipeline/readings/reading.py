@@ -11,16 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-#: Distance of two evaluation instants, and width of the narrowest roll-up window, in seconds.
-GRID = 10
+from pipeline.rollup.grid import DAY
+from pipeline.rollup.grid import GRID as GRID
+
 GRID_US = GRID * 1_000_000
 
 #: A reading looks back three reporting intervals unless its clause says otherwise: one lost report in a
 #: row of three does not make an entity vanish.
 LOOKBACK_INTERVALS = 3
-LONGEST = 2 * 86_400
+LONGEST = 2 * DAY
 """Seconds that a reading looks back for a slow series at most: 10 s partials are kept as long."""
-EXPECTED = 86_400
+EXPECTED = DAY
 """A series is expected for this long after its last sample, in seconds; so is a measure after its last value."""
 
 #: `((dimension, (value, …)), …)`, sorted: hashable form of a clause's `match`.

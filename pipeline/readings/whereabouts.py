@@ -13,14 +13,14 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from pipeline.catalog import EventType
-from pipeline.readings.reading import GRID_US, LOOKBACK_INTERVALS, By
+from pipeline.readings.reading import EXPECTED, GRID_US, LOOKBACK_INTERVALS, By
 from pipeline.readings.silence import Gap, Move, Silence
 from pipeline.readings.span import Span, groups_of
 from pipeline.readings.spec import Inquiry, Query
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.quoting import quoted, timestamp
 
-KEPT = 86_400
+KEPT = EXPECTED
 """Seconds for which the last sighting in a series is kept: as long as a series is expected."""
 
 

@@ -9,7 +9,7 @@ in seconds; NULL where none did), and for each number `m`: `m_count`,
 from __future__ import annotations
 
 from pipeline.catalog import EventType, Mark, MarkTest, Measure
-from pipeline.rollup.grid import GRID_SECONDS, floor_sql
+from pipeline.rollup.grid import GRID, floor_sql
 from pipeline.rollup.histogram import bucket_sql
 
 BLOCK_BITS = 512
@@ -71,7 +71,7 @@ def partials_sql(event: EventType, samples: str) -> str:
         ]
     grouped += [f"count({m.name}) AS {m.name}_count" for m in event.texts]
     grouped += [f"max(time) FILTER ({m.name} IS NOT NULL) AS {m.name}_time" for m in measures]
-    windowed = f"SELECT *, {floor_sql('time', GRID_SECONDS)} AS window_start FROM {samples}"
+    windowed = f"SELECT *, {floor_sql('time', GRID)} AS window_start FROM {samples}"
     if not measures:
         return f"SELECT series, window_start, {', '.join(grouped)} FROM ({windowed}) GROUP BY ALL"
     lasts = ", ".join(f"max({_last(m)}) FILTER ({m.name} IS NOT NULL) AS {m.name}_last" for m in measures)
@@ -115,7 +115,7 @@ def histogram_sql(event: EventType, samples: str) -> str | None:
     parts = [
         f"SELECT series, window_start, '{m.name}' AS measure, {bucket_sql('value')} AS bucket, value AS least, "
         f"value AS greatest, count(*) AS n "
-        f"FROM (SELECT series, {floor_sql('time', GRID_SECONDS)} AS window_start, unnest({m.name}) AS value "
+        f"FROM (SELECT series, {floor_sql('time', GRID)} AS window_start, unnest({m.name}) AS value "
         f"FROM {samples}) GROUP BY ALL"
         for m in event.histograms
     ]

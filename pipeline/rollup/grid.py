@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-GRID_SECONDS = 10
-"""Step of event time on which clauses are evaluated, and the narrowest window."""
+MINUTE, QUARTER, HOUR, DAY = 60, 900, 3600, 86_400
+"""Seconds."""
+GRID = 10
+"""Seconds between two evaluation instants, and the width of the narrowest window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +20,11 @@ class Width:
 
 
 WIDTHS = (
-    Width("10s", 10, 3600),
-    Width("1m", 60, 3600),
-    Width("15m", 900, 86400),
-    Width("1h", 3600, 86400),
-    Width("1d", 86400, 86400),
+    Width("10s", GRID, HOUR),
+    Width("1m", MINUTE, HOUR),
+    Width("15m", QUARTER, DAY),
+    Width("1h", HOUR, DAY),
+    Width("1d", DAY, DAY),
 )
 
 
@@ -36,4 +38,4 @@ def floor_sql(time: str, seconds: int) -> str:
 
 def grid_floor(seconds: float) -> int:
     """The last grid instant at or before an epoch time in seconds."""
-    return int(seconds // GRID_SECONDS) * GRID_SECONDS
+    return int(seconds // GRID) * GRID

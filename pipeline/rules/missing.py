@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.readings.meters import Meters
 from pipeline.readings.undelivered import PLACES, Lack, Missing, Place
+from pipeline.rollup.grid import DAY
 
 TOGETHER = 120
 """Seconds within which the first and the last have gone for it to be one moment."""
@@ -22,7 +23,7 @@ WATTS_PER_MEGAWATT = 1e6
 
 def clock(at: float, t: float) -> str:
     """The time of day of an instant that lies within a day before `t`, else its date too."""
-    form = "%H:%M UTC" if t - at < 86_400 else "%-d %b %H:%M UTC"
+    form = "%H:%M UTC" if t - at < DAY else "%-d %b %H:%M UTC"
     return f"{datetime.fromtimestamp(at, UTC):{form}}"
 
 

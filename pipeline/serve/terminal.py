@@ -17,6 +17,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.rollup.grid import DAY
+
 Status = Mapping[str, Any]
 Mood = Literal["firing", "pending", "unknown", "ok"]
 
@@ -75,7 +77,7 @@ def duration(seconds: float) -> str:
     if 0 < abs(seconds) < 10 and seconds != int(seconds):
         return f"{seconds:.1f}s"
     sign, whole = ("-" if seconds < 0 else ""), round(abs(seconds))
-    days, rest = divmod(whole, 86_400)
+    days, rest = divmod(whole, DAY)
     hours, rest = divmod(rest, 3600)
     minutes, left = divmod(rest, 60)
     if days:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.rollup.grid import DAY, HOUR
 from pipeline.simulate.cloud_events import Message, Mode, cloud_event
 from pipeline.simulate.fleet_spec import FleetSpec
 from pipeline.simulate.noise import uniform
@@ -39,7 +40,7 @@ class Billing:
             for cluster in region.clusters:
                 gpus[region.region, cluster.sku] += cluster.gpus
         self.charged = [_Charged(*key, n) for key, n in gpus.items() if key[1] in spec.billing.prices]
-        day = 86_400
+        day = DAY
         self._next = (start_ms // 1000 - spec.billing.history) // day * day if self.charged else None
 
     def messages(self, t0_ms: int, t1_ms: int) -> Iterator[Message]:
@@ -53,7 +54,7 @@ class Billing:
             hour, self._next = self._next, self._next + 3600
             for what in self.charged:
                 yield self._usage(what, hour)
-            if self.spec.billing.tax_rate and hour % 86_400 == 23 * 3600:
+            if self.spec.billing.tax_rate and hour % DAY == 23 * HOUR:
                 for what in self.charged:
                     yield self._tax(what, hour - 23 * 3600)
 
@@ -80,10 +81,10 @@ class Billing:
         return self._charge(what, "Usage", hour, hour + 3600, cost, more)
 
     def _tax(self, what: _Charged, day: int) -> Message:
-        hours = range(day, day + 86_400, 3600)
+        hours = range(day, day + DAY, HOUR)
         untaxed = sum((self._quantity(what, hour) for hour in hours), Decimal(0)) * self._price(what)
         cost = (untaxed * Decimal(str(self.spec.billing.tax_rate))).quantize(_CENT)
-        return self._charge(what, "Tax", day, day + 86_400, cost, {"ChargeFrequency": "Recurring"})
+        return self._charge(what, "Tax", day, day + DAY, cost, {"ChargeFrequency": "Recurring"})
 
     def _charge(
         self, what: _Charged, category: str, start: int, end: int, cost: Decimal, more: dict[str, str]

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.contract.document import Document, read
 from pipeline.contract.faults import DocumentPath, did_you_mean, dotted, one_of
 from pipeline.errors import ContractError, ScenarioError
+from pipeline.rollup.grid import DAY
 from pipeline.simulate.cloud_events import Mode
 from pipeline.simulate.fleet import Fleet
 from pipeline.simulate.fleet_spec import INTERVAL, Duration, Effect, FleetSpec, Name, Spec, parse_duration
@@ -222,7 +223,7 @@ class Play:
             if what == "scaled":
                 return f"{round(float(rest) * self.scale, 6):.10g}"
             shift = parse_duration(rest) if rest else 0
-            base = {"start": self.start, "day": self.start - self.start % 86_400}[what]
+            base = {"start": self.start, "day": self.start - self.start % DAY}[what]
             at = datetime.fromtimestamp(base + (-shift if sign == "-" else shift), UTC)
             return f"{at:%Y-%m-%dT%H:%M:%SZ}"
         except (KeyError, ValueError) as error:

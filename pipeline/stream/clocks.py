@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pipeline.rollup.grid import DAY
 from pipeline.stream.topic_admin import ClockReading
 
 CLOCKS_DIFFER = 60.0
@@ -140,7 +141,7 @@ def _of_watermark(topic: str, seconds: float) -> Skew:
 
 def _duration(seconds: float) -> str:
     whole = round(abs(seconds))
-    days, rest = divmod(whole, 86_400)
+    days, rest = divmod(whole, DAY)
     hours, minutes, left = rest // 3600, rest // 60 % 60, rest % 60
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (left, "s")]
     kept = [f"{n} {unit}" for n, unit in parts if n]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.formats.amounts import LONG_NUMBER, amount_sql
@@ -19,10 +20,7 @@ from pipeline.formats.gpu_uuid import identifies_sql
 from pipeline.formats.inside import names_of, settled_sql
 from pipeline.formats.times import time_sql
 from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
-from pipeline.stream.inspect import ATTRIBUTES, INTERVAL
-
-MAX_CLOCK_AHEAD_SECONDS = 60
-"""An event later than its record by more is quarantined: one bad clock must not make honest rows late."""
+from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_CLOCK_AHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
         f"{envelope['type']} = '\"{event.type}\"'",
         "NOT contains(value, '\\')",  # escapes are read by the slow path
         *(_attribute(envelope[name]) for name in ("id", "source")),
-        f"time <= record_time + INTERVAL {MAX_CLOCK_AHEAD_SECONDS} SECOND",
+        f"time <= record_time + INTERVAL {MAX_CLOCK_AHEAD // timedelta(seconds=1)} SECOND",
     ]
     if event.retained:
         checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path

@@ -21,10 +21,9 @@ import pyarrow as pa
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import content_sql
 from pipeline.rollup.delta import Place
+from pipeline.stream.inspect import MAX_CLOCK_AHEAD
 
 WINDOW = timedelta(minutes=2)
-AHEAD = timedelta(seconds=60)
-"""How far a sample's time may lie beyond its partition's progress: as far as beyond its record's time."""
 _PRUNE_EVERY = timedelta(seconds=30)
 
 Progress = Mapping[int, datetime]
@@ -213,7 +212,7 @@ def _remembered(progress: Mapping[Place, datetime]) -> list[Interval]:
     """The times that any partition may still ask for, `[from, to]`, without overlaps."""
     found: list[Interval] = []
     for at in sorted(progress.values()):
-        low, high = at - WINDOW, at + AHEAD
+        low, high = at - WINDOW, at + MAX_CLOCK_AHEAD
         if found and low <= found[-1][1]:
             low = found.pop()[0]
         found.append((low, high))

@@ -19,6 +19,8 @@ from pipeline.formats.inside import found, tidied
 from pipeline.formats.lenient_json import TOO_DEEP, read_json
 from pipeline.formats.measures import Fate, SetAside, Unfit, amount, measured
 from pipeline.formats.times import read_time
+from pipeline.rollup.grid import DAY
+from pipeline.stream.clocks import CLOCKS_DIFFER
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -27,10 +29,11 @@ ENVELOPE = ("specversion", "id", "source", "type", "time")
 INTERVAL = "interval"
 """An optional extension attribute: the seconds between two reports of its source, where they are not the schema's."""
 ATTRIBUTES = (*ENVELOPE, INTERVAL)
-MAX_INTERVAL = 86_400
+MAX_INTERVAL = DAY
 _STRUCTURED = b"application/cloudevents"
 
-MAX_CLOCK_AHEAD = timedelta(seconds=60)
+MAX_CLOCK_AHEAD = timedelta(seconds=CLOCKS_DIFFER)
+"""An event later than its record by more is quarantined: one bad clock must not make honest rows late."""
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -36,24 +36,15 @@ from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, regi
 from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.segments import write_raw, write_segment
 from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
+from pipeline.views.published import QUARANTINE, QUARANTINE_COLUMNS
 
-QUARANTINE = "quarantine"
-_QUARANTINE_SCHEMA = pa.schema(
-    [
-        ("time", pa.timestamp("us")),
-        ("topic", pa.string()),
-        ("part", pa.int32()),
-        ("record_offset", pa.int64()),
-        ("reason", pa.string()),
-        ("field", pa.string()),
-        ("source", pa.string()),
-        ("id", pa.string()),
-        ("idx", pa.int32()),
-        ("sample", pa.string()),
-        ("record_time", pa.timestamp("us")),
-        ("known_from", pa.timestamp("us")),
-    ]
-)
+_ARROW = {
+    "TIMESTAMP": pa.timestamp("us"),
+    "VARCHAR": pa.string(),
+    "INTEGER": pa.int32(),
+    "BIGINT": pa.int64(),
+}
+_QUARANTINE_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in QUARANTINE_COLUMNS])
 _SAMPLE_LIMIT = 65_536
 """Characters of a quarantined sample that are kept."""
 ASIDE_KEPT = 100

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.catalog import EventType
 from pipeline.ledger import files
 from pipeline.rollup.delta import Segment
-from pipeline.rollup.grid import GRID_SECONDS
+from pipeline.rollup.grid import GRID
 from pipeline.stream.inspect import INTERVAL
 
 
@@ -27,8 +27,8 @@ def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Ta
     known = pa.repeat(pa.scalar(known_from, pa.timestamp("us")), samples.num_rows)
     declared: tuple[str, ...] = ()
     if not event.retained:  # of these a window counts once it is over
-        window = pc.floor_temporal(samples["time"], GRID_SECONDS, "second")
-        after = pc.add(window, pa.scalar(timedelta(seconds=GRID_SECONDS), pa.duration("us")))
+        window = pc.floor_temporal(samples["time"], GRID, "second")
+        after = pc.add(window, pa.scalar(timedelta(seconds=GRID), pa.duration("us")))
         known, declared = pc.max_element_wise(after, known), (INTERVAL,)
     return samples.select(["time", *names, "source", "id", "idx", *declared]).append_column(
         "known_from", known

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pipeline.catalog import MONEY, Catalog, EventType, Measure
 from pipeline.rollup import grid
+from pipeline.rollup.grid import DAY, HOUR, MINUTE, QUARTER
 from pipeline.rules.ready_view import DATE
 
-MINUTE, QUARTER, HOUR, DAY = 60, 900, 3600, 86400
 Columns = tuple[tuple[str, str], ...]
 
 QUARANTINE = "quarantine"

@@ -38,16 +38,14 @@ from pipeline.history.alerts_now import alerts_now_select
 from pipeline.history.retention import Keep
 from pipeline.ledger import files
 from pipeline.ledger.store import Ledger
+from pipeline.rollup.grid import DAY, HOUR, MINUTE
 from pipeline.simulate.fleet_spec import FleetSpec
 from pipeline.views.published import (
     ALERTS_NOW_TABLE,
     ALERTS_TABLE,
     CLAUSES_TABLE,
-    DAY,
     FATES_TABLE,
     HEALTH_TABLE,
-    HOUR,
-    MINUTE,
     READINGS_TABLE,
     STANDING_TABLE,
     WIDTHS,

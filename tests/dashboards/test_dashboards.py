@@ -34,9 +34,10 @@ from pipeline.catalog import load
 from pipeline.dashboards import panel_sql
 from pipeline.dashboards.generate import SURPLUS, differing, documents, files, write
 from pipeline.door.mysql_catalog import MACROS
+from pipeline.rollup.grid import HOUR
 from pipeline.serve.child import Door
 from pipeline.views.all_views import names
-from pipeline.views.published import HOUR, published_tables
+from pipeline.views.published import published_tables
 from tests.dashboards.questions import panel_queries, texts
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from pipeline.history import query, retention
 from pipeline.history.housekeeping import Housekeeper
 from pipeline.history.retention import Keep
 from pipeline.rollup.delta import Fate
-from pipeline.views.published import DAY, HOUR
+from pipeline.rollup.grid import DAY, HOUR
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 KEEP = Keep(
