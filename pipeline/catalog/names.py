@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pipeline.catalog.expect import expect, listed, matches
 from pipeline.errors import SchemaError
+
+if TYPE_CHECKING:
+    from pipeline.catalog.schema import EventType
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -41,22 +44,7 @@ KEYWORDS = frozenset(
 """What DuckDB does not take for a column's name without quotes: its keywords reserved, and of types and functions."""
 
 
-class Named(Protocol):
-    """What must differ between two event types."""
-
-    @property
-    def topic(self) -> str: ...
-    @property
-    def view(self) -> str: ...
-    @property
-    def retained(self) -> bool: ...
-    @property
-    def closes(self) -> bool: ...
-    @property
-    def delivery(self) -> str | None: ...
-
-
-def check_together(directory: Path, types: Sequence[Named]) -> None:
+def check_together(directory: Path, types: Sequence[EventType]) -> None:
     """Raises SchemaError when two event types would write the same topic, tables or views."""
     for attribute in ("topic", "view"):
         values = [getattr(t, attribute).lower() for t in types]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from pipeline.notify.destination import Destination
 from pipeline.notify.lane import Lane, Surroundings
-from pipeline.notify.outbox import Outbox
+from pipeline.notify.ledger_outbox import LedgerOutbox
 from pipeline.notify.policy import Policy, Timing
 from pipeline.notify.wire_text import rfc3339
 from pipeline.rules.alert_message import AlertMessage
@@ -38,7 +38,7 @@ class Delivery:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: LedgerOutbox,
         destinations: Sequence[Destination],
         *,
         policy: Policy | None = None,

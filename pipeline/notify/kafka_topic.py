@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
 
 import msgspec
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
 from pipeline.notify.destination import DeliveryRefused, Habits, NotAccepted
@@ -20,15 +20,11 @@ from pipeline.stream.topic_admin import ALERTS
 ACK_TIMEOUT = 15.0
 
 
-class Producer(Protocol):
-    """What is used of `aiokafka.AIOKafkaProducer`; it must be started, with `enable_idempotence=True`
-    (which implies acks=all), so that a retry inside the client neither doubles nor reorders."""
-
-    async def send(self, topic: str, value: bytes, key: bytes) -> Awaitable[object]: ...
-
-
 class AlertTopic:
-    """A destination: the topic `gigawatch.alerts` behind a producer that somebody else starts and stops."""
+    """A destination: the topic `gigawatch.alerts` behind a producer that somebody else starts and stops.
+
+    The producer must be idempotent (which implies acks=all): then a retry inside the client neither doubles nor reorders.
+    """
 
     habits = Habits(
         pages=False,
@@ -38,7 +34,7 @@ class AlertTopic:
 
     def __init__(
         self,
-        producer: Producer,
+        producer: AIOKafkaProducer,
         *,
         topic: str = ALERTS,
         name: str = "kafka",
@@ -68,9 +64,10 @@ class AlertTopic:
             ) from None
 
     async def _hand_over(self, change: AlertMessage) -> Awaitable[object]:
-        return await self._producer.send(
+        sent: Awaitable[object] = await self._producer.send(
             self._topic, value=to_json(_public(change)).encode(), key=change.identity.encode()
         )
+        return sent
 
 
 def _public(change: AlertMessage) -> AlertMessage:

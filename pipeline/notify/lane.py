@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import structlog
 
 from pipeline.notify.destination import DeliveryRefused, Destination, NotAccepted
+from pipeline.notify.ledger_outbox import LedgerOutbox
 from pipeline.notify.links import linked
 from pipeline.notify.message import annotate, present
-from pipeline.notify.outbox import NEVER, Outbox, OutboxRow, OutboxUpdate
+from pipeline.notify.outbox import NEVER, OutboxRow, OutboxUpdate
 from pipeline.notify.plan import Moment, Step, identities, plan
 from pipeline.notify.policy import Policy, Timing
 from pipeline.notify.wire_text import label_value
@@ -43,7 +44,7 @@ class Surroundings:
     `public_url`: where people open the board, empty when alerts lead nowhere; `outage`: when the broker was away last.
     """
 
-    outbox: Outbox
+    outbox: LedgerOutbox
     policy: Policy
     timing: Timing
     firing: Callable[[], Awaitable[Sequence[AlertMessage]]]

@@ -41,7 +41,7 @@ def _utc(at: float | None) -> datetime | None:
 
 
 class LedgerOutbox:
-    """An `Outbox` on the open ledger; every call takes a connection of its own, on a thread of its own.
+    """The outbox of the open ledger; every call takes a connection of its own, on a thread of its own.
 
     Raises StaleGeneration from `record` once another writer has the ledger, duckdb.Error on a broken one.
     """
@@ -51,9 +51,11 @@ class LedgerOutbox:
         self._threads = ThreadPoolExecutor(4, "outbox")
 
     async def undelivered(self, destination: str, limit: int) -> Sequence[OutboxRow]:
+        """At most `limit` rows of the destination that are neither delivered nor refused, by `seq`."""
         return await self._off(self._undelivered, destination, limit)
 
     async def record(self, marks: Sequence[OutboxUpdate]) -> None:
+        """Write the marks in one transaction."""
         await self._off(self._record, tuple(marks))
 
     async def firing(self) -> Sequence[AlertMessage]:

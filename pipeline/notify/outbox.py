@@ -1,10 +1,8 @@
-"""What the delivery needs of the ledger's outbox: rows to deliver, a place to write what became of them."""
+"""Rows of the ledger's outbox: what is to be delivered, and what became of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 # 9999-12-31: the `next_try` of a row that was refused.  It stays in the outbox, undelivered and visible, with
 # the destination's reason in `last_error`; to have it tried again, set its `next_try` to NULL.
@@ -36,14 +34,3 @@ class OutboxUpdate:
     next_try: float | None = None
     delivered: float | None = None
     last_error: str | None = None
-
-
-class Outbox(Protocol):
-    """The ledger's outbox.  Both methods may be slow (a transaction) and must not block the event loop."""
-
-    async def undelivered(self, destination: str, limit: int) -> Sequence[OutboxRow]:
-        """At most `limit` rows of the destination that are neither delivered nor refused, by `seq`:
-        `delivered IS NULL AND (next_try IS NULL OR next_try < TIMESTAMP '9999-01-01')`."""
-
-    async def record(self, marks: Sequence[OutboxUpdate]) -> None:
-        """Write the marks in one transaction."""
