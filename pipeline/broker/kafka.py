@@ -29,7 +29,7 @@ from types import TracebackType
 from pipeline.broker.java import Progress, class_path, java
 from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.serve.child import last_words, wait_or_kill
-from pipeline.stream.topic_admin import probe
+from pipeline.stream.topic_admin import cluster_id
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
@@ -266,7 +266,7 @@ class EmbeddedKafka:
             # The port first: it is closed for the first seconds, and a client would log every attempt.
             if not _is_free(self.port):
                 try:
-                    probe(self.bootstrap, timeout=5.0)
+                    cluster_id(self.bootstrap, timeout=5.0)
                     return
                 except BrokerUnreachable:
                     pass

@@ -101,12 +101,16 @@ def _folded(name: str) -> str:
     return name.casefold().replace("-", "_").replace(" ", "_")
 
 
-def one_of(names: Iterable[str], most: int = 20) -> str:
+MOST_NAMED = 20
+"""Names that a fault lists at most."""
+
+
+def one_of(names: Iterable[str]) -> str:
     """`one of a, b, c` in the order given; long lists are cut."""
     every = list(names)
     if not every:
         return "none (there is none here)"
     if len(every) == 1:
         return every[0]
-    more = f", … ({len(every) - most} more)" if len(every) > most else ""
-    return "one of " + ", ".join(every[:most]) + more
+    more = f", … ({len(every) - MOST_NAMED} more)" if len(every) > MOST_NAMED else ""
+    return "one of " + ", ".join(every[:MOST_NAMED]) + more

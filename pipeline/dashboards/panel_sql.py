@@ -33,9 +33,9 @@ BUCKET = 'time_bucket(to_milliseconds($__interval_ms), "time")'
 """Times of readings in steps as wide as a point of the panel."""
 
 
-def in_days(start: str = "$__timeFrom()", end: str = "$__timeTo()") -> str:
+def in_days(start: str = "$__timeFrom()") -> str:
     """Rows of the days of a time range: no file of another day is opened, which `time` alone cannot say (see `views`)."""
-    return f"date BETWEEN ({start})::DATE AND ({end})::DATE"
+    return f"date BETWEEN ({start})::DATE AND ($__timeTo())::DATE"
 
 
 def in_time(column: str = '"time"') -> str:
@@ -107,9 +107,9 @@ def chosen(column: str, variable: str) -> str:
     return f"('{ALL}' IN (${{{variable}}}) OR {column} IN (${{{variable}}}) OR {column} IS NULL)"
 
 
-def of_contract(column: str = "contract") -> str:
+def of_contract() -> str:
     """Rows of the chosen contracts; our own alerts are about the numbers of all of them."""
-    return f"('{ALL}' IN (${{contract}}) OR {column} IN (${{contract}}, '{OWN}'))"
+    return f"('{ALL}' IN (${{contract}}) OR contract IN (${{contract}}, '{OWN}'))"
 
 
 def of_region(column: str = "region") -> str:

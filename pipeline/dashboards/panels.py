@@ -91,7 +91,7 @@ NONE_IS_GOOD: list[ValueMapping] = [*UNKNOWN, like("^(0|none|nothing)( .*)?$", G
 
 def stat(
     title: str, description: str, sql: str, unit: str = TEXT, *, fields: Mapping[str, Properties] | None = None,
-    decimals: float | None = None, mappings: Sequence[ValueMapping] = UNKNOWN, bad_above: float | None = None,
+    mappings: Sequence[ValueMapping] = UNKNOWN, bad_above: float | None = None,
     filled: bool = False, size: int = 28,
 ) -> Laid:  # fmt: skip
     """Large words or numbers, every column of the first row; above `bad_above` a number is red.
@@ -109,8 +109,6 @@ def stat(
         .color_mode(colours).mappings(list(mappings)).text(parts.VizTextDisplayOptions().title_size(13).value_size(size))
         .thresholds(steps((None, GREEN), (bad_above, RED)) if bad_above is not None else steps((None, PLAIN)))
     )  # fmt: skip
-    if decimals is not None:
-        panel.decimals(decimals)
     for name, values in (fields or {}).items():
         panel.override_by_name(name, settings(values))
     return panel

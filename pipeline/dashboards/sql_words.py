@@ -22,9 +22,9 @@ def known(value: str) -> str:
     return f"CASE WHEN {KNOWN} THEN {value} END"
 
 
-def known_state(state: str = "state") -> str:
+def known_state() -> str:
     """A state as it is now, in words also when nobody knows."""
-    return f"CASE WHEN {KNOWN} THEN {state} ELSE '{NOT_KNOWN}' END"
+    return f"CASE WHEN {KNOWN} THEN state ELSE '{NOT_KNOWN}' END"
 
 
 def span(seconds: str) -> str:

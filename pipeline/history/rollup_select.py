@@ -107,8 +107,10 @@ def physical(total: str, quantum: Decimal, count: str = "") -> str:
     return f"{scaled} / nullif({count}, 0)" if count else scaled
 
 
-def _quantiles(measure: Measure, buckets: str, key: str = "series, window_start") -> str:
-    """A CTE with the count and quantiles of one histogram; `buckets` gives (key, bucket, least, greatest, n) once for each.
+def _quantiles(measure: Measure, buckets: str) -> str:
+    """A CTE with the count and quantiles of one histogram.
+
+    `buckets` gives (series, window_start, bucket, least, greatest, n) once for each.
 
     A quantile is a value that was observed: the one at rank ceil(q * n), or where several share its row the greatest of
     them, which is above it by less than a bucket.
@@ -120,10 +122,12 @@ def _quantiles(measure: Measure, buckets: str, key: str = "series, window_start"
         value = f"CASE WHEN {rank} = upto - n + 1 THEN least ELSE greatest END"
         columns.append(f"min({value}) FILTER (upto >= {rank}) AS {quoted(f'{name}_{aggregate}')}")
     ranked = (
-        f"SELECT *, sum(n) OVER (PARTITION BY {key} ORDER BY bucket, greatest, least) AS upto, "
-        f"sum(n) OVER (PARTITION BY {key}) AS total FROM ({buckets})"
+        f"SELECT *, sum(n) OVER (PARTITION BY series, window_start ORDER BY bucket, greatest, least) AS upto, "
+        f"sum(n) OVER (PARTITION BY series, window_start) AS total FROM ({buckets})"
     )
-    select = f"SELECT {key}, {', '.join(columns)} FROM ({ranked}) GROUP BY {key}"
+    select = (
+        f"SELECT series, window_start, {', '.join(columns)} FROM ({ranked}) GROUP BY series, window_start"
+    )
     return f"{quoted(name + ' quantiles')} AS ({select})"
 
 

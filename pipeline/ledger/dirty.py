@@ -15,15 +15,12 @@ from pipeline.ledger.deliveries import by_itself
 from pipeline.views.published import quoted
 
 
-def dirty_sql(view: str, rows: str, column: str = "window_start") -> str:
+def dirty_sql(view: str, rows: str) -> str:
     """An INSERT that marks what `rows` touch; to be run in the transaction that appends them.
 
-    `view` is an event type's (then `rows` has the delta's window starts of any width up to a minute),
-    `fates` or `set_aside` (column `minute`), `alerts`, `readings`, `health` (column `time`), or a table of one file, such as
-    `standing` (any timestamp column).
+    `view` is an event type's, and `rows` has the delta's window starts of any width up to a minute.
     """
-    minute = f"time_bucket(INTERVAL 1 MINUTE, {quoted(column)})"
-    return f"INSERT INTO dirty SELECT DISTINCT '{view}', {minute} FROM {rows}"
+    return f"INSERT INTO dirty SELECT DISTINCT '{view}', time_bucket(INTERVAL 1 MINUTE, window_start) FROM {rows}"
 
 
 def charges_dirty_sql(event_type: EventType, rows: str) -> str:

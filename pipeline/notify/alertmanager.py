@@ -86,16 +86,14 @@ class Alertmanager:
         client: httpx.AsyncClient,
         *,
         name: str = "alertmanager",
-        headers: dict[str, str] | None = None,
         timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         self.name = name
         self._url = f"{checked_url(url, 'alertmanager')}/api/v2/alerts"
         self._client = client
-        self._headers = headers
         self._timeout = timeout
 
     async def send(self, changes: Sequence[AlertMessage], now: float) -> None:
         """Post them all; a failure leaves earlier bodies accepted, and posting those again does no harm."""
         for body in bodies(changes, now):
-            await post_json(self._client, self._url, body, self._headers, self._timeout)
+            await post_json(self._client, self._url, body, timeout=self._timeout)

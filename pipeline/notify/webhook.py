@@ -5,14 +5,12 @@ https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
-from pipeline.errors import SettingsError
 from pipeline.notify.destination import Habits
 from pipeline.notify.post import REQUEST_TIMEOUT, checked_url, origin, post_json
 from pipeline.notify.wire_text import ZERO_TIME, fingerprint, rfc3339, wire_annotations, wire_labels, wire_url
@@ -72,18 +70,9 @@ def body_of(changes: Sequence[AlertMessage], receiver: str, external_url: str) -
     }
 
 
-def authorization(
-    bearer_token: str | None = None, username: str | None = None, password: str | None = None
-) -> dict[str, str]:
-    """The header for a bearer token or for basic auth.  Raises SettingsError when both are given."""
-    if bearer_token and username:
-        raise SettingsError("webhook: found both a bearer token and a user name, expected one of them")
-    if bearer_token:
-        return {"authorization": f"Bearer {bearer_token.strip()}"}
-    if username:
-        pair = base64.b64encode(f"{username}:{password or ''}".encode()).decode()
-        return {"authorization": f"Basic {pair}"}
-    return {}
+def authorization(bearer_token: str | None) -> dict[str, str]:
+    """The header for a bearer token, if there is one."""
+    return {"authorization": f"Bearer {bearer_token.strip()}"} if bearer_token else {}
 
 
 class Webhook:

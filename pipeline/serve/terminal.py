@@ -159,9 +159,11 @@ def add(table: Table, *cells: str | Text) -> None:
     table.add_row(*texts)
 
 
-def standing_table(lines: Sequence[Line], limit: int | None = None, title: str = "Contract") -> Table:
+def standing_table(lines: Sequence[Line], limit: int | None = None) -> Table:
     """Clause, observed, bound; what does not fit into `limit` rows is counted in the last one."""
-    table = plain_table("", "clause", "on", "observed", "bound", title=title, right=("observed", "bound"))
+    table = plain_table(
+        "", "clause", "on", "observed", "bound", title="Contract", right=("observed", "bound")
+    )
     shown = lines if limit is None or len(lines) <= limit else lines[: limit - 1]
     for line in shown:
         add(

@@ -160,7 +160,7 @@ class FleetSpec(Spec):
         return self.model_copy(update={"regions": regions})
 
     @staticmethod
-    def uniform(gpus: int, *, clusters: int = 10, provider: str = "halcyon") -> FleetSpec:
+    def uniform(gpus: int, *, clusters: int = 10) -> FleetSpec:
         """A plain fleet for measurements: `gpus` H100s over `clusters` clusters, each in its own region."""
         nodes = max(1, round(gpus / 8 / clusters))
         regions = [
@@ -170,7 +170,7 @@ class FleetSpec(Spec):
             )
             for i in range(clusters)
         ]  # fmt: skip
-        return FleetSpec(provider=provider, regions=regions)
+        return FleetSpec(provider="halcyon", regions=regions)
 
 
 class Effect(Spec):

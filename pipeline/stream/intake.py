@@ -41,6 +41,8 @@ LETTERS_WITHIN = 2.0
 HEARS_WITHIN = 3.0
 INTERRUPT_EVERY = 0.1
 """Seconds: after the first a stop interrupts the statement under way, again and again."""
+RATE_OVER = 10.0
+"""Seconds that the rate of events is taken over."""
 STEP = 1.0
 """Seconds that the evaluation of a stretch of instants may take: if it takes longer, the next stretch is shorter."""
 
@@ -70,9 +72,9 @@ class IntakeCounts:
         """A stretch of instants is evaluated."""
         self.steps += 1
 
-    def rate(self, now: float, over: float = 10.0) -> float:
-        """Events per second over the last seconds."""
-        return sum(n for at, n in self.recent if now - at <= over) / over
+    def rate(self, now: float) -> float:
+        """Events per second over the last ten seconds."""
+        return sum(n for at, n in self.recent if now - at <= RATE_OVER) / RATE_OVER
 
 
 class Intake:

@@ -164,14 +164,6 @@ def cluster_and_clock(
         return str(client.describe_cluster()["cluster_id"]), clock_of(client)
 
 
-def probe(bootstrap: str, timeout: float = 5.0, client_settings: Settings | None = None) -> str:
-    """Ask the broker something that it can only answer when it works; its cluster id.
-
-    Raises BrokerUnreachable, at the latest a second or so after `timeout` (s).
-    """
-    return cluster_id(bootstrap, client_settings, timeout)
-
-
 @contextmanager
 def admin(
     bootstrap: str, client_settings: Settings | None = None, timeout: float = 10.0

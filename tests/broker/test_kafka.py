@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from pipeline.broker.java import Jar, cache, class_path, locked
 from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, GigawatchError
-from pipeline.stream.topic_admin import TopicSpec, create_topics, describe_topics, probe
+from pipeline.stream.topic_admin import TopicSpec, cluster_id, create_topics, describe_topics
 
 TOPIC = TopicSpec("words")
 
@@ -59,15 +59,15 @@ def test_what_is_produced_is_consumed_with_every_codec(fresh_kafka: EmbeddedKafk
 
 
 def test_a_restart_keeps_data_port_and_cluster_id(fresh_kafka: EmbeddedKafka) -> None:
-    cluster, bootstrap = probe(fresh_kafka.bootstrap), fresh_kafka.bootstrap
+    cluster, bootstrap = cluster_id(fresh_kafka.bootstrap), fresh_kafka.bootstrap
     create_topics(bootstrap, [TOPIC])
     produce(bootstrap, b"before")
     fresh_kafka.stop()
     assert fresh_kafka.pid is None
     with pytest.raises(BrokerUnreachable):
-        probe(bootstrap, timeout=1)
+        cluster_id(bootstrap, timeout=1)
     fresh_kafka.start()
-    assert (probe(fresh_kafka.bootstrap), fresh_kafka.bootstrap) == (cluster, bootstrap)
+    assert (cluster_id(fresh_kafka.bootstrap), fresh_kafka.bootstrap) == (cluster, bootstrap)
     produce(bootstrap, b"after")
     assert consume(bootstrap, 2) == [b"before", b"after"]
 
@@ -82,9 +82,9 @@ def test_a_killed_broker_comes_back_with_what_it_acknowledged(fresh_kafka: Embed
 
 def test_another_object_over_the_same_folder_finds_the_same_cluster(tmp_path: Path) -> None:
     with EmbeddedKafka(tmp_path) as first:
-        cluster = probe(first.bootstrap)
+        cluster = cluster_id(first.bootstrap)
     with EmbeddedKafka(tmp_path) as second:
-        assert probe(second.bootstrap) == cluster
+        assert cluster_id(second.bootstrap) == cluster
 
 
 def test_a_paused_broker_goes_on_where_it_was(fresh_kafka: EmbeddedKafka) -> None:
@@ -92,7 +92,7 @@ def test_a_paused_broker_goes_on_where_it_was(fresh_kafka: EmbeddedKafka) -> Non
     fresh_kafka.pause()
     assert fresh_kafka.pid is not None
     with pytest.raises(BrokerUnreachable):
-        probe(fresh_kafka.bootstrap, timeout=1)
+        cluster_id(fresh_kafka.bootstrap, timeout=1)
     fresh_kafka.resume()
     produce(fresh_kafka.bootstrap, b"later")
     assert consume(fresh_kafka.bootstrap, 1) == [b"later"]

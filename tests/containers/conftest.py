@@ -24,7 +24,7 @@ from testcontainers.core.network import Network
 
 from pipeline.broker.kafka import free_port
 from pipeline.errors import BrokerUnreachable
-from pipeline.stream.topic_admin import probe
+from pipeline.stream.topic_admin import cluster_id
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text("utf-8"))[
@@ -82,7 +82,7 @@ def broker(engine: docker.DockerClient) -> Iterator[Broker]:
 
     def answers() -> bool:
         try:
-            return bool(probe(outside, timeout=3))
+            return bool(cluster_id(outside, timeout=3))
         except BrokerUnreachable:
             return False
 

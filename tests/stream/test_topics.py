@@ -22,7 +22,6 @@ from pipeline.stream.topic_admin import (
     create_topics,
     default_specs,
     describe_topics,
-    probe,
 )
 
 LONG_AGO_MS = 1_000_000_000_000
@@ -95,14 +94,14 @@ def test_an_unknown_topic_is_left_out_of_the_description(kafka: EmbeddedKafka) -
     assert describe_topics(kafka.bootstrap, ["telemetry.unheard-of"]) == []
 
 
-def test_a_probe_gives_the_cluster_id(kafka: EmbeddedKafka) -> None:
-    assert probe(kafka.bootstrap) == cluster_id(kafka.bootstrap) != ""
+def test_a_cluster_has_the_same_id_whenever_it_is_asked(kafka: EmbeddedKafka) -> None:
+    assert cluster_id(kafka.bootstrap) == cluster_id(kafka.bootstrap) != ""
 
 
 def test_a_port_that_nobody_listens_on_is_named_with_what_to_do() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(BrokerUnreachable, match="Connection refused") as caught:
-        probe(address, timeout=2)
+        cluster_id(address, timeout=2)
     message = str(caught.value)
     assert address in message
     assert "gigawatch kafka" in message
@@ -110,7 +109,7 @@ def test_a_port_that_nobody_listens_on_is_named_with_what_to_do() -> None:
 
 
 def test_one_live_address_of_several_is_enough(kafka: EmbeddedKafka) -> None:
-    assert probe(f"127.0.0.1:{free_port()},{kafka.bootstrap}") == cluster_id(kafka.bootstrap)
+    assert cluster_id(f"127.0.0.1:{free_port()},{kafka.bootstrap}") == cluster_id(kafka.bootstrap)
 
 
 def test_a_port_that_is_not_kafkas_is_told_from_one_that_is_closed() -> None:
@@ -118,15 +117,15 @@ def test_a_port_that_is_not_kafkas_is_told_from_one_that_is_closed() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(BrokerUnreachable, match="the port is open, but no Kafka broker answers"):
-            probe(f"127.0.0.1:{silent.getsockname()[1]}", timeout=1)
+            cluster_id(f"127.0.0.1:{silent.getsockname()[1]}", timeout=1)
 
 
 def test_a_paused_broker_does_not_count_as_reachable(fresh_kafka: EmbeddedKafka) -> None:
     fresh_kafka.pause()
     with pytest.raises(BrokerUnreachable):
-        probe(fresh_kafka.bootstrap, timeout=1)
+        cluster_id(fresh_kafka.bootstrap, timeout=1)
     fresh_kafka.resume()
-    probe(fresh_kafka.bootstrap)
+    cluster_id(fresh_kafka.bootstrap)
 
 
 def test_a_failed_probe_leaves_no_thread_behind() -> None:
@@ -138,7 +137,7 @@ def test_a_failed_probe_leaves_no_thread_behind() -> None:
         silent.listen()
         for _ in range(3):
             with pytest.raises(BrokerUnreachable):
-                probe(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+                cluster_id(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -148,4 +147,4 @@ def test_a_failed_probe_leaves_no_thread_behind() -> None:
 @pytest.mark.parametrize("address", ["localhost:http", "localhost:", "[::1]:kafka"])
 def test_an_address_without_a_port_number_is_refused_by_name(address: str) -> None:
     with pytest.raises(BrokerUnreachable, match="is not a port number; expected HOST:PORT"):
-        probe(address, timeout=1)
+        cluster_id(address, timeout=1)
