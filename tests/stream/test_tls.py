@@ -100,7 +100,7 @@ def test_a_wrong_password_or_a_stranger_is_one_message(secured: dict[str, Any], 
     for wrong in ({"sasl_password_file": tmp_path / "password"}, {"ssl_cafile": stranger}):
         settings = load_settings(None, **{**secured, **wrong})
         with pytest.raises(BrokerUnreachable, match="security settings"):
-            cluster_id(settings.bootstrap, 5.0, settings.kafka_client())
+            cluster_id(settings.bootstrap, settings.kafka_client(), 5.0)
 
 
 def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
