@@ -26,6 +26,7 @@ from pipeline.clauses.service_levels import ServiceLevelClause
 from pipeline.serve.keys import make_keys
 from pipeline.settings import Settings
 from pipeline.simulate import scenarios
+from tests.clauses_of import clauses_of
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -329,7 +330,7 @@ def test_the_contract_that_is_mounted_is_that_of_the_simulated_fleet() -> None:
     )
     names = {name for event in load_catalog().types for name in (d.name for d in event.dimensions)}
     assert all(name in names for clause in mounted.clauses for name, _ in clause.match.items())
-    for clause in mounted.of_kind(ServiceLevelClause):
+    for clause in clauses_of(mounted, ServiceLevelClause):
         assert "region" in clause.by, "or no CapacityShortfall can speak for it"
 
 

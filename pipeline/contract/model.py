@@ -159,10 +159,6 @@ class Contract:
     def in_force(self, t: int) -> bool:
         return self.term.start <= t < self.term.end
 
-    def of_kind(self, kind: type[C]) -> tuple[C, ...]:
-        """The clauses of one kind, in the file's order."""
-        return tuple(clause for clause in self.clauses if isinstance(clause, kind))
-
 
 def pipeline_alerts(contracts: Iterable[Contract]) -> PipelineAlerts:
     """The `pipeline:` section of the one contract that has it (`load_all` refuses two), else the defaults."""

@@ -22,6 +22,7 @@ from pipeline.contract import Contract, pipeline_alerts
 from pipeline.contract.document import read
 from pipeline.contract.model import MoneyAtRisk, PipelineAlerts
 from pipeline.errors import ContractError
+from tests.clauses_of import clauses_of
 
 EXAMPLE = schema_directory() / "example-contract.yaml"
 MINIMAL: dict[str, Any] = {
@@ -46,8 +47,8 @@ def written(path: Path, **changes: object) -> Path:
 
 def test_the_example_uses_every_kind_of_clause_and_every_indicator(example: Contract) -> None:
     assert {type(clause) for clause in example.clauses} == {kind.clause for kind in KINDS}
-    assert {c.at for c in example.of_kind(PowerClause)} == {"it", "facility"}
-    indicators = {c.indicator for c in example.of_kind(ServiceLevelClause)}
+    assert {c.at for c in clauses_of(example, PowerClause)} == {"it", "facility"}
+    indicators = {c.indicator for c in clauses_of(example, ServiceLevelClause)}
     assert indicators == {"queue_wait_p95", "queue_wait_p99", "pending_jobs"}
     assert example.notices == ()
 
@@ -55,7 +56,7 @@ def test_the_example_uses_every_kind_of_clause_and_every_indicator(example: Cont
 def test_the_example_means_what_it_says(example: Contract) -> None:
     assert (example.id, example.version, example.supersedes) == ("northwind-aurora", "2026.2", "2026.1")
     assert example.digest == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
-    fleet = example.of_kind(CapacityClause)[0]
+    fleet = clauses_of(example, CapacityClause)[0]
     assert fleet.match == {"provider": ("aurora",), "sku": ("GB300", "H200")}
     assert (fleet.by, fleet.counts, fleet.span_seconds, fleet.lead_seconds) == (
         ("region",),
@@ -65,7 +66,7 @@ def test_the_example_means_what_it_says(example: Contract) -> None:
     )
     assert (fleet.for_seconds, fleet.keep_firing_for_seconds) == (120, 300)
     assert fleet.money_at_risk == MoneyAtRisk(Decimal(18_000), "EUR")
-    year, other = example.of_kind(TrancheClause)
+    year, other = clauses_of(example, TrancheClause)
     assert (year.ceiling, year.commitment_id, year.severity) == (
         Decimal("42000000.00"),
         "AUR-COMMIT-1",
@@ -101,7 +102,7 @@ def test_money_is_read_exactly_however_it_is_written(tmp_path: Path) -> None:
         text += f"    - {{id: t{i}, from: 2026-01-01, to: 2027-01-01, ceiling: {amount}}}\n"
     path = tmp_path / "money.yaml"
     path.write_text(text)
-    assert [format(c.ceiling, "f") for c in load(path).of_kind(TrancheClause)] == list(amounts.values())
+    assert [format(c.ceiling, "f") for c in clauses_of(load(path), TrancheClause)] == list(amounts.values())
 
 
 def test_rates_of_other_currencies_are_kept_by_the_day_they_begin(example: Contract) -> None:
