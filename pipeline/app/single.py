@@ -153,7 +153,7 @@ async def wire(settings: Settings, contracts: ContractWatch) -> AsyncIterator[Pa
             ledger.con, types, settings.data, settings.max_message_bytes, settings.max_series, settings.max_entities,
             sources,
         )  # fmt: skip
-        await asyncio.to_thread(processor.remember, ledger.progress())
+        await asyncio.to_thread(processor.remember, ledger.progress(), ledger.reported())
         mend = partial(mend_letters, settings.bootstrap, settings.deadletter_topic, kafka)
         letters = DeadLetters(clients.producer, settings.deadletter_topic, mend)
         intake = Intake(ledger, processor, watermarks, letters, partial(told, delivery), clocks)

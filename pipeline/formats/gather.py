@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -325,9 +326,12 @@ class _Samples:
         ends = sorted(found, key=lambda span: (span[0], span[1] is None, span[1]))
         return [{"over": a, **({} if b is None else {"to": b}), "count": found[a, b]} for a, b in ends]
 
-    def _series_key(self, way: MeasureFrom, group: _Group, point: Point) -> Hashable:
-        labels = tuple(sorted((k, v) for k, v in point.labels.items() if k not in way.where))
-        return (self.mapping.mapping, self.place, point.name, group.key, labels)
+    def _series_key(self, way: MeasureFrom, group: _Group, point: Point) -> str:
+        """What a series is remembered by; without the labels that are tested, for a replica that takes over goes on."""
+        labels = sorted((k, v) for k, v in point.labels.items() if k not in way.where)
+        return json.dumps(
+            [self.mapping.mapping, self.place, point.name, group.key, labels], ensure_ascii=False
+        )
 
     def _tell(self, metric: str, what: str) -> None:
         self.notes[metric, what] += 1

@@ -6,8 +6,9 @@ a restart all that it has counted.  The first report of a source is where counti
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.formats.point import Buckets, Point
@@ -55,6 +56,25 @@ def buckets_of(upto: Mapping[float, float], total: float | None = None) -> Bucke
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What a source last reported of a series; `time`: microseconds since 1970, None where it says none."""
+
+    time: int | None
+    buckets: Buckets
+
+    def text(self) -> str:
+        """As JSON, for the ledger."""
+        b = self.buckets
+        return json.dumps([self.time, b.bounds, b.counts, b.since])
+
+    @staticmethod
+    def read(text: str) -> Reported:
+        """The inverse of `text`."""
+        time, bounds, counts, since = json.loads(text)
+        return Reported(time, Buckets(tuple(bounds), tuple(counts), True, since))
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """`count` values above `over` and at most `to`; `to` is None above the last bound: they are at least `over`."""
 
@@ -73,16 +93,23 @@ def spreads(buckets: Buckets, scale: float = 1.0) -> tuple[Spread, ...]:
 
 
 class Differences:
-    """The last report of each series of each source, and what the next one adds to it.  `state` can be saved."""
+    """The last report of each series of each source, and what the next one adds to it."""
 
-    def __init__(self, state: Mapping[Hashable, tuple[int | None, Buckets]] | None = None) -> None:
-        self._last = dict(state or {})
+    def __init__(self, known: Mapping[str, Reported] | None = None) -> None:
+        self._last = dict(known or {})
+        self._changed: set[str] = set()
 
-    @property
-    def state(self) -> Mapping[Hashable, tuple[int | None, Buckets]]:
-        return self._last
+    def know(self, key: str, last: Reported) -> None:
+        """A series as it was saved."""
+        self._last[key] = last
 
-    def added(self, key: Hashable, time: int | None, now: Buckets) -> Buckets | None:
+    def changed(self) -> dict[str, Reported]:
+        """The series that have reported since this was last asked, to be saved."""
+        found = {key: self._last[key] for key in self._changed}
+        self._changed.clear()
+        return found
+
+    def added(self, key: str, time: int | None, now: Buckets) -> Buckets | None:
         """What `now`, counted up to `time`, adds since the report before of the same `key`.  Without a time it is newer.
 
         None for the first report, and for one that is not newer.  Where a count fell, or the source says that it
@@ -91,12 +118,13 @@ class Differences:
         if not now.cumulative:
             return now
         before = self._last.get(key)
-        if before and time is not None and before[0] is not None and time <= before[0]:
+        if before and time is not None and before.time is not None and time <= before.time:
             return None
-        self._last[key] = (time, now)
+        self._last[key] = Reported(time, now)
+        self._changed.add(key)
         if before is None:
             return None
-        then = before[1]
+        then = before.buckets
         if then.bounds != now.bounds or _restarted(then, now):
             return replace(now, cumulative=False)
         counts = tuple(b - a for a, b in zip(then.counts, now.counts, strict=True))

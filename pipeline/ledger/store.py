@@ -244,6 +244,7 @@ class Ledger:
                 "set_aside",
                 ((a.topic, a.part, a.minute, a.field, a.reason, a.n) for a in delta.set_aside),
             )
+            self._note_reported(delta)
             mark_dirty(con, "set_aside", (a.minute for a in delta.set_aside))
             self._reader.raw.arriving = {v: known_from[self.catalog.by_view(v).topic] for v in delta.views}
             judged = self._pass(delta.views, watermarks, now, most)
@@ -256,6 +257,22 @@ class Ledger:
             **{t: max(_seconds(m), self.reached.get(t, 0.0)) for t, m in watermarks.items()},
         }
         return Applied(delta.events, judged.due, judged.changes, judged.behind)
+
+    def _note_reported(self, delta: Delta) -> None:
+        """What sources have counted so far, in the transaction that takes in what it adds."""
+        if delta.reported:
+            topics, series = ([key[at] for key in delta.reported] for at in (0, 1))
+            self.con.execute(
+                "DELETE FROM reported r USING (SELECT unnest(?::VARCHAR[]) AS topic, unnest(?::VARCHAR[]) AS series) m "
+                "WHERE r.topic = m.topic AND r.series = m.series",
+                [topics, series],
+            )
+            insert(self.con, "reported", ((*key, text) for key, text in delta.reported.items()))
+
+    def reported(self) -> dict[tuple[str, str], str]:
+        """(topic of a source, series) → its last cumulative histogram."""
+        rows = self.con.execute("SELECT topic, series, buckets FROM reported").fetchall()
+        return {(topic, series): text for topic, series, text in rows}
 
     @contextlib.contextmanager
     def _forgetting(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
+from pipeline.formats.histograms import Reported
 from pipeline.rollup.aggregate import histogram_sql, partials_sql
 from pipeline.rollup.delta import ARRIVED, AsideCount, Delta, Fate, Place, Segment
 from pipeline.stream.admission import Admission, Beyond, Growth
@@ -72,6 +73,8 @@ class DecodedBatch:
     topics: dict[str, list[Decoded]]
     letters: Sequence[DeadLetter]
     records: int
+    reported: Mapping[tuple[str, str], str]
+    """(topic of a source, series) → its last cumulative histogram."""
     ahead: Mapping[str, Ahead]
     """What is later than the broker's clock, by topic."""
 
@@ -132,8 +135,13 @@ class Processor:
         self.seen = {e.topic: RecentIdentities(con, e) for e in catalog.types}
         self._writer = ThreadPoolExecutor(1, "segments")
 
-    def remember(self, progress: Mapping[Place, datetime]) -> None:
-        """The identities of the last minutes, so that a re-send after a restart is known."""
+    def remember(
+        self, progress: Mapping[Place, datetime], reported: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
+        """What was known before a restart: the identities of the last minutes, and what histograms had counted."""
+        for (topic, series), text in (reported or {}).items():
+            if topic in self._sources:
+                self._sources[topic].differences.know(series, Reported.read(text))
         for event in self._catalog.types:
             self.seen[event.topic].rebuild(self._data, self._feeding(event, progress))
 
@@ -158,7 +166,12 @@ class Processor:
         every = [(topic, one) for topic, found in topics.items() for one in found]
         letters = [letter for _, one in every for letter in _dead_letters(one.refusals)]
         ahead = {topic: found for topic, one in every if (found := _ahead(one.refusals))}
-        return DecodedBatch(batch.ranges, topics, letters, len(batch), ahead)
+        reported = {
+            (topic, series): last.text()
+            for topic, source in self._sources.items()
+            for series, last in source.differences.changed().items()
+        }
+        return DecodedBatch(batch.ranges, topics, letters, len(batch), reported, ahead)
 
     def take(
         self, batch: DecodedBatch, known_from: Mapping[str, datetime], progress: Mapping[Place, datetime]
@@ -186,6 +199,7 @@ class Processor:
             written=lambda: [segment.result() for segment in segments],
             fates=tuple(f for w in done for f in w.fates),
             set_aside=tuple(a for w in done for a in w.aside),
+            reported=batch.reported,
         )
 
     def _admit(self, work: Work) -> None:

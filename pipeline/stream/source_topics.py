@@ -186,7 +186,9 @@ def cloud_event(event: EventType, mapping: str, sample: MappedSample, otherwise:
 
     The same sample of the same thing at the same time is the same event, whoever passes it on.
     """
-    data = sample.data
+    data: dict[str, Any] = {
+        name: _values(value) if isinstance(value, list) else value for name, value in sample.data.items()
+    }
     time = min(max(sample.time if sample.time is not None else otherwise, 0), LATEST)
     of = event.entity.name if event.entity else event.dimensions[-1].name
     named = [data[d.name] for d in event.dimensions if d.name in data]
@@ -201,3 +203,8 @@ def cloud_event(event: EventType, mapping: str, sample: MappedSample, otherwise:
         "data": data,
     }
     return found if sample.interval is None else {**found, "interval": sample.interval}
+
+
+def _values(spreads: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The values that buckets stand for: the upper bound of each, as quantiles go; of those above all bounds the last."""
+    return [each.get("to", each["over"]) for each in spreads for _ in range(each["count"])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.formats.histograms import Differences, Spread, spreads
+from pipeline.formats.histograms import Differences, Reported, Spread, spreads
 from pipeline.formats.point import Buckets
 
 BOUNDS = (1.0, 2.5, 5.0)
@@ -33,7 +33,7 @@ def test_a_saved_state_goes_on_where_it_stopped(added: list[tuple[int, ...]], cu
     cut = min(cut, len(reports))
     first = Differences()
     found = [first.added("s", t, r) for t, r in enumerate(reports[:cut])]
-    second = Differences(first.state)
+    second = Differences({key: Reported.read(saved.text()) for key, saved in first.changed().items()})
     found += [second.added("s", t, r) for t, r in enumerate(reports[cut:], cut)]
     assert found == expected
 

@@ -180,7 +180,7 @@ class Pipeline:
         self.ledger = Ledger(data, catalog, **options)
         self.processor = Processor(self.ledger.con, catalog, data, max_bytes, sources=sources)
         progress = self.ledger.progress()
-        self.processor.remember(progress)
+        self.processor.remember(progress, self.ledger.reported())
 
     def process(self, batch: Batch) -> tuple[Delta, list[DeadLetter]]:
         return processed(self.processor, batch, self.ledger.known_from(), self.ledger.progress())

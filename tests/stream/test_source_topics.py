@@ -240,3 +240,26 @@ def test_json_of_the_settings_does_not_change_a_message(pipe: Callable[..., Any]
              "kind": "absolute", "gauge": {"value": 81}}  # fmt: skip
     pipeline.take(*messages(make, "vec", [json.dumps(value).encode()]))
     assert pipeline.sql("SELECT sku FROM series_gpu") == [("007",)]
+
+
+def test_histograms_add_what_was_counted_since_the_last_report_through_a_restart_of_either_side(
+    tmp_path: Path, catalog: Catalog, make_pipeline: Callable[..., Any], make: Any
+) -> None:
+    sources = [source(catalog, "kueue", "prometheus", "kueue", QUEUES)]
+    reports = [
+        (CASES / "kueue-wait-histogram" / name).read_bytes()
+        for name in ("1.t0.prom", "2.t30.prom", "3.t60.restarted.prom")
+    ]
+
+    def waits(pipeline: Any) -> list[Any]:
+        return pipeline.sql("SELECT greatest, sum(n)::INTEGER FROM hist_queue_10s GROUP BY ALL ORDER BY 1")
+
+    pipeline = make_pipeline(tmp_path / "data", sources=sources)
+    pipeline.take(make.record(reports[0], (), topic="kueue", appended=AT))
+    assert waits(pipeline) == []
+    pipeline.close()
+    pipeline = make_pipeline(tmp_path / "data", sources=sources)
+    pipeline.take(make.record(reports[1], (), topic="kueue", appended=AT + 30))
+    assert waits(pipeline) == [(10.0, 4), (640.0, 1), (40960.0, 2)]
+    pipeline.take(make.record(reports[2], (), topic="kueue", appended=AT + 60))
+    assert waits(pipeline) == [(1.0, 2), (10.0, 4), (640.0, 1), (40960.0, 3)]
