@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -91,31 +92,31 @@ class Gatherer:
         differences: Differences | None = None,
     ) -> None:
         self.differences = differences or Differences()
-        self._parts = [
-            _Samples(mapping, samples, catalog.by_topic(samples.topic), given, self.differences, place)
+        self.parts = [
+            SampleGatherer(mapping, samples, catalog.by_topic(samples.topic), given, self.differences, place)
             for place, samples in enumerate(mapping.samples)
         ]
-        self._known = {name for part in self._parts for name in part.metrics}
+        self.known = {name for part in self.parts for name in part.metrics}
 
     def gather(self, points: Iterable[Point]) -> Gathered:
         """The samples that the points are, in the order in which each was first met."""
         found, every = Gathered(), list(assembled(points))
-        for part in self._parts:
+        for part in self.parts:
             found.samples.extend(part.samples(every, found.notes))
         for point in every:
-            if point.name not in self._known and not _of_known(point.name, self._known):
+            if point.name not in self.known and not part_of_known(point.name, self.known):
                 found.ignored[point.name] += 1
         return found
 
 
-def _of_known(name: str, known: set[str]) -> bool:
+def part_of_known(name: str, known: set[str]) -> bool:
     """Whether it is the count or the sum of a histogram that the mapping reads."""
     base, _, part = name.rpartition("_")
     return part in ("count", "sum", "created") and base in known
 
 
 @dataclass(slots=True)
-class _Group:
+class PointGroup:
     """The points of one sample."""
 
     key: tuple[str, ...]
@@ -128,7 +129,7 @@ class _Group:
         return [*self.points, *self.joined]
 
 
-class _Samples:
+class SampleGatherer:
     """Gathers the points of one part of a mapping."""
 
     def __init__(
@@ -153,17 +154,17 @@ class _Samples:
 
     def samples(self, points: Sequence[Point], notes: Counter[tuple[str, str]]) -> Iterator[MappedSample]:
         self.notes = notes
-        groups: dict[tuple[tuple[str, ...], int | None], _Group] = {}
+        groups: dict[tuple[tuple[str, ...], int | None], PointGroup] = {}
         for point in _each_once(points):
-            if point.name in self.own and self._wanted(point):
-                key, time = self._keys(point)[:1], self._time(point)
+            if point.name in self.own and self.wanted(point):
+                key, time = self.keys(point)[:1], self._time(point)
                 if not key:
                     self._tell(point.name, "nothing says whose it is")
                     continue
-                groups.setdefault((key[0], time), _Group(key[0], time)).points.append(point)
+                groups.setdefault((key[0], time), PointGroup(key[0], time)).points.append(point)
         for point in points:
             if point.name in self.joined:
-                keys = self._keys(point)
+                keys = self.keys(point)
                 for group in groups.values():
                     if any(_agree(key, group.key) for key in keys):
                         group.joined.append(point)
@@ -172,16 +173,16 @@ class _Samples:
             yield from self._counted(self.spec.count, groups.values())
         else:
             for group in groups.values():
-                yield from self._sample(group)
+                yield from self.sample(group)
 
-    def _wanted(self, point: Point) -> bool:
+    def wanted(self, point: Point) -> bool:
         """Whether one of the ways to a measure asks for it, or it is a histogram: these are followed whatever they say."""
         if isinstance(point.value, Buckets) or self.spec.count:
             return True
         ways = [way for ways in self.spec.measures.values() for way in ways if point.name in way.metrics]
         return any(passes(way, point) for way in ways)
 
-    def _keys(self, point: Point) -> list[tuple[str, ...]]:
+    def keys(self, point: Point) -> list[tuple[str, ...]]:
         """What the point may be known by, the surest first; none where nothing says whose it is."""
         entity = self.event.entity
         if self.spec.key or entity is None:
@@ -238,7 +239,7 @@ class _Samples:
                 return micros_of(moment)
         return point.time
 
-    def _counted(self, count: CountOf, groups: Iterable[_Group]) -> Iterator[MappedSample]:
+    def _counted(self, count: CountOf, groups: Iterable[PointGroup]) -> Iterator[MappedSample]:
         """A sample for each of the entities that a group stands for, numbered on within what `within` names."""
         before: Counter[tuple[str, int | None]] = Counter()
         for group in sorted(groups, key=lambda g: (g.time or 0, g.key)):
@@ -249,24 +250,14 @@ class _Samples:
                 continue
             at = (self._said(count.within, group.points), group.time)
             for number in range(before[at], before[at] + many):
-                yield from self._sample(group, {"index": str(number)})
+                yield from self.sample(group, {"index": str(number)})
             before[at] += many
 
-    def _sample(self, group: _Group, own: Mapping[str, str] | None = None) -> Iterator[MappedSample]:
-        points, data, origins = group.all, dict[str, Any](), list[Origin]()
-        for column in self.event.fields:
-            text, place = (
-                ((own or {}).get(column.name, ""), "counted")
-                if own and column.name in own
-                else self._found(column.name, points)
-            )
-            if text:
-                data[column.name] = spelt(text) or text if column.form else text
-                origins.append(Origin(column.name, data[column.name], place))
-        self._name_by_host(data, origins)
-        lacks = [f.name for f in self.event.fields if not f.optional and not f.form and f.name not in data]
+    def sample(self, group: PointGroup, own: Mapping[str, str] | None = None) -> Iterator[MappedSample]:
+        points = group.all
+        data, origins, lacks = self.named(points, own or {})
         for name, ways in self.spec.measures.items():
-            way = next((w for w in ways if self._is_there(w, points)), None)
+            way = self.way_of(ways, points)
             value = None if way is None else self._value(way, self.event.measure(name), group)
             if way is not None and value is not None:
                 data[name] = value
@@ -275,6 +266,21 @@ class _Samples:
             self._tell(group.points[0].name, "no reading: nothing of it is known")
             return
         yield MappedSample(self.event.topic, data, group.time, self.spec.interval, origins, lacks)
+
+    def named(
+        self, points: Sequence[Point], own: Mapping[str, str]
+    ) -> tuple[dict[str, Any], list[Origin], list[str]]:
+        """What names a sample: its fields, where each comes from, and which required ones nothing gave."""
+        data, origins = dict[str, Any](), list[Origin]()
+        for column in self.event.fields:
+            counted = own.get(column.name)
+            text, place = (counted, "counted") if counted else self._found(column.name, points)
+            if text:
+                data[column.name] = spelt(text) or text if column.form else text
+                origins.append(Origin(column.name, data[column.name], place))
+        self._name_by_host(data, origins)
+        lacks = [f.name for f in self.event.fields if not f.optional and not f.form and f.name not in data]
+        return data, origins, lacks
 
     def _name_by_host(self, data: dict[str, Any], origins: list[Origin]) -> None:
         """An entity without a name of its own is its host and number, as it is in events."""
@@ -288,23 +294,22 @@ class _Samples:
         else:
             self._tell(self.event.topic, f"no {entity.name}, and no {' or no '.join(entity.otherwise)}")
 
-    def _is_there(self, way: MeasureFrom, points: Sequence[Point]) -> bool:
-        wanted = set(way.add or way.metric or ())
-        return any(p.name in wanted and p.value is not None and passes(way, p) for p in points)
+    @staticmethod
+    def way_of(ways: Sequence[MeasureFrom], points: Sequence[Point]) -> MeasureFrom | None:
+        """The first way whose metric is there."""
+        for way in ways:
+            wanted = set(way.add or way.metric or ())
+            if any(p.name in wanted and p.value is not None and passes(way, p) for p in points):
+                return way
+        return None
 
-    def _value(self, way: MeasureFrom, measure: Measure, group: _Group) -> Any:
+    def _value(self, way: MeasureFrom, measure: Measure, group: PointGroup) -> Any:
         if measure.kind == "histogram":
             return self._added(way, measure, group)
         value = value_of(way, measure, group.all, self.spec, self.mapping, self.given, self._tell)
-        if (
-            isinstance(value, float)
-            and measure.integer
-            and abs(value - round(value)) < 1e-6 * max(1.0, abs(value))
-        ):
-            return round(value)
-        return value
+        return whole(value) if measure.integer else value
 
-    def _added(self, way: MeasureFrom, measure: Measure, group: _Group) -> list[dict[str, Any]] | None:
+    def _added(self, way: MeasureFrom, measure: Measure, group: PointGroup) -> list[dict[str, Any]] | None:
         """What the histograms of a sample count since their last report, as `{over, to, count}`; None at the first."""
         found: Counter[tuple[float, float | None]] = Counter()
         first = True
@@ -326,7 +331,7 @@ class _Samples:
         ends = sorted(found, key=lambda span: (span[0], span[1] is None, span[1]))
         return [{"over": a, **({} if b is None else {"to": b}), "count": found[a, b]} for a, b in ends]
 
-    def _series_key(self, way: MeasureFrom, group: _Group, point: Point) -> str:
+    def _series_key(self, way: MeasureFrom, group: PointGroup, point: Point) -> str:
         """What a series is remembered by; without the labels that are tested, for a replica that takes over goes on."""
         labels = sorted((k, v) for k, v in point.labels.items() if k not in way.where)
         return json.dumps(
@@ -335,6 +340,16 @@ class _Samples:
 
     def _tell(self, metric: str, what: str) -> None:
         self.notes[metric, what] += 1
+
+
+def whole(value: float | int | None) -> float | int | None:
+    """A number that is whole but for what its unit made of its last digit, as an integer."""
+    near = (
+        isinstance(value, float)
+        and math.isfinite(value)
+        and abs(value - round(value)) < 1e-6 * max(1.0, abs(value))
+    )
+    return round(value) if near and value is not None else value
 
 
 def _each_once(points: Iterable[Point]) -> Iterable[Point]:

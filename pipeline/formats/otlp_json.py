@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from pipeline.formats.lenient_json import read_json
 from pipeline.formats.otlp import (
     DELTA,
+    NO_RECORDED_VALUE,
     Series,
     attribute_text,
     exponential_bounds,
@@ -18,15 +21,110 @@ from pipeline.formats.otlp import (
     labelled,
     number_point,
 )
-from pipeline.formats.point import Kind, Point, Undecodable, bounded
+from pipeline.formats.point import MAX_POINTS, Kind, Point, SharedLabels, Undecodable, bounded
 
 NAME = "otlp_json"
 _VALUES = ("stringValue", "intValue", "doubleValue", "boolValue")
 
 
-def points(raw: bytes) -> Iterator[Point]:
+def points(raw: bytes) -> list[Point]:
     """The points of an export request.  Raises Undecodable where it is none."""
-    yield from bounded(_points(json_object(raw)))
+    try:
+        return _read(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError):
+        return list(bounded(_points(json_object(raw))))
+
+
+class _Number(msgspec.Struct, gc=False):
+    """A point of a gauge or sum; its attributes stay as they are until they are met."""
+
+    attributes: msgspec.Raw = msgspec.Raw(b"[]")
+    timeUnixNano: int | str = 0
+    asDouble: float | str | None = None
+    asInt: int | str | None = None
+    flags: int = 0
+
+
+class _Numbers(msgspec.Struct):
+    dataPoints: list[_Number] = []
+    isMonotonic: bool = False
+    aggregationTemporality: int = 0
+
+
+class _Metric(msgspec.Struct):
+    name: str = ""
+    gauge: _Numbers | None = None
+    sum: _Numbers | None = None
+    histogram: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    exponentialHistogram: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Scope(msgspec.Struct):
+    metrics: list[_Metric] = []
+
+
+class _Resource(msgspec.Struct):
+    resource: msgspec.Raw = msgspec.Raw(b"{}")
+    scopeMetrics: list[_Scope] = []
+
+
+class _Request(msgspec.Struct):
+    resourceMetrics: list[_Resource]
+
+
+_DECODER = msgspec.json.Decoder(_Request)
+MAX_KEPT = 500_000
+_KEPT: dict[tuple[bytes, bytes], SharedLabels] = {}
+"""(resource, attributes) as they stand in a message → labels: a collector sends the same texts again and again."""
+
+
+def _read(raw: bytes) -> list[Point]:
+    """What `_points` gives, for requests of gauges and sums as collectors write them; any other raises ValueError."""
+    found: list[Point] = []
+    for of_resource in _DECODER.decode(raw).resourceMetrics:
+        resource = bytes(of_resource.resource)
+        for scope in of_resource.scopeMetrics:
+            for metric in scope.metrics:
+                found += _numbers(metric, resource)
+    if len(found) > MAX_POINTS:
+        raise ValueError("too many")
+    return found
+
+
+def _numbers(metric: _Metric, resource: bytes) -> list[Point]:
+    data, name = metric.gauge or metric.sum, metric.name
+    if (
+        data is None
+        or metric.histogram is not msgspec.UNSET
+        or metric.exponentialHistogram is not msgspec.UNSET
+    ):
+        raise ValueError("not only numbers")
+    kind: Kind = "counter" if metric.gauge is None and data.isMonotonic else "gauge"
+    cumulative = data.aggregationTemporality != DELTA
+    found = []
+    for each in data.dataPoints:
+        key = (resource, bytes(each.attributes))
+        labels = _KEPT.get(key) or _keep(key, name)
+        value = int(each.asInt) if each.asInt is not None else each.asDouble
+        if type(value) is str:
+            value = float(value)
+        if each.flags & NO_RECORDED_VALUE or value != value:
+            value = None
+        found.append(Point(name, labels, value, int(each.timeUnixNano) // 1000, kind, "", cumulative))
+    return found
+
+
+def _keep(key: tuple[bytes, bytes], name: str) -> SharedLabels:
+    """The labels of a text that was not met yet, checked as those of any point."""
+    resource, own = (read_json(text.decode()) for text in key)
+    if not isinstance(resource, dict) or not isinstance(own, list):
+        raise ValueError("not as OTLP has them")
+    labels = SharedLabels(labelled(dict(_attributes(resource)), _attributes({"attributes": own})))
+    list(bounded(iter([Point(name, labels, None)])))
+    if len(_KEPT) >= MAX_KEPT:
+        _KEPT.clear()
+    _KEPT[key] = labels
+    return labels
 
 
 def json_object(raw: bytes) -> Mapping[str, Any]:
@@ -82,7 +180,7 @@ def _kind(kind: str, data: Mapping[str, Any]) -> Kind:
 def _point(series: Series, of: str, point: Mapping[str, Any], labels: Mapping[str, str]) -> Point:
     time, flags = _whole(point.get("timeUnixNano", 0)), _whole(point.get("flags", 0))
     if of in ("gauge", "sum"):
-        value = _whole(point["asInt"]) if "asInt" in point else _double(point.get("asDouble"))
+        value = _whole(point["asInt"]) if point.get("asInt") is not None else _double(point.get("asDouble"))
         return number_point(series, labels, value, time, flags)
     start = _whole(point.get("startTimeUnixNano", 0))
     if of == "histogram":

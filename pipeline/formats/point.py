@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+
+import msgspec
 
 Kind = Literal["", "gauge", "counter", "histogram"]
 
@@ -50,8 +52,13 @@ class Buckets:
         return sum(self.counts)
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class SharedLabels(dict[str, str]):
+    """Labels that many points have: a format that keeps them lets a series be known by the object alone."""
+
+    __slots__ = ()
+
+
+class Point(msgspec.Struct, frozen=True, gc=False):
     """One value of one series.
 
     `value` is None where the source says that it has none: the series has ended, or NaN.  `time`: microseconds since
@@ -65,7 +72,7 @@ class Point:
     time: int | None = None
     kind: Kind = ""
     digits: str = ""
-    cumulative: bool = field(default=True)
+    cumulative: bool = True
 
 
 def bounded(points: Iterator[Point], most: int = MAX_POINTS) -> Iterator[Point]:

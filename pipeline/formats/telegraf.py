@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from pipeline.formats.histograms import buckets_of
 from pipeline.formats.otlp_json import json_value
-from pipeline.formats.point import Kind, Point, Undecodable, bounded, from_epoch
+from pipeline.formats.point import MAX_LABELS, Kind, Point, SharedLabels, Undecodable, bounded, from_epoch
 from pipeline.formats.prometheus import read_number
 
 NAME = "telegraf"
@@ -22,8 +24,47 @@ SECOND_VERSION = "prometheus"
 _VALUES: dict[str, Kind] = {"gauge": "gauge", "counter": "counter", "value": ""}
 
 
-def points(raw: bytes) -> Iterator[Point]:
+class _Message(msgspec.Struct):
+    """A metric as JSON; its tags stay as they are until they are met."""
+
+    name: str
+    fields: dict[str, int | float | str | bool | None]
+    timestamp: int | float | None = None
+    tags: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_DECODER = msgspec.json.Decoder(_Message)
+MAX_KEPT = 500_000
+_KEPT: dict[bytes, SharedLabels] = {}
+"""Tags as they stand in a message → labels."""
+
+
+def points(raw: bytes) -> list[Point]:
     """The points of a message.  Raises Undecodable where it is neither JSON nor line protocol."""
+    try:
+        message = _DECODER.decode(raw)
+        key = bytes(message.tags)
+        labels = _KEPT.get(key) or _keep(key)
+        time = from_epoch(message.timestamp) if message.timestamp is not None else None
+        fields = {name: value for name, value in message.fields.items() if value is not None}
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return list(_points(raw))
+    found = list(_of(message.name, labels, fields, time))
+    return found if len(found) < MAX_LABELS else list(bounded(iter(found)))
+
+
+def _keep(tags: bytes) -> SharedLabels:
+    """The labels of tags that were not met yet, checked as those of any point."""
+    found = msgspec.json.decode(tags, type=dict[str, str])
+    labels = SharedLabels(found)
+    list(bounded(iter([Point("", labels, None)])))
+    if len(_KEPT) >= MAX_KEPT:
+        _KEPT.clear()
+    _KEPT[tags] = labels
+    return labels
+
+
+def _points(raw: bytes) -> Iterator[Point]:
     found = _json_metrics(raw) if raw.lstrip()[:1] in (b"{", b"[") else _lines(raw)
     yield from bounded(point for name, tags, fields, time in found for point in _of(name, tags, fields, time))
 
@@ -36,7 +77,8 @@ def _of(name: str, tags: Mapping[str, str], fields: Mapping[str, Any], time: int
         upto = {le: n for text, n in fields.items() if (le := read_number(text)) is not None}
         yield Point(name, tags, buckets_of(upto), time, "histogram")
         return
-    for field, value in fields.items():
+    for field, found in fields.items():
+        value = found if found == found else None  # lenient JSON has NaN
         if name == SECOND_VERSION:
             yield Point(field, tags, value, time)
         elif field in _VALUES:

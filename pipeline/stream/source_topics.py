@@ -20,10 +20,11 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import SettingsError
-from pipeline.formats.gather import Gatherer, MappedSample
+from pipeline.formats.gather import MappedSample
 from pipeline.formats.histograms import Differences
 from pipeline.formats.mapping_file import check_given, lacking, load_source_mapping
 from pipeline.formats.mapping_spec import Given, SourceMapping
+from pipeline.formats.plans import PlannedGatherer
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
 from pipeline.formats.registry import format_named
 from pipeline.formats.wire import Format
@@ -98,7 +99,9 @@ class SourceDecoder:
     ) -> None:
         self._source, self._decoders, self._max_bytes = source, decoders, max_bytes
         self.differences = Differences()
-        self._gatherers = [Gatherer(m, catalog, source.given, self.differences) for m in source.mappings]
+        self._gatherers = [
+            PlannedGatherer(m, catalog, source.given, self.differences) for m in source.mappings
+        ]
         self.ignored: Counter[str] = Counter()
         """Metric → points that no mapping of the topic reads, since the start."""
 

@@ -1,0 +1,244 @@
+"""The fast way from points to samples: what was worked out for a set of series is kept, and only its numbers are new.
+
+A source reports the same series again and again.  Whose they are, what names their sample and which of them is which
+measure, in which unit, follows from names and labels alone.  So it is asked of `gather.py` once, for each set of series
+that makes a sample.  What depends on the numbers too goes the whole way: blanks, parts, copies, states, histograms,
+whatever is joined.  The law that both ways agree is a test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.catalog import Catalog
+from pipeline.formats.combine import passes
+from pipeline.formats.gather import (
+    Gathered,
+    Gatherer,
+    MappedSample,
+    PointGroup,
+    SampleGatherer,
+    part_of_known,
+    whole,
+)
+from pipeline.formats.histograms import Differences
+from pipeline.formats.mapping_spec import NOTHING_GIVEN, Given, MeasureFrom, SourceMapping
+from pipeline.formats.point import Point, SharedLabels
+from pipeline.formats.units import SAME, Unit, unit_of
+
+MAX_SERIES = 500_000
+"""Series that are kept; beyond, all are met again."""
+
+
+@dataclass(slots=True, eq=False)
+class _Series:
+    """A series that was met: the part of the mapping and the key of its sample; `part` -1: nobody's."""
+
+    number: int
+    part: int
+    key: tuple[str, ...]
+    ignored: bool
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _MeasurePlan:
+    """Which points of a group are added to a measure, in which unit."""
+
+    name: str
+    at: tuple[int, ...]
+    unit: Unit
+    integer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    data: Mapping[str, Any]
+    lacks: Sequence[str]
+    measures: Sequence[_MeasurePlan]
+
+
+class PlannedGatherer:
+    """Does what a Gatherer does, and remembers how."""
+
+    def __init__(
+        self,
+        mapping: SourceMapping,
+        catalog: Catalog,
+        given: Given = NOTHING_GIVEN,
+        differences: Differences | None = None,
+    ) -> None:
+        self._specification = Gatherer(mapping, catalog, given, differences)
+        self._given = given
+        self._simple = [_is_simple(part) for part in self._specification.parts]
+        self._is_blank = mapping.is_blank
+        self._blank = min((each.least for each in mapping.blank if each.least > 0), default=float("inf"))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._by_labels: dict[tuple[str, int], _Series | None] = {}
+        self._by_content: dict[tuple[str, frozenset[tuple[str, str]]], _Series | None] = {}
+        self._plans: dict[tuple[int, ...], _Plan | None] = {}
+        self._met = 0
+
+    def gather(self, points: Iterable[Point]) -> Gathered:
+        """The samples that the points are, as a Gatherer finds them."""
+        every = points if isinstance(points, list) else list(points)
+        if self._met > MAX_SERIES:
+            self._forget()
+        groups: dict[tuple[int, tuple[str, ...], int | None], tuple[list[int], list[Point]]] = {}
+        ignored: Counter[str] = Counter()
+        for point in every:
+            series = self._by_labels.get((point.name, id(point.labels)))
+            if series is None or series.labels is not point.labels:
+                series = self._series(point)
+                if series is None:
+                    return self._specification.gather(every)
+            if series.part < 0:
+                if series.ignored:
+                    ignored[point.name] += 1
+                continue
+            group = (series.part, series.key, point.time)
+            found = groups.get(group)
+            if found is None:
+                groups[group] = ([series.number], [point])
+            else:
+                found[0].append(series.number)
+                found[1].append(point)
+        return self._gathered(groups, ignored)
+
+    def _gathered(
+        self,
+        groups: Mapping[tuple[int, tuple[str, ...], int | None], tuple[list[int], list[Point]]],
+        ignored: Counter[str],
+    ) -> Gathered:
+        gathered = Gathered(ignored=ignored)
+        parts = self._specification.parts
+        for place, part in enumerate(parts):
+            part.notes = gathered.notes
+            for (of, key, time), (numbers, points) in groups.items():
+                if of != place:
+                    continue
+                sample = self._planned(part, tuple(numbers), points, time)
+                if sample is not None:
+                    gathered.samples.append(sample)
+                elif any(p.value is not None for p in points):
+                    once = list({n: p for n, p in zip(numbers, points, strict=True)}.values())
+                    gathered.samples += part.sample(PointGroup(key, time, once))
+        return gathered
+
+    def _planned(
+        self, part: SampleGatherer, signature: tuple[int, ...], points: Sequence[Point], time: int | None
+    ) -> MappedSample | None:
+        """The sample by its plan; None where the whole way has to be gone."""
+        values: list[Any] = [point.value for point in points]
+        for value in values:
+            if type(value) is not float and type(value) is not int:
+                return None
+            if (value >= self._blank or value < 0) and self._is_blank(value):
+                return None
+        if signature in self._plans:
+            plan = self._plans[signature]
+        else:
+            plan = self._plans[signature] = self._plan(part, signature, points)
+        if plan is None:
+            return None
+        data = dict(plan.data)
+        for measure in plan.measures:
+            found = measure.unit.of(values[measure.at[0]])
+            for at in measure.at[1:]:
+                found += measure.unit.of(values[at])
+            data[measure.name] = whole(found) if measure.integer else found
+        return MappedSample(part.event.topic, data, time, part.spec.interval, (), plan.lacks)
+
+    def _plan(self, part: SampleGatherer, signature: Sequence[int], points: Sequence[Point]) -> _Plan | None:
+        divided = any(point.labels.get(label) for label in part.spec.parts or () for point in points)
+        if divided or len(set(signature)) < len(signature):
+            return None
+        measures: list[_MeasurePlan] = []
+        for name, ways in part.spec.measures.items():
+            way = part.way_of(ways, points)
+            if way is None:
+                continue
+            at = self._places(way, points)
+            unit = None if at is None else self._unit(way, part.event.measure(name).unit, points[at[0]])
+            if at is None or unit is None:
+                return None
+            if at:
+                measures.append(_MeasurePlan(name, at, unit, part.event.measure(name).integer))
+        if part.event.entity is None and not measures:
+            return None
+        data, _, lacks = part.named(points, {})
+        return _Plan(data, lacks, measures)
+
+    @staticmethod
+    def _places(way: MeasureFrom, points: Sequence[Point]) -> tuple[int, ...] | None:
+        """The one point of each metric that a way needs; None where there are several, or something is missing."""
+        at: list[int] = []
+        for names in [[name] for name in way.add] if way.add else [way.metric or []]:
+            found = [i for i, p in enumerate(points) if p.name in names and passes(way, p)]
+            if len(found) != 1 or way.less:
+                return None
+            at += found
+        return tuple(at)
+
+    def _unit(self, way: MeasureFrom, measured: str, point: Point) -> Unit | None:
+        """The unit that a point has whatever its number is; None where that decides."""
+        if way.unit is None:
+            return SAME
+        if isinstance(way.unit, str):
+            return unit_of(way.unit, measured)
+        if point.digits or way.add:
+            return None
+        names: set[str] = set()
+        for each in way.unit:
+            asked = all(self._given.constants.get(n) == word for n, word in each.settings.items())
+            labelled = all(test.passes(point.labels.get(label, "")) for label, test in each.labels.items())
+            if asked and labelled and each.form in (None, "fraction"):
+                names.add(each.unit)
+                if each.form is None:
+                    return unit_of(names.pop(), measured) if len(names) == 1 else None
+        return None
+
+    def _series(self, point: Point) -> _Series | None:
+        """The series of a point, met now or before; None where its message has to go the whole way."""
+        content = (point.name, frozenset(point.labels.items()))
+        if content in self._by_content:
+            series = self._by_content[content]
+        else:
+            series = self._by_content[content] = self._meet(point)
+            self._met += 1
+        if series is not None and isinstance(point.labels, SharedLabels):
+            mine = _Series(series.number, series.part, series.key, series.ignored, point.labels)
+            self._by_labels[point.name, id(point.labels)] = mine
+        return series
+
+    def _meet(self, point: Point) -> _Series | None:
+        if point.name.endswith("_bucket") and "le" in point.labels:
+            return None
+        known = self._specification.known
+        parts = [i for i, part in enumerate(self._specification.parts) if point.name in part.metrics]
+        if not parts:
+            return _Series(-1, -1, (), not part_of_known(point.name, known), point.labels)
+        part = self._specification.parts[parts[0]]
+        if len(parts) > 1 or not self._simple[parts[0]]:
+            return None
+        if not part.wanted(point):
+            return _Series(-1, -1, (), False, point.labels)
+        keys = part.keys(point)
+        if not keys:
+            return None
+        return _Series(len(self._by_content), parts[0], keys[0], False, point.labels)
+
+
+def _is_simple(part: SampleGatherer) -> bool:
+    """Whether names and labels alone say what a sample of this part is: no states, no counts, nothing that is joined."""
+    spec = part.spec
+    places = [place for places in spec.fields.values() for place in places]
+    valued = any(place.metric for place in places)
+    return not (part.joined or spec.count or spec.time or valued) and all(
+        part.event.measure(name).kind == "number" for name in spec.measures
+    )
