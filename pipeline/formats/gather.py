@@ -47,7 +47,8 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class MappedSample:
     """One sample: `data` of its event, `time` in microseconds since 1970 UTC if the source says one, `interval` in
-    seconds if the mapping does.  `lacks`: required fields that nothing gave."""
+    seconds if the mapping does.  `lacks`: required fields that nothing gave.  `named`: what names it, the same object for
+    each report of the same series; empty where that is worked out anew."""
 
     topic: str
     data: Mapping[str, Any]
@@ -55,6 +56,7 @@ class MappedSample:
     interval: int | None
     origins: Sequence[Origin]
     lacks: Sequence[str]
+    named: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -344,12 +346,10 @@ class SampleGatherer:
 
 def whole(value: float | int | None) -> float | int | None:
     """A number that is whole but for what its unit made of its last digit, as an integer."""
-    near = (
-        isinstance(value, float)
-        and math.isfinite(value)
-        and abs(value - round(value)) < 1e-6 * max(1.0, abs(value))
-    )
-    return round(value) if near and value is not None else value
+    if value is None or type(value) is int or not math.isfinite(value):
+        return value
+    near = round(value)
+    return near if abs(value - near) < 1e-6 * max(1.0, abs(value)) else value
 
 
 def _each_once(points: Iterable[Point]) -> Iterable[Point]:

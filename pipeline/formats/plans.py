@@ -35,10 +35,14 @@ MAX_SERIES = 500_000
 
 @dataclass(slots=True, eq=False)
 class _Series:
-    """A series that was met: the part of the mapping and the key of its sample; `part` -1: nobody's."""
+    """A series that was met: the part of the mapping and the key of its sample; `part` -1: nobody's.
+
+    `group` stands for the two.
+    """
 
     number: int
     part: int
+    group: int
     key: tuple[str, ...]
     ignored: bool
     labels: Mapping[str, str]
@@ -82,6 +86,7 @@ class PlannedGatherer:
         self._by_labels: dict[tuple[str, int], _Series | None] = {}
         self._by_content: dict[tuple[str, frozenset[tuple[str, str]]], _Series | None] = {}
         self._plans: dict[tuple[int, ...], _Plan | None] = {}
+        self._groups: dict[tuple[int, tuple[str, ...]], int] = {}
         self._met = 0
 
     def gather(self, points: Iterable[Point]) -> Gathered:
@@ -89,10 +94,11 @@ class PlannedGatherer:
         every = points if isinstance(points, list) else list(points)
         if self._met > MAX_SERIES:
             self._forget()
-        groups: dict[tuple[int, tuple[str, ...], int | None], tuple[list[int], list[Point]]] = {}
+        groups: dict[tuple[int, int | None], tuple[_Series, list[int], list[Point]]] = {}
         ignored: Counter[str] = Counter()
+        met = self._by_labels
         for point in every:
-            series = self._by_labels.get((point.name, id(point.labels)))
+            series = met.get((point.name, id(point.labels)))
             if series is None or series.labels is not point.labels:
                 series = self._series(point)
                 if series is None:
@@ -101,33 +107,32 @@ class PlannedGatherer:
                 if series.ignored:
                     ignored[point.name] += 1
                 continue
-            group = (series.part, series.key, point.time)
-            found = groups.get(group)
-            if found is None:
-                groups[group] = ([series.number], [point])
+            group = (series.group, point.time)
+            if group in groups:
+                _, numbers, points_ = groups[group]
+                numbers.append(series.number)
+                points_.append(point)
             else:
-                found[0].append(series.number)
-                found[1].append(point)
+                groups[group] = (series, [series.number], [point])
         return self._gathered(groups, ignored)
 
     def _gathered(
         self,
-        groups: Mapping[tuple[int, tuple[str, ...], int | None], tuple[list[int], list[Point]]],
+        groups: Mapping[tuple[int, int | None], tuple[_Series, list[int], list[Point]]],
         ignored: Counter[str],
     ) -> Gathered:
         gathered = Gathered(ignored=ignored)
-        parts = self._specification.parts
-        for place, part in enumerate(parts):
+        for place, part in enumerate(self._specification.parts):
             part.notes = gathered.notes
-            for (of, key, time), (numbers, points) in groups.items():
-                if of != place:
+            for (_, time), (series, numbers, points) in groups.items():
+                if series.part != place:
                     continue
                 sample = self._planned(part, tuple(numbers), points, time)
                 if sample is not None:
                     gathered.samples.append(sample)
                 elif any(p.value is not None for p in points):
                     once = list({n: p for n, p in zip(numbers, points, strict=True)}.values())
-                    gathered.samples += part.sample(PointGroup(key, time, once))
+                    gathered.samples += part.sample(PointGroup(series.key, time, once))
         return gathered
 
     def _planned(
@@ -152,7 +157,7 @@ class PlannedGatherer:
             for at in measure.at[1:]:
                 found += measure.unit.of(values[at])
             data[measure.name] = whole(found) if measure.integer else found
-        return MappedSample(part.event.topic, data, time, part.spec.interval, (), plan.lacks)
+        return MappedSample(part.event.topic, data, time, part.spec.interval, (), plan.lacks, plan.data)
 
     def _plan(self, part: SampleGatherer, signature: Sequence[int], points: Sequence[Point]) -> _Plan | None:
         divided = any(point.labels.get(label) for label in part.spec.parts or () for point in points)
@@ -212,7 +217,7 @@ class PlannedGatherer:
             series = self._by_content[content] = self._meet(point)
             self._met += 1
         if series is not None and isinstance(point.labels, SharedLabels):
-            mine = _Series(series.number, series.part, series.key, series.ignored, point.labels)
+            mine = _Series(series.number, series.part, series.group, series.key, series.ignored, point.labels)
             self._by_labels[point.name, id(point.labels)] = mine
         return series
 
@@ -222,16 +227,17 @@ class PlannedGatherer:
         known = self._specification.known
         parts = [i for i, part in enumerate(self._specification.parts) if point.name in part.metrics]
         if not parts:
-            return _Series(-1, -1, (), not part_of_known(point.name, known), point.labels)
+            return _Series(-1, -1, -1, (), not part_of_known(point.name, known), point.labels)
         part = self._specification.parts[parts[0]]
         if len(parts) > 1 or not self._simple[parts[0]]:
             return None
         if not part.wanted(point):
-            return _Series(-1, -1, (), False, point.labels)
+            return _Series(-1, -1, -1, (), False, point.labels)
         keys = part.keys(point)
         if not keys:
             return None
-        return _Series(len(self._by_content), parts[0], keys[0], False, point.labels)
+        group = self._groups.setdefault((parts[0], keys[0]), len(self._groups))
+        return _Series(len(self._by_content), parts[0], group, keys[0], False, point.labels)
 
 
 def _is_simple(part: SampleGatherer) -> bool:

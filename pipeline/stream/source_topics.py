@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -102,6 +103,7 @@ class SourceDecoder:
         self._gatherers = [
             PlannedGatherer(m, catalog, source.given, self.differences) for m in source.mappings
         ]
+        self._make = EventMaker(source.events)
         self.ignored: Counter[str] = Counter()
         """Metric → points that no mapping of the topic reads, since the start."""
 
@@ -154,7 +156,7 @@ class SourceDecoder:
             known = name in self.ignored or len(self.ignored) < IGNORED_NAMES
             self.ignored[name if known else OTHERS] += n
         for mapping, sample in found:
-            yield sample.topic, _event(record, mapping, sample, self._source)
+            yield sample.topic, self._make.record(record, mapping.mapping, sample)
 
     def _points(self, record: ConsumerRecord) -> list[Point]:
         if record.value is None:
@@ -173,39 +175,65 @@ def _named(refusal: Refusal, reasons: Mapping[tuple[int, int], tuple[ConsumerRec
     return replace(refusal, record=record, outcome=replace(refusal.outcome, reason=reason))
 
 
-def _event(
-    record: ConsumerRecord, mapping: SourceMapping, sample: MappedSample, source: SourceTopic
-) -> ConsumerRecord:
-    """The sample as a CloudEvent in structured mode, in the place of the record that it came in."""
-    event = next(event for event in source.events if event.topic == sample.topic)
-    value = msgspec.json.encode(cloud_event(event, mapping.mapping, sample, record.timestamp * 1000))
-    return replace(
-        record, topic=event.topic, value=value, serialized_value_size=len(value), headers=EVENT, key=None
-    )
+class EventMaker:
+    """Makes events of samples: the same sample of the same thing at the same time is the same event, whoever sends it."""
+
+    def __init__(self, events: Sequence[EventType]) -> None:
+        self._events = {event.topic: event for event in events}
+        self._heads: dict[tuple[int, int, str], tuple[Mapping[str, str], str, str]] = {}
+
+    def record(self, record: ConsumerRecord, mapping: str, sample: MappedSample) -> ConsumerRecord:
+        """The sample as a CloudEvent in structured mode, in the place of the record that it came in."""
+        value = msgspec.json.encode(self.event(mapping, sample, record.timestamp * 1000))
+        return ConsumerRecord(
+            sample.topic, record.partition, record.offset, record.timestamp, record.timestamp_type,
+            None, value, record.checksum, -1, len(value), EVENT,
+        )  # fmt: skip
+
+    def event(self, mapping: str, sample: MappedSample, otherwise: int) -> dict[str, Any]:
+        """The CloudEvent of a sample; `otherwise`: the time, in microseconds since 1970, of one that says none."""
+        event, data = self._events[sample.topic], sample.data
+        source, ident = self._head(event, mapping, sample)
+        time = min(max(sample.time if sample.time is not None else otherwise, 0), LATEST)
+        if event.histograms:
+            data = {
+                name: _values(value) if isinstance(value, list) else value for name, value in data.items()
+            }
+        found = {
+            "specversion": "1.0",
+            "id": f"{time}/{ident}",
+            "source": source,
+            "type": event.type,
+            "time": _time_text(time),
+            "data": data,
+        }
+        return found if sample.interval is None else {**found, "interval": sample.interval}
+
+    def _head(self, event: EventType, mapping: str, sample: MappedSample) -> tuple[str, str]:
+        """Source, and what of the id is not the time; kept for those whose names are the same object as before."""
+        key = (id(sample.named), len(sample.data), mapping)
+        kept = self._heads.get(key)
+        if kept is not None and kept[0] is sample.named:
+            return kept[1], kept[2]
+        head = _source_and_name(event, mapping, sample.data)
+        if sample.named:
+            if len(self._heads) > MAX_HEADS:
+                self._heads.clear()
+            self._heads[key] = (sample.named, *head)
+        return head
 
 
-def cloud_event(event: EventType, mapping: str, sample: MappedSample, otherwise: int) -> dict[str, Any]:
-    """The CloudEvent of a sample; `otherwise` is the time, in microseconds since 1970, of one that says none.
-
-    The same sample of the same thing at the same time is the same event, whoever passes it on.
-    """
-    data: dict[str, Any] = {
-        name: _values(value) if isinstance(value, list) else value for name, value in sample.data.items()
-    }
-    time = min(max(sample.time if sample.time is not None else otherwise, 0), LATEST)
+def _source_and_name(event: EventType, mapping: str, data: Mapping[str, Any]) -> tuple[str, str]:
     of = event.entity.name if event.entity else event.dimensions[-1].name
-    named = [data[d.name] for d in event.dimensions if d.name in data]
+    named = [str(data[d.name]) for d in event.dimensions if d.name in data]
     node = data.get("node") or "/".join(named[-2:]) or of
     measures = ",".join(m.name for m in event.measures if m.name in data)
-    found = {
-        "specversion": "1.0",
-        "id": f"{time}/{data.get(of, '')}/{zlib.crc32(f'{measures}|{named}'.encode()):08x}"[:1024],
-        "source": f"/{mapping}/{node}"[:250],
-        "type": event.type,
-        "time": time_text(time),
-        "data": data,
-    }
-    return found if sample.interval is None else {**found, "interval": sample.interval}
+    mark = zlib.crc32(f"{measures}|{named}".encode())
+    return f"/{mapping}/{node}"[:250], f"{str(data.get(of, ''))[:200]}/{mark:08x}"
+
+
+_time_text = lru_cache(4096)(time_text)
+MAX_HEADS = 500_000
 
 
 def _values(spreads: Sequence[Mapping[str, Any]]) -> list[float]:
