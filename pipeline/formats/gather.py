@@ -154,8 +154,12 @@ class SampleGatherer:
         self.metrics = self.own | self.joined
         self.notes: Counter[tuple[str, str]] = Counter()
 
-    def samples(self, points: Sequence[Point], notes: Counter[tuple[str, str]]) -> Iterator[MappedSample]:
+    def note_in(self, notes: Counter[tuple[str, str]]) -> None:
+        """What is to be said of the points goes there from now on."""
         self.notes = notes
+
+    def samples(self, points: Sequence[Point], notes: Counter[tuple[str, str]]) -> Iterator[MappedSample]:
+        self.note_in(notes)
         groups: dict[tuple[tuple[str, ...], int | None], PointGroup] = {}
         for point in _each_once(points):
             if point.name in self.own and self.wanted(point):

@@ -34,7 +34,7 @@ MAX_SERIES = 500_000
 
 
 @dataclass(slots=True, eq=False)
-class _Series:
+class _KnownSeries:
     """A series that was met: the part of the mapping and the key of its sample; `part` -1: nobody's.
 
     `group` stands for the two.
@@ -83,8 +83,8 @@ class PlannedGatherer:
         self._forget()
 
     def _forget(self) -> None:
-        self._by_labels: dict[tuple[str, int], _Series | None] = {}
-        self._by_content: dict[tuple[str, frozenset[tuple[str, str]]], _Series | None] = {}
+        self._by_labels: dict[tuple[str, int], _KnownSeries | None] = {}
+        self._by_content: dict[tuple[str, frozenset[tuple[str, str]]], _KnownSeries | None] = {}
         self._plans: dict[tuple[int, ...], _Plan | None] = {}
         self._groups: dict[tuple[int, tuple[str, ...]], int] = {}
         self._met = 0
@@ -94,7 +94,7 @@ class PlannedGatherer:
         every = points if isinstance(points, list) else list(points)
         if self._met > MAX_SERIES:
             self._forget()
-        groups: dict[tuple[int, int | None], tuple[_Series, list[int], list[Point]]] = {}
+        groups: dict[tuple[int, int | None], tuple[_KnownSeries, list[int], list[Point]]] = {}
         ignored: Counter[str] = Counter()
         met = self._by_labels
         for point in every:
@@ -118,12 +118,12 @@ class PlannedGatherer:
 
     def _gathered(
         self,
-        groups: Mapping[tuple[int, int | None], tuple[_Series, list[int], list[Point]]],
+        groups: Mapping[tuple[int, int | None], tuple[_KnownSeries, list[int], list[Point]]],
         ignored: Counter[str],
     ) -> Gathered:
         gathered = Gathered(ignored=ignored)
         for place, part in enumerate(self._specification.parts):
-            part.notes = gathered.notes
+            part.note_in(gathered.notes)
             for (_, time), (series, numbers, points) in groups.items():
                 if series.part != place:
                     continue
@@ -132,7 +132,7 @@ class PlannedGatherer:
                     gathered.samples.append(sample)
                 elif any(p.value is not None for p in points):
                     once = list({n: p for n, p in zip(numbers, points, strict=True)}.values())
-                    gathered.samples += part.sample(PointGroup(series.key, time, once))
+                    gathered.samples.extend(part.sample(PointGroup(series.key, time, once)))
         return gathered
 
     def _planned(
@@ -208,7 +208,7 @@ class PlannedGatherer:
                     return unit_of(names.pop(), measured) if len(names) == 1 else None
         return None
 
-    def _series(self, point: Point) -> _Series | None:
+    def _series(self, point: Point) -> _KnownSeries | None:
         """The series of a point, met now or before; None where its message has to go the whole way."""
         content = (point.name, frozenset(point.labels.items()))
         if content in self._by_content:
@@ -217,27 +217,29 @@ class PlannedGatherer:
             series = self._by_content[content] = self._meet(point)
             self._met += 1
         if series is not None and isinstance(point.labels, SharedLabels):
-            mine = _Series(series.number, series.part, series.group, series.key, series.ignored, point.labels)
+            mine = _KnownSeries(
+                series.number, series.part, series.group, series.key, series.ignored, point.labels
+            )
             self._by_labels[point.name, id(point.labels)] = mine
         return series
 
-    def _meet(self, point: Point) -> _Series | None:
+    def _meet(self, point: Point) -> _KnownSeries | None:
         if point.name.endswith("_bucket") and "le" in point.labels:
             return None
         known = self._specification.known
         parts = [i for i, part in enumerate(self._specification.parts) if point.name in part.metrics]
         if not parts:
-            return _Series(-1, -1, -1, (), not part_of_known(point.name, known), point.labels)
+            return _KnownSeries(-1, -1, -1, (), not part_of_known(point.name, known), point.labels)
         part = self._specification.parts[parts[0]]
         if len(parts) > 1 or not self._simple[parts[0]]:
             return None
         if not part.wanted(point):
-            return _Series(-1, -1, -1, (), False, point.labels)
+            return _KnownSeries(-1, -1, -1, (), False, point.labels)
         keys = part.keys(point)
         if not keys:
             return None
         group = self._groups.setdefault((parts[0], keys[0]), len(self._groups))
-        return _Series(len(self._by_content), parts[0], group, keys[0], False, point.labels)
+        return _KnownSeries(len(self._by_content), parts[0], group, keys[0], False, point.labels)
 
 
 def _is_simple(part: SampleGatherer) -> bool:

@@ -68,6 +68,7 @@ _OWN: Mapping[str, Columns] = {
     "dirty": (("view", "VARCHAR"), ("minute", "TIMESTAMP")),
     # Slices of partial tables to which `deltas` deltas were appended since they were last merged (history/compact.py).
     "ragged": (("view", "VARCHAR"), ("width", "VARCHAR"), ("period", "TIMESTAMP"), ("deltas", "BIGINT")),
+    # What sources last counted, as JSON: the next report of a series adds the difference (formats/histograms.py).
     "reported": (("topic", "VARCHAR"), ("series", "VARCHAR"), ("buckets", "VARCHAR")),
     "alert_state": (("identity", "VARCHAR"), ("state", "VARCHAR")),
     "alert_notes": (
