@@ -39,6 +39,7 @@ ROOMS = (
     ("settings",),
     ("secret",),
     ("errors",),
+    ("producer",),
 )
 HEIGHT = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
 PURE = ("catalog", "rollup", "contract", "formats", "readings", "rules", "clauses")

@@ -1,0 +1,93 @@
+"""The producer for telemetry of one's own: what it writes is good on both paths, and the same again is the same event."""
+
+from __future__ import annotations
+
+import ast
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import catalog, producer
+from pipeline.producer import TOPICS, Producer, message
+from pipeline.stream.inspect import inspect
+
+AT = datetime(2026, 11, 23, 19, 26, 0, 250_000, UTC)
+GPU = {
+    "provider": "halcyon",
+    "region": "eu-west",
+    "site": "ams-02",
+    "cluster": "ams-h1",
+    "sku": "H100",
+    "gpu": "GPU-1",
+    "node": "node-0042",
+    "power_watts": 634.5,
+}
+
+
+@pytest.mark.parametrize("samples", [[GPU], [GPU, {**GPU, "gpu": "GPU-2"}]])
+def test_what_it_writes_is_taken_in(samples: list[dict[str, Any]]) -> None:
+    found = message("gpu.utilization.v1", "/agents/node-0042", samples, AT, interval=15)
+    event = catalog.load().by_topic(found.topic)
+    outcomes = list(inspect(event, found.value, found.headers, AT.replace(tzinfo=None), 1 << 20))
+    assert [(o.fate, o.row["power_watts"], o.row["interval"]) for o in outcomes] == [
+        ("aggregated", 634.5, 15)
+    ] * len(samples)
+    assert found.key == b"/agents/node-0042"
+
+
+def test_the_same_again_has_the_same_id_and_another_time_or_value_has_not() -> None:
+    def id_of(sample: dict[str, Any], at: datetime) -> str:
+        return str(json.loads(message("gpu.utilization.v1", "/a", [sample], at).value)["id"])
+
+    assert id_of(GPU, AT) == id_of(dict(reversed(GPU.items())), AT)
+    assert (
+        len({id_of(GPU, AT), id_of({**GPU, "power_watts": 1.0}, AT), id_of(GPU, AT.replace(second=1))}) == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("type_", "samples", "at", "says"),
+    [
+        ("gpu.v1", [GPU], AT, "found 'gpu.v1', expected one of gpu.utilization.v1"),
+        ("gpu.utilization.v1", [], AT, "expected at least one"),
+        ("gpu.utilization.v1", [GPU], AT.replace(tzinfo=None), "expected one with a zone"),
+        ("gpu.utilization.v1", [{**GPU, "power_watts": float("nan")}], AT, "JSON"),
+    ],
+)
+def test_what_would_be_refused_is_not_made(type_: str, samples: Any, at: datetime, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        message(type_, "/a", samples, at)
+
+
+def test_it_knows_the_topic_of_every_type() -> None:
+    types = {event.type: event.topic for event in catalog.load().types}
+    assert TOPICS.items() <= types.items()
+
+
+def test_it_needs_nothing_of_the_pipeline() -> None:
+    tree = ast.parse(Path(producer.__file__).read_text("utf-8"))
+    names = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in names if name and name.startswith("pipeline")]
+
+
+def test_it_sends_to_a_real_broker(kafka: Any, telemetry_topics: Any) -> None:
+    from kafka import KafkaConsumer, TopicPartition
+
+    telemetry_topics(partitions=1)
+    with Producer(kafka.bootstrap, source="/agents/node-0042") as out:
+        out.send("gpu.utilization.v1", [GPU, {**GPU, "gpu": "GPU-2"}], AT)
+        out.send("gpu.utilization.v1", [GPU])
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    try:
+        consumer.assign([TopicPartition("telemetry.gpu", 0)])
+        consumer.seek_to_beginning()
+        found: list[Any] = []
+        while len(found) < 2:
+            found += [r for records in consumer.poll(timeout_ms=1000).values() for r in records]
+    finally:
+        consumer.close()
+    first = message("gpu.utilization.v1", "/agents/node-0042", [GPU, {**GPU, "gpu": "GPU-2"}], AT)
+    assert (found[0].key, found[0].value, tuple(found[0].headers)) == (first.key, first.value, first.headers)
