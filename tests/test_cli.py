@@ -37,6 +37,7 @@ COMMANDS = (
         "deadletter show",
         "deadletter replay",
         "import focus",
+        "collect",
         "dashboards build",
         "dashboards push",
     ),
@@ -96,6 +97,7 @@ BY_SCHEMAS = {
         "deadletter show",
         "deadletter replay",
         "import focus",
+        "collect",
     ),
 }
 """What reads events, or says which there are."""

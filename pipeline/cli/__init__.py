@@ -13,7 +13,19 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import contracts, dashboards, deadletter, demo, imports, look, maps, run, servers, topics
+from pipeline.cli import (
+    collect,
+    contracts,
+    dashboards,
+    deadletter,
+    demo,
+    imports,
+    look,
+    maps,
+    run,
+    servers,
+    topics,
+)
 from pipeline.cli.options import Level
 from pipeline.errors import GigawatchError
 from pipeline.secret import hidden
@@ -27,7 +39,7 @@ EXAMPLES = """
   gigawatch run --bootstrap HOST:PORT --contract contract.yaml --alertmanager http://HOST:9093
 """
 COMMANDS = (
-    *(demo.demo, run.run, demo.kafka, demo.simulate),
+    *(demo.demo, run.run, demo.kafka, demo.simulate, collect.collect),
     *(look.status, look.doctor, look.sql),
     *(servers.door, servers.board, servers.keys),
 )

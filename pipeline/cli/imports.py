@@ -69,23 +69,23 @@ def focus(
     options = BillOptions(issuer, export, rates, _time(issued))
     with _progress() as progress, Bill(files, load(settings.schemas), options, progress) as bill:
         report = bill.report
-        if not (dry_run or report.refused_cells):
+        if sending := not (dry_run or report.refused_cells):
             send(bill, settings.bootstrap, settings.kafka_client(), options.issued, progress)
     if as_json:
-        print_json(report.document())
+        print_json(report.document(sending))
     else:
         for line in in_words(report):
             typer.echo(line)
-        typer.echo(_ended(dry_run, report.refused_rows, report.sent))
+        typer.echo(_ended(report.refused_rows, sending))
     if report.refused_cells:
         raise typer.Exit(1)
 
 
-def _ended(dry_run: bool, refused: int, sent: bool) -> str:
+def _ended(refused: int, sent: bool) -> str:
     if refused:
         rows = "1 row is" if refused == 1 else f"{refused:,} rows are"
         return f"{rows} refused, so nothing is sent: mend what is listed, or ask who exported it"
-    return "sent" if sent else "nothing was sent: this was a dry run" if dry_run else "nothing was sent"
+    return "sent" if sent else "nothing was sent: this was a dry run"
 
 
 def _time(text: str | None) -> datetime | None:

@@ -24,8 +24,8 @@ from pipeline.rollup.quoting import literal, quoted
 
 ACCOUNT = "BillingAccountId"
 """FOCUS: the account that a bill is for.  It names the export where nobody else does."""
-LINE_BYTES = 8 * 2**20
-"""Bytes of a line of CSV at most: what is longer is no row of a bill."""
+LINE_BYTES = 2**20
+"""Bytes of a line of CSV at most: what is longer is no row of a bill, and DuckDB reads sixteen times as much at once."""
 _CONVERTED = {"TIMESTAMP": "strftime({c}, '%Y-%m-%dT%H:%M:%S.%fZ')", "DATE": "strftime({c}, '%Y-%m-%d')"}
 _PLAIN = ("VARCHAR", "DECIMAL", "DOUBLE", "FLOAT", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT",
           "USMALLINT", "UINTEGER", "UBIGINT", "ENUM", "JSON", '"NULL"')  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,9 @@ from pipeline.collect.bill_report import BillReport
 from pipeline.errors import BillError
 from pipeline.rollup.quoting import quoted
 
-MEMORY = "256MB"
+MEMORY = "200MB"
+SUMMED = {"BilledCost", "BillingCurrency", "ChargeCategory", "ServiceProviderName", "ChargePeriodStart"}
+"""What sums are grouped by: a bill that lacks one has none, and every row of it is refused."""
 OnProgress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and how much there is of it."""
 
@@ -111,7 +113,7 @@ class Bill:
         self.con.execute("DROP TABLE raw")
         self._progress("files", len(files), len(files))
         ignored = sorted({name for source in sources for name in source.ignored})
-        return replace(self._report(files, rows), derived=derived, repeated=repeated, ignored=ignored)
+        return self._report(files, rows, derived, repeated, ignored)
 
     def _source(self, file: BillFile) -> bill_columns.BillColumns:
         if google_bill.is_google(self.con, file):
@@ -141,24 +143,26 @@ class Bill:
             )
         return derived
 
-    def _report(self, files: Sequence[BillFile], rows: dict[int, int]) -> BillReport:
+    def _report(
+        self, files: Sequence[BillFile], rows: dict[int, int], derived: int,
+        repeated: Sequence[tuple[str, str, int]], ignored: Sequence[str],
+    ) -> BillReport:  # fmt: skip
         ((cells, bad),) = self.con.execute("SELECT count(*), count(DISTINCT (file, row)) FROM bad").fetchall()
         torn = self.con.execute("SELECT count(*) FROM torn").fetchall()[0][0]
-        report = BillReport(
-            [(file.name, rows.get(number, 0)) for number, file in enumerate(files)],
-            sum(rows.values()) + torn, bad + torn, cells + torn, bill_report.refusals(self.con, files),
-        )  # fmt: skip
-        whole = {
-            "BilledCost",
-            "BillingCurrency",
-            "ChargeCategory",
-            "ServiceProviderName",
-            "ChargePeriodStart",
-        }
-        if whole <= set(_columns(self.con, "charges")):
-            sums, quantities = bill_report.sums_of(self.con), bill_report.quantities_of(self.con)
-            report = replace(report, sums=sums, quantities=quantities)
-        return report if report.refused_rows else replace(report, deliveries=self._deliveries(files))
+        known = set(_columns(self.con, "charges")) >= SUMMED
+        return BillReport(
+            files=[(file.name, rows.get(number, 0)) for number, file in enumerate(files)],
+            rows=sum(rows.values()) + torn,
+            refused_rows=bad + torn,
+            refused_cells=cells + torn,
+            refusals=bill_report.refusals(self.con, files),
+            sums=bill_report.sums_of(self.con) if known else {},
+            quantities=bill_report.quantities_of(self.con) if known else [],
+            deliveries=() if bad + torn else self._deliveries(files),
+            derived=derived,
+            ignored=ignored,
+            repeated=repeated,
+        )
 
     def _deliveries(self, files: Sequence[BillFile]) -> list[bill_deliveries.BillDelivery]:
         options = self._options

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -43,7 +43,7 @@ class BillSum:
     effective: Decimal | None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class BillReport:
     """`sums`: how they are grouped → groups; `quantities`: unit → sum; `derived`: rows whose cost was worked out."""
 
@@ -52,20 +52,15 @@ class BillReport:
     refused_rows: int
     refused_cells: int
     refusals: Sequence[BadCell]
-    sums: dict[str, list[BillSum]] = field(default_factory=dict)
-    quantities: list[tuple[str | None, Decimal]] = field(default_factory=list)
+    sums: Mapping[str, Sequence[BillSum]]
+    quantities: Sequence[tuple[str | None, Decimal]]
     deliveries: Sequence[BillDelivery] = ()
     derived: int = 0
     ignored: Sequence[str] = ()
     repeated: Sequence[tuple[str, str, int]] = ()
     """Pairs of files and how many rows they have in common: perhaps two exports of the same month."""
-    sent: bool = False
 
-    def mark_sent(self) -> None:
-        """The broker has all of its deliveries."""
-        self.sent = True
-
-    def document(self) -> dict[str, Any]:
+    def document(self, sent: bool = False) -> dict[str, Any]:
         """The report for scripts; amounts are text with all digits."""
         return {
             "files": [{"file": name, "rows": rows} for name, rows in self.files],
@@ -95,7 +90,7 @@ class BillReport:
             "derived_rows": self.derived,
             "ignored_columns": list(self.ignored),
             "rows_in_two_files": [{"files": [a, b], "rows": n} for a, b, n in self.repeated],
-            "sent": self.sent,
+            "sent": sent,
         }  # fmt: skip
 
 

@@ -35,7 +35,6 @@ def send(
     Raises BrokerUnreachable, or BillError when a topic is not there; what was sent by then counts nothing.
     """
     asyncio.run(_send(bill, bootstrap, client, issued or datetime.now(UTC), progress))
-    bill.report.mark_sent()
 
 
 async def _send(

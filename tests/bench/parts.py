@@ -50,7 +50,8 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Sizes:
     """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
-    each panel asks, and of how many days; rows of a bill.
+    each panel asks, and of how many days; rows of a bill; seconds of
+    scraping.
 
     A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
     """
@@ -62,11 +63,19 @@ class Sizes:
     rounds: int = 20
     days: int = 90
     bill_rows: int = 1_000_000
+    scrape_seconds: int = 60
 
     @staticmethod
     def quick() -> Sizes:
         return Sizes(
-            events=200_000, backlog=1_000_000, repeat=1, real_time=60, rounds=3, days=3, bill_rows=100_000
+            events=200_000,
+            backlog=1_000_000,
+            repeat=1,
+            real_time=60,
+            rounds=3,
+            days=3,
+            bill_rows=100_000,
+            scrape_seconds=15,
         )
 
 

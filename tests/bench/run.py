@@ -26,6 +26,7 @@ import figures
 import hot_path
 import panels
 import parts
+import scrapes
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[parts.Bench], parts.Figures]] = {
     "real-time": parts.real_time,
     "backlog": parts.backlog,
     "bills": bills.figures,
+    "collect": scrapes.figures,
     "panels": panels.figures,
     "profile": hot_path.figures,
 }

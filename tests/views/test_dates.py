@@ -34,6 +34,21 @@ def history(tmp_path_factory: pytest.TempPathFactory, make_ledger: Any, rows: An
         small.add("gpu", [rows.gpu(at)])
         small.add("queue", [rows.queue(at, 30.0)])
         small.add("billing", [rows.charge(at, at, "1.00", str(at))])
+        bill = {
+            "InvoiceIssuerName": "azure",
+            "DeliveryId": str(at),
+            "BillingPeriodStart": moment,
+            "BillingPeriodEnd": moment,
+        }
+        closed = {
+            "RowCount": 0,
+            "ControlTotal": "0",
+            "time": moment,
+            "source": "/bill",
+            "id": str(at),
+            "idx": 0,
+        }
+        small.add("deliveries", [bill | closed])
         site = {"provider": "azure", "region": "eastus", "site": "s1", "feed": "a", "source": "m"}
         small.add("energy", [{**site, "it_power_watts": 1e6, "time": moment, "id": str(at), "idx": 0}])
         small.quarantine([{"time": moment, "record_time": moment, "topic": "telemetry.gpu", "part": 0}])
