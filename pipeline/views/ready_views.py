@@ -1,6 +1,6 @@
 """Views that answer the questions people come with, over the published ones: no table of their own.
 
-Each is a SELECT over the views of `views.py` and has a comment for itself and for every column, as those have.
+Each is a SELECT over the views of `published.py` and has a comment for itself and for every column, as those have.
 Clauses of any kind stand in `readings`, `standing`, `alerts_open` and `clauses`; the view of a kind, which stands with
 it in `pipeline.clauses`, only adds names for its numbers.
 """

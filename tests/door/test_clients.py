@@ -409,7 +409,7 @@ def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_grafanas_driver_asks_in_both_protocols_and_cancels(go_client: Path, door: Door) -> None:
-    attacks = runpy.run_path(str(Path(__file__).with_name("test_door_attacks.py")))["INJECTIONS"]
+    attacks = runpy.run_path(str(Path(__file__).with_name("test_attacks.py")))["INJECTIONS"]
     texts = json.dumps([text for text in attacks if text])
     done = subprocess.run(
         [str(go_client), door.address, GRAFANA, texts], capture_output=True, text=True, timeout=120
