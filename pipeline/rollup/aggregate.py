@@ -122,6 +122,21 @@ def histogram_sql(event: EventType, samples: str) -> str | None:
     return " UNION ALL ".join(parts) or None
 
 
+def unbounded_sql(samples: str, histogram: str) -> str:
+    """SELECT of the rows of `histogram` in which the values of `beyond(row, idx, measure, least, n)` have no upper bound.
+
+    They were counted as `least`, which is all that is known of them.
+    """
+    return (
+        f"WITH open AS (SELECT series, {floor_sql('time', GRID)} AS window_start, measure, "
+        f"b.least + 0.0 AS least, sum(b.n)::BIGINT AS n FROM beyond b JOIN {samples} USING (row, idx) GROUP BY ALL) "
+        f"SELECT h.series, h.window_start, h.measure, h.bucket, h.least, h.greatest, h.n - coalesce(o.n, 0) AS n "
+        f"FROM {histogram} h LEFT JOIN open o ON h.series = o.series AND h.window_start = o.window_start "
+        "AND h.measure = o.measure AND h.least = o.least WHERE h.n > coalesce(o.n, 0) "
+        f"UNION ALL SELECT series, window_start, measure, {bucket_sql('least')}, least, 'inf'::DOUBLE, n FROM open"
+    )
+
+
 def marks_sql(event: EventType) -> str:
     """Select list of the entity's marks as BOOLEAN columns; an absent measure is no mark."""
     return ", ".join(f"coalesce({marked_sql(mark)}, false) AS {mark.name}" for mark in event.marks)

@@ -19,6 +19,17 @@ from aiokafka.structs import ConsumerRecord
 from pipeline.catalog import EventType
 from pipeline.stream.inspect import Outcome
 
+BEYOND = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("idx", pa.int32()),
+        ("measure", pa.string()),
+        ("least", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
+"""`n` values of a sample's list, each given as `least`, are greater than that: above the last bound of a source."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -54,6 +65,8 @@ class Decoded:
     """The measures that `samples` lack, as `aside.ASIDE` has them."""
     arrived: Counter[tuple[int, datetime]]
     """Events that came in by (partition, minute), counted where they are opened: what their fates must add up to."""
+    beyond: pa.Table | None = None
+    """Of values of histograms those that are only known to be greater, as `BEYOND` has them."""
 
 
 def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:

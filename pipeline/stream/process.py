@@ -27,7 +27,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.formats.histograms import Reported
-from pipeline.rollup.aggregate import histogram_sql, partials_sql
+from pipeline.rollup.aggregate import histogram_sql, partials_sql, unbounded_sql
 from pipeline.rollup.delta import ARRIVED, AsideCount, Delta, Fate, Place, Segment
 from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
@@ -248,6 +248,11 @@ class Processor:
         histogram = histogram_sql(work.event, samples)
         if histogram:
             con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
+            if work.decoded.beyond is not None:
+                with registered(con, "beyond", work.decoded.beyond):
+                    con.execute(
+                        f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {unbounded_sql(samples, f'delta_hist_{view}')}"
+                    )
 
     def _set_aside(self, work: Work) -> None:
         """Count what the samples lack that are aggregated, and keep the first of each kind, whatever the batches are."""

@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import msgspec
+import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
@@ -32,7 +34,7 @@ from pipeline.formats.wire import Format
 from pipeline.settings import SourceSettings
 from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import Decoded, Refusal
+from pipeline.stream.decoded import BEYOND, Decoded, Refusal
 
 EVENT = (("content-type", b"application/cloudevents+json"),)
 IGNORED_NAMES = 1_000
@@ -92,6 +94,13 @@ def fed_by(sources: Sequence[SourceTopic], catalog: Catalog) -> dict[str, frozen
     }
 
 
+class _Made(NamedTuple):
+    """An event that a record held; `beyond`: (measure, least, how many) of the values above the last bound of a histogram."""
+
+    record: ConsumerRecord
+    beyond: tuple[tuple[str, float, int], ...] = ()
+
+
 class SourceDecoder:
     """Decodes the records of one source's topic, batch by batch, in their order."""
 
@@ -109,13 +118,13 @@ class SourceDecoder:
 
     def decode(self, parts: Sequence[tuple[int, Records]], clock: float) -> list[Decoded]:
         """What the records became, for each event type that has any."""
-        made: dict[str, list[tuple[int, ConsumerRecord]]] = {event.topic: [] for event in self._source.events}
+        made: dict[str, list[_Made]] = {event.topic: [] for event in self._source.events}
         broken: list[tuple[ConsumerRecord, str]] = []
         for _, records in parts:
             for record in records:
                 try:
                     for topic, event in self._events(record):
-                        made[topic].append((record.partition, event))
+                        made[topic].append(event)
                 except Undecodable as error:
                     broken.append((record, error.reason))
         first = self._source.events[0].topic
@@ -128,22 +137,29 @@ class SourceDecoder:
     def _decoded(
         self,
         topic: str,
-        events: Sequence[tuple[int, ConsumerRecord]],
+        events: Sequence[_Made],
         broken: Sequence[tuple[ConsumerRecord, str]],
         clock: float,
     ) -> Decoded:
         """The events decoded; a message that cannot be read takes part as a record without a value, and is named after."""
-        blank = [(record.partition, replace(record, value=None, headers=())) for record, _ in broken]
-        by_part: dict[int, list[ConsumerRecord]] = {}
-        for part, record in [*events, *blank]:
-            by_part.setdefault(part, []).append(record)
-        decoded = self._decoders[topic].decode(topic_records(sorted(by_part.items()), self._max_bytes, clock))
+        blank = [_Made(replace(record, value=None, headers=())) for record, _ in broken]
+        made = sorted([*events, *blank], key=lambda each: each.record.partition)
+        by_part = groupby((each.record for each in made), key=lambda record: record.partition)
+        parts = [(part, list(records)) for part, records in by_part]
+        decoded = self._decoders[topic].decode(topic_records(parts, self._max_bytes, clock))
+        beyond = [
+            {"row": row, "idx": 0, "measure": measure, "least": least, "n": n}
+            for row, each in enumerate(made)
+            for measure, least, n in each.beyond
+        ]
+        if beyond:
+            decoded = replace(decoded, beyond=pa.Table.from_pylist(beyond, BEYOND))
         if not broken:
             return decoded
         reasons = {(record.partition, record.offset): (record, reason) for record, reason in broken}
         return replace(decoded, refusals=[_named(refusal, reasons) for refusal in decoded.refusals])
 
-    def _events(self, record: ConsumerRecord) -> Iterator[tuple[str, ConsumerRecord]]:
+    def _events(self, record: ConsumerRecord) -> Iterator[tuple[str, _Made]]:
         """(topic, event) of each sample that a message holds.  Raises Undecodable before the first."""
         points = self._points(record)
         unread: Counter[str] | None = None
@@ -156,7 +172,8 @@ class SourceDecoder:
             known = name in self.ignored or len(self.ignored) < IGNORED_NAMES
             self.ignored[name if known else OTHERS] += n
         for mapping, sample in found:
-            yield sample.topic, self._make.record(record, mapping.mapping, sample)
+            made = self._make.record(record, mapping.mapping, sample)
+            yield sample.topic, _Made(made, tuple(_beyond(sample)))
 
     def _points(self, record: ConsumerRecord) -> list[Point]:
         if record.value is None:
@@ -234,6 +251,12 @@ def _source_and_name(event: EventType, mapping: str, data: Mapping[str, Any]) ->
 
 _time_text = lru_cache(4096)(time_text)
 MAX_HEADS = 500_000
+
+
+def _beyond(sample: MappedSample) -> Iterator[tuple[str, float, int]]:
+    for name, value in sample.data.items():
+        if isinstance(value, list):
+            yield from ((name, each["over"], each["count"]) for each in value if "to" not in each)
 
 
 def _values(spreads: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,9 @@ def test_histograms_add_what_was_counted_since_the_last_report_through_a_restart
     pipeline.close()
     pipeline = make_pipeline(tmp_path / "data", sources=sources)
     pipeline.take(make.record(reports[1], (), topic="kueue", appended=AT + 30))
-    assert waits(pipeline) == [(10.0, 4), (640.0, 1), (40960.0, 2)]
+    assert waits(pipeline) == [(10.0, 4), (640.0, 1), (inf, 2)]
+    assert pipeline.sql("SELECT least, n::INTEGER FROM hist_queue_10s WHERE greatest = 'inf'") == [
+        (40960.0, 2)
+    ]
     pipeline.take(make.record(reports[2], (), topic="kueue", appended=AT + 60))
-    assert waits(pipeline) == [(1.0, 2), (10.0, 4), (640.0, 1), (40960.0, 3)]
+    assert waits(pipeline) == [(1.0, 2), (10.0, 4), (640.0, 1), (inf, 3)]
