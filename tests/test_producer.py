@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import catalog, producer
-from pipeline.producer import TOPICS, Producer, message
+from pipeline.formats.arrow_stream import rows
+from pipeline.formats.point import Undecodable
+from pipeline.producer import TOPICS, KafkaMessage, Producer, arrow_message, message
 from pipeline.stream.inspect import inspect
 
 AT = datetime(2026, 11, 23, 19, 26, 0, 250_000, UTC)
@@ -60,6 +66,39 @@ def test_the_same_again_has_the_same_id_and_another_time_or_value_has_not() -> N
 def test_what_would_be_refused_is_not_made(type_: str, samples: Any, at: datetime, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         message(type_, "/a", samples, at)
+
+
+def test_an_arrow_batch_becomes_the_same_rows_as_json() -> None:
+    samples = [GPU, {**GPU, "gpu": "GPU-2", "xid": 79, "health": "failed"}]
+    event = catalog.load().by_topic("telemetry.gpu")
+
+    def taken(found: KafkaMessage) -> list[Any]:
+        at = AT.replace(tzinfo=None)
+        return [
+            (o.fate, o.id, o.time, o.row) for o in inspect(event, found.value, found.headers, at, 1 << 20)
+        ]
+
+    as_json = taken(message("gpu.utilization.v1", "/a", samples, AT, interval=15))
+    assert taken(arrow_message("gpu.utilization.v1", "/a", samples, AT, interval=15)) == as_json
+    assert [fate for fate, *_ in as_json] == ["aggregated", "aggregated"]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_an_arrow_bomb_is_refused_before_it_is_unpacked(codec: str) -> None:
+    table = pa.table({"gpu": pa.array(["x" * 1000] * 90_000)})
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
+        stream.write_table(table)
+    with pytest.raises(Undecodable, match="at most 67,108,864 bytes"):
+        rows(out.getvalue().to_pybytes())
+
+
+@given(st.binary(max_size=300), st.integers(0, 400))
+def test_a_broken_arrow_stream_is_refused_in_words(junk: bytes, cut: int) -> None:
+    good = arrow_message("gpu.utilization.v1", "/a", [GPU], AT).value
+    for raw in (b"\xff\xff\xff\xff" + junk, good[:cut], good[:cut] + junk + good[cut + len(junk) :]):
+        with contextlib.suppress(Undecodable):
+            rows(raw)
 
 
 def test_it_knows_the_topic_of_every_type() -> None:

@@ -14,10 +14,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.catalog import EventType, Field, Measure
+from pipeline.formats import arrow_stream
 from pipeline.formats.gpu_uuid import stands_for
 from pipeline.formats.inside import found, tidied
 from pipeline.formats.lenient_json import TOO_DEEP, read_json
 from pipeline.formats.measures import Fate, SetAside, Unfit, amount, measured
+from pipeline.formats.point import Undecodable
 from pipeline.formats.times import read_time
 from pipeline.rollup.grid import DAY
 from pipeline.stream.clocks import CLOCKS_DIFFER
@@ -115,7 +117,22 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
     attributes = {
         name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
     }
-    return attributes, _json(value)
+    return attributes, _arrow(value) if _is_arrow(value, headers) else _json(value)
+
+
+def _is_arrow(value: bytes, headers: Headers) -> bool:
+    return value.startswith(arrow_stream.BEGINS) and any(
+        name.lower() == "content-type" and (content or b"").lower().startswith(arrow_stream.CONTENT_TYPE)
+        for name, content in headers
+    )
+
+
+def _arrow(value: bytes) -> list[dict[str, Any]]:
+    try:
+        return arrow_stream.rows(value)
+    except Undecodable as error:
+        too_large = error.reason == "arrow_too_large"
+        raise Unfit("dead_lettered", "arrow_too_large" if too_large else "not_arrow") from error
 
 
 def declares_structured(headers: Headers) -> bool:
