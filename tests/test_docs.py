@@ -47,7 +47,7 @@ from pipeline.settings import Settings
 from pipeline.simulate.cloud_events import Message, cloud_event
 from pipeline.stream.batch import topic_records
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import make_tables, receive
+from pipeline.stream.decoded import receive
 from pipeline.stream.inspect import inspect
 from pipeline.views.published import published_tables
 
@@ -503,9 +503,8 @@ def test_an_example_is_a_good_event_on_both_paths(example: dict[str, Any], mode:
         con.execute("SET TimeZone = 'UTC'")
         decoded = Decoder(con.cursor(), event, MAX_BYTES).decode(topic_records([(0, [record])], MAX_BYTES))
         assert decoded.refusals == []
-        make_tables(con, event)
         receive(con, decoded)
-        counted = con.execute(f"SELECT count(*) FROM delta_samples_{event.view}").fetchone()
+        counted = con.execute(f"SELECT count(*) FROM batch_{event.view}").fetchone()
     assert counted == (message.samples,)
 
 

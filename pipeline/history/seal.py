@@ -25,6 +25,7 @@ from pipeline.errors import LedgerError
 from pipeline.history.verify import checksum
 from pipeline.ledger import files
 from pipeline.ledger.counter import counted
+from pipeline.ledger.stamped import Stamped, stamped_rows
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, transaction
 from pipeline.rollup.grid import HOUR
 from pipeline.views.published import (
@@ -32,10 +33,8 @@ from pipeline.views.published import (
     QUARANTINE_TABLE,
     PublishedTable,
     literal,
-    pattern,
     quoted,
     raw_table,
-    scan,
 )
 
 ROWS_AT_ONCE = 2_000_000
@@ -84,19 +83,21 @@ def seal(
 ) -> int:
     """Publishes the rows of every committed segment; returns how many.  `con` is a cursor of its own."""
     sealed = 0
-    for topic, segments, rows in list(_sets(con)):
-        _seal_set(con, data, history_table(catalog, topic), topic, segments, hooks)
+    for topic, segments, rows in list(_sets(con, data)):
+        _seal_set(con, data, catalog, topic, segments, hooks)
         sealed += rows
     return sealed
 
 
-def _sets(con: DuckDBPyConnection) -> Iterator[tuple[str, list[str], int]]:
-    """(topic, segments, rows) in pieces of about ROWS_AT_ONCE rows, oldest segments first."""
-    records = con.execute("SELECT topic, segment, rows FROM segments ORDER BY topic, rowid").fetchall()
-    chosen: list[str] = []
+def _sets(con: DuckDBPyConnection, data: Path) -> Iterator[tuple[str, list[Stamped], int]]:
+    """(topic, files of segments, rows) in pieces of about ROWS_AT_ONCE rows, oldest segments first."""
+    records = con.execute(
+        "SELECT topic, segment, known_from, rows FROM segments ORDER BY topic, rowid"
+    ).fetchall()
+    chosen: list[Stamped] = []
     rows = 0
-    for position, (topic, segment, count) in enumerate(records):
-        chosen.append(segment)
+    for position, (topic, segment, known_from, count) in enumerate(records):
+        chosen.append((data / "segments" / segment, known_from))
         rows += count
         last = position + 1 == len(records) or records[position + 1][0] != topic
         if last or rows >= ROWS_AT_ONCE:
@@ -107,13 +108,15 @@ def _sets(con: DuckDBPyConnection) -> Iterator[tuple[str, list[str], int]]:
 def _seal_set(
     con: DuckDBPyConnection,
     data: Path,
-    table: PublishedTable,
+    catalog: Catalog,
     topic: str,
-    segments: Sequence[str],
+    segments: Sequence[Stamped],
     hooks: Hooks,
 ) -> None:
-    paths = [data / "segments" / segment for segment in segments]
-    rows = scan([pattern(path.parent, path.name) for path in paths], table.columns)
+    table = history_table(catalog, topic)
+    windowed = topic != QUARANTINE and not catalog.by_topic(topic).retained
+    paths = [path for path, _ in segments]
+    rows = f"({stamped_rows(segments, table, windowed)})"
     with files.disk_errors(data / table.root):
         hour = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
         hours = con.execute(
@@ -132,7 +135,7 @@ def _seal_set(
         con.execute("DROP TABLE IF EXISTS sealing")
         files.fsync(files.staging(data))
         hooks.step("seal.written")
-        _commit(con, data, topic, segments, written, hooks.fence)
+        _commit(con, data, topic, [path.name for path in paths], written, hooks.fence)
         hooks.step("seal.committed")
         for staged in written:
             publish_staged(data, staged.staged, staged.path)

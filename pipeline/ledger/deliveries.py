@@ -52,7 +52,7 @@ def note_delivered(con: DuckDBPyConnection, event: EventType, known_from: dateti
     if event.delivery:
         con.execute(
             f'INSERT INTO delivered SELECT "DeliveryId", {COUNTS} AS counts, {ROWS} '
-            f"FROM (SELECT *, TIMESTAMP '{known_from}' AS known_from FROM delta_samples_{event.view}) "
+            f"FROM (SELECT *, TIMESTAMP '{known_from}' AS known_from FROM added_charges) "
             'WHERE "DeliveryId" IS NOT NULL GROUP BY ALL'
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import duckdb
+import pyarrow.compute as pc
 
 from pipeline.catalog import Catalog
 from pipeline.ledger.alert_notes import beside, by_text, write_notes
@@ -22,6 +23,7 @@ from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
 from pipeline.ledger.tallies import load_tallies, write_tallies
 from pipeline.readings import GRID, Readings, ReadingSpec
+from pipeline.rollup.delta import Addition
 from pipeline.rules.alert_message import AlertMessage, message_of, to_json
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import Trust
@@ -53,7 +55,7 @@ def judge(
     plan: Plan,
     before: Mapping[str, int],
     after: Mapping[str, int],
-    views: Sequence[str],
+    added: Sequence[Addition],
     destinations: Sequence[str],
     now: float,
     waiting: Set[str] = frozenset(),
@@ -61,8 +63,8 @@ def judge(
 ) -> EvaluationStep:
     """Evaluate the next instants up to the frontier `after` (topic → last instant passed; `before`: as it was).
 
-    A step has at most `most` instants of each group; the groups that are farthest behind go first.  `views` names the
-    event types whose rows of this delta stand in `delta_samples_{view}`; `now` is wall clock, epoch seconds: when the
+    A step has at most `most` instants of each group; the groups that are farthest behind go first.  `added` is what
+    the delta under way adds; `now` is wall clock, epoch seconds: when the
     changes were decided.  Groups that read a topic of `waiting` wait.
     """
     done = _begun(con, catalog, plan, before, after, waiting)
@@ -96,7 +98,7 @@ def judge(
         write_tallies(con, found.tallied)
         note_forecasts(con, found.history)
         changes = found.changes
-        appended = {t: _appended(con, catalog, views, t) for t in {change.t for change in changes}}
+        appended = {t: _appended(catalog, added, t) for t in {change.t for change in changes}}
         write_changes(con, changes, destinations, now, appended, notes)
     con.execute(
         'UPDATE evaluated SET instant = reached.instant FROM (SELECT unnest(?::VARCHAR[]) AS "group", '
@@ -239,18 +241,15 @@ def write_changes(
         )
 
 
-def _appended(con: duckdb.DuckDBPyConnection, catalog: Catalog, views: Sequence[str], t: int) -> float | None:
+def _appended(catalog: Catalog, added: Iterable[Addition], t: int) -> float | None:
     """When Kafka got the record of this delta that moved the last topic's watermark past `t`; None for a tick."""
     found = []
-    for view in views:
-        event = catalog.by_view(view)
-        if not event.retained:
-            row = con.execute(
-                f"SELECT epoch(max(first)) FROM (SELECT min(record_time) AS first FROM delta_samples_{view} "
-                "WHERE least(time, record_time) >= ? GROUP BY part)",
-                [utc(t + event.lateness)],
-            ).fetchone()
-            found += [float(row[0])] if row and row[0] is not None else []
+    for one in added:
+        if one.arrivals is None or catalog.by_view(one.view).retained:
+            continue
+        late = one.arrivals.filter(pc.greater_equal(one.arrivals["step"], t // GRID))
+        first = late.group_by("part").aggregate([("appended", "min")])["appended_min"].to_pylist()
+        found += [max(first).replace(tzinfo=UTC).timestamp()] if first else []
     return max(found, default=None)
 
 

@@ -18,18 +18,11 @@ KEPT = 3600
 
 
 def note_pulses(con: DuckDBPyConnection, event: EventType, known_from: datetime) -> None:
-    """For the apply transaction: the pulses of `delta_samples_{view}`; `known_from` as in `note_seen`."""
-    rule = event.frozen
-    if rule is None or event.entity is None:
-        return
-    view, numbers = event.view, ", ".join(f'"{m.name}"' for m in event.numbers)
+    """For the apply transaction: the pulses of `added_pulses`; `known_from` as in `note_seen`."""
     con.execute(
-        f"INSERT INTO pulses_{view} SELECT series, entity, slot, min(pulse), max(pulse), known_from FROM ("
-        f'SELECT series, hash(series, "{event.entity.name}") AS entity, epoch("time")::BIGINT // {rule.every} AS slot, '
-        f"hash({numbers}) AS pulse, greatest(TIMESTAMP '{known_from}', "
-        f'time_bucket(INTERVAL {GRID} SECOND, "time") + INTERVAL {GRID} SECOND) AS known_from '
-        f'FROM delta_samples_{view} WHERE "{rule.counter}" > 0 AND epoch_us("time") % {rule.every * 1_000_000} '
-        f"< {event.interval * 1_000_000}) GROUP BY ALL"
+        f"INSERT INTO pulses_{event.view} SELECT series, entity, slot, min(pulse), max(pulse), "
+        f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID} SECOND) AS known_from "
+        "FROM added_pulses GROUP BY series, entity, slot, known_from"
     )
 
 

@@ -53,14 +53,14 @@ def seen_migration(event_type: EventType) -> tuple[str, ...]:
 
 
 def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: datetime) -> None:
-    """For the apply transaction: notes what the delta in `delta_partials_{view}` has seen.
+    """For the apply transaction: notes what the delta in `added_partials` has seen.
 
     `known_from`: the topic's first instant not yet evaluated, naive UTC.
     """
     view = event_type.view
     rows = (
         f"SELECT {_noted(event_type)}, greatest($known_from::TIMESTAMP, window_start + INTERVAL {GRID} SECOND) "
-        f"AS known_from FROM delta_partials_{view}"
+        f"AS known_from FROM added_partials"
     )
     con.execute(
         f"INSERT INTO seen_{view} BY NAME SELECT series, measure, max(last_time) AS last_time, max(reach) AS reach, "

@@ -78,11 +78,11 @@ def share(con: DuckDBPyConnection, event: EventType, new: str, known_from: datet
 
 def _met_elsewhere(con: DuckDBPyConnection, event: EventType, new: str) -> bool:
     """Whether any name of `new` may stand in another series, too: by 64 bits of it, and nearly never."""
-    row = con.execute(
+    [(met,)] = con.execute(
         f"SELECT count(*) > (SELECT count(DISTINCT name) FROM {new}) FROM entity_bits_{event.view} "
         f"WHERE name IN (SELECT name FROM {new})"
-    ).fetchone()
-    return bool(row and row[0])
+    ).fetchall()
+    return bool(met)
 
 
 def share_all(con: DuckDBPyConnection, event: EventType) -> None:

@@ -26,18 +26,17 @@ from pipeline.contract.model import Contract
 from pipeline.errors import ForeignCluster, LedgerError, StaleGeneration
 from pipeline.ledger import counter, deliveries, evaluation, files
 from pipeline.ledger.append import append_rows
-from pipeline.ledger.dirty import charges_dirty_sql, dirty_sql, mark_dirty
+from pipeline.ledger.dirty import mark_dirty
 from pipeline.ledger.evaluation import EvaluationStep
 from pipeline.ledger.frontier import least_evaluated
 from pipeline.ledger.instants import utc
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.raw_rows import RawRows
 from pipeline.ledger.reader import Reader
-from pipeline.ledger.seen import note_seen
 from pipeline.ledger.tables import create, get_meta, insert, set_meta
 from pipeline.ledger.terms import write_contracts
 from pipeline.ledger.transaction import transaction
-from pipeline.rollup.delta import Delta, Place
+from pipeline.rollup.delta import Addition, Delta, Place
 from pipeline.rollup.grid import GRID, grid_floor
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.evaluate import Plan
@@ -227,15 +226,10 @@ class Ledger:
         with self._forgetting(), files.disk_errors(self.data), transaction(con, self.fence):
             self._move_offsets(delta, now)
             known_from = self.known_from()
-            for view in delta.views:
-                event = self.catalog.by_view(view)
-                append_rows(con, event, known_from[event.topic])
-                if event.retained and not event.closes:
-                    con.execute(charges_dirty_sql(event, f"delta_samples_{view}"))
-                elif not event.retained:
-                    con.execute(dirty_sql(view, f"delta_partials_{view}"))
-                    note_seen(con, event, known_from[event.topic])
-            if any(self.catalog.by_view(view).retained for view in delta.views):
+            for added in delta.added:
+                event = self.catalog.by_view(added.view)
+                append_rows(con, event, added, known_from[event.topic])
+            if any(self.catalog.by_view(added.view).retained for added in delta.added):
                 deliveries.recount(con, self.catalog)
             insert(con, "fates", ((f.topic, f.part, f.minute, f.fate, f.reason, f.n) for f in delta.fates))
             mark_dirty(con, "fates", (f.minute for f in delta.fates))
@@ -246,11 +240,10 @@ class Ledger:
             )
             self._note_reported(delta)
             mark_dirty(con, "set_aside", (a.minute for a in delta.set_aside))
-            self._reader.raw.arriving = {v: known_from[self.catalog.by_view(v).topic] for v in delta.views}
-            judged = self._pass(delta.views, watermarks, now, most)
-            written = ((s.name, s.topic, s.rows, s.min_time, s.max_time) for s in delta.written())
-            insert(con, "segments", written)
-        self._reader.raw.arriving = {}
+            self._reader.raw.arriving = lambda: _noted(delta, known_from)
+            judged = self._pass(delta.added, watermarks, now, most)
+            insert(con, "segments", _noted(delta, known_from))
+        self._reader.raw.arriving = tuple
         self.behind = judged.behind
         self.reached = {
             **self.reached,
@@ -316,7 +309,7 @@ class Ledger:
             insert(self.con, "offsets", moved)
 
     def _pass(
-        self, views: Sequence[str], watermarks: Mapping[str, datetime], now: float, most: int | None
+        self, added: Sequence[Addition], watermarks: Mapping[str, datetime], now: float, most: int | None
     ) -> EvaluationStep:
         """Move the frontier and evaluate what it has passed."""
         rows = self.con.execute("SELECT topic, watermark, instant FROM frontier").fetchall()
@@ -333,13 +326,13 @@ class Ledger:
             self.con.execute("INSERT INTO frontier VALUES (?, ?, ?)", [topic, moved, utc(after[topic])])
         if self.plan is None or (after == before and not self.behind):
             return EvaluationStep({}, ())
-        return self._judge(before, after, views, now, waiting, most)
+        return self._judge(before, after, added, now, waiting, most)
 
     def _judge(
         self,
         before: Mapping[str, int],
         after: Mapping[str, int],
-        views: Sequence[str],
+        added: Sequence[Addition],
         now: float,
         waiting: Set[str],
         most: int | None,
@@ -350,7 +343,7 @@ class Ledger:
         changes: list[AlertChange] = []
         while True:
             step = evaluation.judge(
-                self.con, self._reader, self.catalog, self.plan, before, after, views, self.destinations, now, waiting,
+                self.con, self._reader, self.catalog, self.plan, before, after, added, self.destinations, now, waiting,
                 most or evaluation.AT_ONCE,
             )  # fmt: skip
             for group, (t0, t1) in step.due.items():
@@ -375,6 +368,11 @@ class Ledger:
                     kept[identity] = state
             evaluation.write_states(self.con, kept)
             evaluation.write_changes(self.con, changes, self.destinations, now)
+
+
+def _noted(delta: Delta, known_from: Mapping[str, datetime]) -> list[tuple[object, ...]]:
+    """The rows of `segments` for a delta, once its segments are on the disk."""
+    return [(s.name, s.topic, s.rows, s.min_time, s.max_time, known_from[s.source]) for s in delta.written()]
 
 
 def _seconds(at: datetime) -> float:

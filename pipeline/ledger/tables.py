@@ -22,7 +22,7 @@ from pipeline.rollup.grid import WIDTHS
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.views.published import PLAIN_TABLES, STANDING_COLUMNS, Columns
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 _OWN: Mapping[str, Columns] = {
     "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
@@ -41,6 +41,7 @@ _OWN: Mapping[str, Columns] = {
         ("rows", "BIGINT"),
         ("min_time", "TIMESTAMP"),
         ("max_time", "TIMESTAMP"),
+        ("known_from", "TIMESTAMP"),
     ),
     # Published raw files.  `path` and `staged` are relative to DATA; `state` is `renaming`, `merging` (history/compact.py) or
     # `published`, and `staged` is NULL when published.
@@ -237,6 +238,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE health ADD COLUMN IF NOT EXISTS why VARCHAR",
     ),
     6: (),
+    7: ("ALTER TABLE segments ADD COLUMN IF NOT EXISTS known_from TIMESTAMP",),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 

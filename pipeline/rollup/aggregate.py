@@ -160,6 +160,48 @@ def _literal(value: str | int) -> str:
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
+def entities_sql(event: EventType, samples: str) -> str:
+    """SELECT (series, window_start, entity, marks) of each sample: who was there, and how."""
+    assert event.entity
+    marks = f", {marks_sql(event)}" if event.marks else ""
+    window = f"{floor_sql('time', GRID)} AS window_start"
+    return f"SELECT series, {window}, {event.entity.name} AS entity{marks} FROM {samples}"
+
+
+def pulses_sql(event: EventType, samples: str) -> str | None:
+    """SELECT (series, entity, slot, window_start, pulse) of the samples that tell who is frozen; None where none do.
+
+    `entity` is 64 bits of series and name, `pulse` of all numbers; they are of one interval of every `x-frozen.intervals`.
+    """
+    rule = event.frozen
+    if rule is None or event.entity is None:
+        return None
+    numbers = ", ".join(f'"{m.name}"' for m in event.numbers)
+    return (
+        f'SELECT series, hash(series, "{event.entity.name}") AS entity, epoch("time")::BIGINT // {rule.every} AS slot, '
+        f'time_bucket(INTERVAL {GRID} SECOND, "time") AS window_start, hash({numbers}) AS pulse FROM {samples} '
+        f'WHERE "{rule.counter}" > 0 AND epoch_us("time") % {rule.every * 1_000_000} < {event.interval * 1_000_000}'
+    )
+
+
+def charges_sql(event: EventType, samples: str) -> str:
+    """SELECT of the charges of a retained type, each with its identity and 64 bits of its content."""
+    own = ", ".join(f'"{name}"' for name, _ in event.columns())
+    return f'SELECT identity, {content_sql(event)} AS content, "time", source, id, idx, {own} FROM {samples}'
+
+
+def arrivals_sql(event: EventType, samples: str) -> str:
+    """SELECT (part, step, reached, appended): what lets the watermark pass which instant, `lateness` behind it.
+
+    `step` is the last such instant in steps of the grid (before 1970 it may be one more).
+    """
+    own, step = "least(time, record_time)", GRID * 1_000_000
+    return (
+        f"SELECT part, (epoch_us({own}) - {event.lateness * 1_000_000}) // {step} AS step, "
+        f"max({own}) AS reached, min(record_time) AS appended FROM {samples} GROUP BY ALL"
+    )
+
+
 def bits_sql(event: EventType, indexed: str) -> str:
     """SELECT of 10 s bit sets from `indexed(series, window_start, entity_idx, <marks>)`."""
     bit = f"entity_idx % {BLOCK_BITS}"

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog import EventType
-from pipeline.stream.decoded import Decoded, registered
+from pipeline.ledger.registered import registered
+from pipeline.stream.decoded import Decoded
 
 HEARD_WITHIN = 30
 """Days after its last sample in which a series keeps its place."""

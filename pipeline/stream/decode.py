@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
+from pipeline.ledger.registered import registered
 from pipeline.stream.aside import ASIDE, aside_of, aside_sql, mend_sql, with_offsets
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
@@ -22,7 +23,6 @@ from pipeline.stream.decoded import (
     Refusal,
     dimensions_sql,
     identity_sql,
-    registered,
     series_sql,
 )
 from pipeline.stream.identity import Spelling

@@ -1,14 +1,13 @@
-"""What a topic's records became: on its way from the decoder's connection to that of the ledger.
+"""What a topic's records became: on its way from the decoder's connection to that on which deltas are made.
 
-A batch is decoded on a connection of its own, which yields Arrow tables; `receive` puts them into temporary tables of
-the ledger's connection, replaced by the next batch.
+A batch is decoded on a connection of its own, which yields Arrow tables; `receive` puts the samples into a temporary
+table there, replaced by the next batch.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType
+from pipeline.ledger.registered import registered
 from pipeline.stream.inspect import Outcome
 
 BEYOND = pa.schema(
@@ -70,28 +70,24 @@ class Decoded:
 
 
 def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
-    """Make `delta_samples_{view}` of what was decoded, and add new series to `known_series_{view}`.
+    """Make `batch_{view}` of what was decoded.
 
-    The samples' columns are those of `Decoded.samples` but the dimensions, which follow from `series`.
+    Its columns are those of `Decoded.samples` but the dimensions, which follow from `series`.
     """
-    event, view = decoded.event, decoded.event.view
-    for met in decoded.met:
-        with registered(con, "met", met):
-            con.execute(
-                f"INSERT INTO known_series_{view} SELECT DISTINCT series, {dimensions_sql(event)} FROM met "
-                f"WHERE series NOT IN (SELECT series FROM known_series_{view})"
-            )
+    event = decoded.event
     with registered(con, "samples", decoded.samples):
         con.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS "
+            f"CREATE OR REPLACE TEMP TABLE batch_{event.view} AS "
             f"SELECT * EXCLUDE ({dimensions_sql(event)}) FROM samples"
         )
 
 
-def make_tables(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """The table of a connection that `receive` adds to."""
-    dimensions = ", ".join(f"{d.name} VARCHAR" for d in event.dimensions)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE known_series_{event.view}(series UBIGINT, {dimensions})")
+def met_series(decoded: Decoded) -> pa.Table:
+    """The series that were met first (series, dimensions), some of them perhaps several times."""
+    texts = ((d.name, pa.string()) for d in decoded.event.dimensions)
+    schema = pa.schema([("series", pa.uint64()), *texts])
+    found = [met.select(schema.names).cast(schema) for met in decoded.met]
+    return pa.concat_tables(found) if found else schema.empty_table()
 
 
 def identity_sql(event: EventType) -> str:
@@ -108,12 +104,3 @@ def series_sql(event: EventType) -> str:
 
 def dimensions_sql(event: EventType) -> str:
     return ", ".join(d.name for d in event.dimensions)
-
-
-@contextlib.contextmanager
-def registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
-    con.register(name, table)
-    try:
-        yield
-    finally:
-        con.unregister(name)

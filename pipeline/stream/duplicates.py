@@ -68,7 +68,7 @@ class RecentIdentities:
             )
 
     def remove_duplicates(self, progress: Progress) -> dict[tuple[int, datetime], int]:
-        """Delete the duplicates from `delta_samples_{view}`; how many there were by (partition, minute).
+        """Delete the duplicates from `batch_{view}`; how many there were by (partition, minute).
 
         `progress` is each partition's greatest min(event time, record time) before this batch.
         """
@@ -77,11 +77,11 @@ class RecentIdentities:
         if not found:
             return {}
         counted = self._con.execute(
-            f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} "
+            f"SELECT part, date_trunc('minute', record_time), count(*) FROM batch_{view} "
             f"SEMI JOIN duplicates_{view} USING (row, idx) GROUP BY ALL"
         ).fetchall()
         self._con.execute(
-            f"DELETE FROM delta_samples_{view} WHERE (row, idx) IN (SELECT (row, idx) FROM duplicates_{view})"
+            f"DELETE FROM batch_{view} WHERE (row, idx) IN (SELECT (row, idx) FROM duplicates_{view})"
         )
         return {(part, minute): n for part, minute, n in counted}
 
@@ -90,7 +90,7 @@ class RecentIdentities:
         if self._event.retained:
             return
         view = self._event.view
-        self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM delta_samples_{view}")
+        self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM batch_{view}")
         if any(at - self._pruned.get(part, datetime.min) > _PRUNE_EVERY for part, at in progress.items()):
             # a partition that stands still keeps its own two minutes, not everything since
             kept = " OR ".join("time BETWEEN ? AND ?" for _ in _remembered(progress))
@@ -104,8 +104,8 @@ class RecentIdentities:
         view, con = self._event.view, self._con
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE suspects_{view} AS "
-            f"SELECT identity FROM delta_samples_{view} GROUP BY identity HAVING count(*) > 1 "
-            f"UNION SELECT identity FROM delta_samples_{view} SEMI JOIN recent_{view} USING (identity)"
+            f"SELECT identity FROM batch_{view} GROUP BY identity HAVING count(*) > 1 "
+            f"UNION SELECT identity FROM batch_{view} SEMI JOIN recent_{view} USING (identity)"
         )
         if not con.execute(f"SELECT 1 FROM suspects_{view} LIMIT 1").fetchall():
             return []
@@ -118,7 +118,7 @@ class RecentIdentities:
                 SELECT row, idx, identity, time, greatest(coalesce(reached, TIMESTAMP '1970-01-01'),
                     max(least(time, record_time)) OVER (PARTITION BY part ORDER BY row, idx ROWS UNBOUNDED PRECEDING)
                 ) - INTERVAL 2 MINUTE AS horizon
-                FROM delta_samples_{view} LEFT JOIN progress_before USING (part))
+                FROM batch_{view} LEFT JOIN progress_before USING (part))
             SELECT * FROM placed SEMI JOIN suspects_{view} USING (identity)"""
         )
         con.execute(
@@ -164,7 +164,7 @@ class RecentIdentities:
         view, content, delivered = self._event.view, content_sql(self._event), "false"
         if self._event.delivery and not self._event.closes:
             delivered = f"{self._event.delivery} IS NOT NULL"
-        new = f"SELECT identity, time, {content} AS content, row, idx, {delivered} AS delivered FROM delta_samples_{view}"
+        new = f"SELECT identity, time, {content} AS content, row, idx, {delivered} AS delivered FROM batch_{view}"
         rows = self._con.execute(
             f"""WITH new AS ({new}),
             known AS (SELECT identity, time, content, -1, 0, {delivered} FROM {self._event.kept} SEMI JOIN new USING (identity)),

@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,22 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.formats.histograms import Reported
-from pipeline.rollup.aggregate import histogram_sql, partials_sql, unbounded_sql
-from pipeline.rollup.delta import ARRIVED, AsideCount, Delta, Fate, Place, Segment
+from pipeline.ledger.registered import registered
+from pipeline.rollup.aggregate import (
+    arrivals_sql,
+    charges_sql,
+    entities_sql,
+    histogram_sql,
+    partials_sql,
+    pulses_sql,
+    unbounded_sql,
+)
+from pipeline.rollup.delta import ARRIVED, Addition, AsideCount, Delta, Fate, Place, Segment
 from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import Decoded, Refusal, make_tables, receive, registered
+from pipeline.stream.decoded import Decoded, Refusal, met_series, receive
 from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.segments import write_raw, write_segment
 from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
@@ -45,7 +54,9 @@ _ARROW = {
     "INTEGER": pa.int32(),
     "BIGINT": pa.int64(),
 }
-_QUARANTINE_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in QUARANTINE_COLUMNS])
+_QUARANTINE_SCHEMA = pa.schema(
+    [(name, _ARROW[kind]) for name, kind in QUARANTINE_COLUMNS if name != "known_from"]
+)
 _SAMPLE_LIMIT = 65_536
 """Characters of a quarantined sample that are kept."""
 ASIDE_KEPT = 100
@@ -89,13 +100,15 @@ class Work:
     topic: str
     event: EventType
     decoded: Decoded
-    known_from: datetime
+    day: datetime
     before: dict[int, datetime]
     feeding: dict[Place, datetime]
     """What all partitions had reached from which events of this type come, of other topics too."""
     beyond: Sequence[Beyond] = ()
     duplicates: Mapping[tuple[int, datetime], int] = field(default_factory=dict)
-    rows: int = 0
+    added: Addition | None = None
+    samples: pa.Table | None = None
+    arrivals: pa.Table | None = None
     segments: list[Future[Segment]] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
     aside: list[AsideCount] = field(default_factory=list)
@@ -128,8 +141,6 @@ class Processor:
         self._sources = {s.topic: SourceDecoder(s, catalog, self._decoders, max_bytes) for s in sources}
         self._fed_by = fed_by(sources, catalog)
         self._admission = {e.topic: Admission(con, e, max_series, max_entities) for e in catalog.types}
-        for event in catalog.types:
-            make_tables(con, event)
         self.growth: dict[str, Growth] = {}
         """What of each topic was last beyond its limit, for those who watch."""
         self.seen = {e.topic: RecentIdentities(con, e) for e in catalog.types}
@@ -195,7 +206,7 @@ class Processor:
         return Delta(
             ranges=batch.ranges,
             progress=_furthest(done),
-            views=tuple(w.event.view for w in done if w.rows),
+            added=tuple(w.added for w in done if w.added),
             written=lambda: [segment.result() for segment in segments],
             fates=tuple(f for w in done for f in w.fates),
             set_aside=tuple(a for w in done for a in w.aside),
@@ -205,7 +216,7 @@ class Processor:
     def _admit(self, work: Work) -> None:
         """Series and entities beyond those that a topic may have are set aside."""
         topic = work.event.topic
-        work.decoded, work.beyond = self._admission[topic].admit(work.decoded, work.known_from)
+        work.decoded, work.beyond = self._admission[topic].admit(work.decoded, work.day)
         for beyond in work.beyond:
             self.growth[topic] = Growth(topic, beyond, self.growth.get(topic))
 
@@ -214,45 +225,60 @@ class Processor:
 
     def _remove_duplicates(self, work: Work) -> None:
         seen = self.seen[work.event.topic]
-        work.progress = self._reached(work)
+        work.arrivals = self._arrow(arrivals_sql(work.event, f"batch_{work.event.view}"))
+        work.progress = _reached(work.arrivals, work.before)
         work.duplicates = seen.remove_duplicates(work.before)
         reached = {(work.topic, part): at for part, at in work.progress.items()}
         seen.remember({**work.feeding, **reached})
 
-    def _reached(self, work: Work) -> dict[int, datetime]:
-        rows = self._con.execute(
-            f"SELECT part, max(least(time, record_time)) FROM delta_samples_{work.event.view} GROUP BY part"
-        ).fetchall()
-        return {part: max(at, work.before.get(part, at)) for part, at in rows}
-
     def _write_segment(self, work: Work) -> None:
-        """The raw rows, with their dimensions and the first instant at which each counts."""
+        """The raw rows, with their dimensions."""
         event, samples = work.event, work.decoded.samples
         if work.duplicates:
             with registered(self._con, "samples", samples):
                 samples = self._con.sql(
                     f"FROM samples ANTI JOIN duplicates_{event.view} USING (row, idx)"
                 ).to_arrow_table()
-        work.rows = samples.num_rows
-        if work.rows:
-            work.segments.append(
-                self._writer.submit(write_raw, self._segments, event, samples, work.known_from)
-            )
+        work.samples = samples
+        if samples.num_rows:
+            work.segments.append(self._writer.submit(write_raw, self._segments, event, samples))
 
     def _roll_up(self, work: Work) -> None:
-        view, con = work.event.view, self._con
-        samples = f"delta_samples_{view}"
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS {partials_sql(work.event, samples)}"
-        )
-        histogram = histogram_sql(work.event, samples)
-        if histogram:
-            con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
-            if work.decoded.beyond is not None:
-                with registered(con, "beyond", work.decoded.beyond):
-                    con.execute(
-                        f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {unbounded_sql(samples, f'delta_hist_{view}')}"
-                    )
+        """What the samples add up to, as values."""
+        event, samples = work.event, f"batch_{work.event.view}"
+        met = met_series(work.decoded)
+        added = Addition(event.view, met, arrivals=work.arrivals)
+        assert work.samples is not None
+        if not work.samples.num_rows:
+            work.added = added if met.num_rows else None
+        elif event.retained:
+            with registered(self._con, "samples", work.samples):
+                work.added = replace(added, charges=self._arrow(charges_sql(event, "samples")))
+        else:
+            work.added = replace(
+                added,
+                partials=self._rolled(partials_sql(event, samples)),
+                histogram=self._histogram(work, samples),
+                entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
+                pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
+            )
+
+    def _histogram(self, work: Work, samples: str) -> pa.Table | None:
+        rows = self._rolled(histogram_sql(work.event, samples))
+        if rows is None or work.decoded.beyond is None:
+            return rows
+        with registered(self._con, "beyond", work.decoded.beyond), registered(self._con, "bounded", rows):
+            return self._arrow(unbounded_sql(samples, "bounded"))
+
+    def _arrow(self, sql: str) -> pa.Table:
+        return self._con.sql(sql).to_arrow_table()
+
+    def _rolled(self, sql: str | None) -> pa.Table | None:
+        """What a long statement gives, through a table: a relation is planned twice, and a roll-up's plan takes 5 ms."""
+        if sql is None:
+            return None
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE rolled AS {sql}")
+        return self._arrow("FROM rolled")
 
     def _set_aside(self, work: Work) -> None:
         """Count what the samples lack that are aggregated, and keep the first of each kind, whatever the batches are."""
@@ -266,7 +292,7 @@ class Processor:
         with registered(con, "aside", work.decoded.aside):
             con.execute(
                 "CREATE OR REPLACE TEMP TABLE delta_aside AS SELECT *, date_trunc('minute', record_time) AS minute "
-                f"FROM aside SEMI JOIN delta_samples_{work.event.view} USING (row, idx)"
+                f"FROM aside SEMI JOIN batch_{work.event.view} USING (row, idx)"
             )
         counts = con.execute(
             "SELECT part, minute, field, reason, count(*) FROM delta_aside GROUP BY ALL ORDER BY ALL"
@@ -277,12 +303,11 @@ class Processor:
         since = min(count.minute for count in work.aside)
         rows = con.sql(
             f"""SELECT time, $topic AS topic, part, record_offset, reason, field, source, id, idx,
-                left('{{"' || field || '": ' || text || '}}', {_SAMPLE_LIMIT}) AS sample, record_time,
-                $known_from::TIMESTAMP AS known_from
+                left('{{"' || field || '": ' || text || '}}', {_SAMPLE_LIMIT}) AS sample, record_time
             FROM delta_aside LEFT JOIN ({before}) USING (part, minute, field, reason)
             QUALIFY coalesce(before, 0) + row_number() OVER (
                 PARTITION BY part, minute, field, reason ORDER BY row, idx) <= {ASIDE_KEPT}""",
-            params={"topic": topic, "since": since, "known_from": work.known_from},
+            params={"topic": topic, "since": since},
         ).to_arrow_table()
         work.quarantine.append(rows.cast(_QUARANTINE_SCHEMA))
 
@@ -294,7 +319,9 @@ class Processor:
         if rows.num_rows:
             times = pc.coalesce(rows["time"], rows["record_time"])
             work.segments.append(
-                self._writer.submit(write_segment, self._segments, QUARANTINE, QUARANTINE, rows, times)
+                self._writer.submit(
+                    write_segment, self._segments, work.event, QUARANTINE, QUARANTINE, rows, times
+                )
             )
 
     def _count_fates(self, work: Work) -> None:
@@ -302,7 +329,7 @@ class Processor:
         counts = Counter({(*place, ARRIVED, ""): n for place, n in work.decoded.arrived.items()})
         view = work.event.view
         for part, minute, n in self._con.execute(
-            f"SELECT part, date_trunc('minute', record_time), count(*) FROM delta_samples_{view} GROUP BY ALL ORDER BY ALL"
+            f"SELECT part, date_trunc('minute', record_time), count(*) FROM batch_{view} GROUP BY ALL ORDER BY ALL"
         ).fetchall():
             counts[part, minute, "aggregated", ""] += n
         for place, n in work.duplicates.items():
@@ -329,6 +356,12 @@ STEPS = (
 """What happens to a topic's records once they are decoded, in order; read this as the table of contents."""
 
 
+def _reached(arrivals: pa.Table, before: Mapping[int, datetime]) -> dict[int, datetime]:
+    """The greatest min(event time, record time) of each partition, never less than before."""
+    found = arrivals.group_by("part").aggregate([("reached", "max")]).to_pylist()
+    return {row["part"]: max(row["reached_max"], before.get(row["part"], datetime.min)) for row in found}
+
+
 def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
     record, outcome = refusal.record, refusal.outcome
     return {
@@ -343,7 +376,6 @@ def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
         "idx": outcome.idx,
         "sample": json.dumps(outcome.sample, ensure_ascii=True)[:_SAMPLE_LIMIT],
         "record_time": stamp_of(record.timestamp),
-        "known_from": work.known_from,
     }
 
 
@@ -360,7 +392,7 @@ def _beyond_row(work: Work, reason: str, kept: Mapping[str, Any]) -> dict[str, A
     """A sample of a series or entity beyond the limit; its record is gone by then, and so is its offset."""
     named = {name: kept[name] for name in ("time", "part", "source", "id", "idx", "record_time")}
     sample = json.dumps(kept["sample"], ensure_ascii=True)[:_SAMPLE_LIMIT]
-    head = {"topic": work.event.topic, "record_offset": None, "reason": reason, "known_from": work.known_from}
+    head = {"topic": work.event.topic, "record_offset": None, "reason": reason}
     return {**head, **named, "sample": sample}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,36 +12,26 @@ import pyarrow.parquet as pq
 from pipeline.catalog import EventType
 from pipeline.ledger import files
 from pipeline.rollup.delta import Segment
-from pipeline.rollup.grid import GRID
 from pipeline.stream.inspect import INTERVAL
 
 
-def raw_rows(event: EventType, samples: pa.Table, known_from: datetime) -> pa.Table:
-    """The history's columns of `samples`, with the first instant at which each row counts.
-
-    `known_from` is the first instant not yet evaluated (naive UTC): what is said of partial roll-ups in
-    `ledger/append.py` holds for the rows that they are of.
-    """
+def raw_rows(event: EventType, samples: pa.Table) -> pa.Table:
+    """The history's columns of `samples`; from which instant they count is decided when their delta is applied."""
     names = [name for name, _ in event.columns()]
-    known = pa.repeat(pa.scalar(known_from, pa.timestamp("us")), samples.num_rows)
-    declared: tuple[str, ...] = ()
-    if not event.retained:  # of these a window counts once it is over
-        window = pc.floor_temporal(samples["time"], GRID, "second")
-        after = pc.add(window, pa.scalar(timedelta(seconds=GRID), pa.duration("us")))
-        known, declared = pc.max_element_wise(after, known), (INTERVAL,)
-    return samples.select(["time", *names, "source", "id", "idx", *declared]).append_column(
-        "known_from", known
-    )
+    declared = () if event.retained else (INTERVAL,)
+    return samples.select(["time", *names, "source", "id", "idx", *declared])
 
 
-def write_raw(directory: Path, event: EventType, samples: pa.Table, known_from: datetime) -> Segment:
+def write_raw(directory: Path, event: EventType, samples: pa.Table) -> Segment:
     """`write_segment` for the raw rows of at least one sample."""
-    rows = raw_rows(event, samples, known_from)
-    return write_segment(directory, event.view, event.topic, rows, rows["time"])
+    rows = raw_rows(event, samples)
+    return write_segment(directory, event, event.view, event.topic, rows, rows["time"])
 
 
-def write_segment(directory: Path, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray) -> Segment:
-    """Write and fsync at least one row; `times` are those that say which hours the segment has.
+def write_segment(
+    directory: Path, event: EventType, name: str, topic: str, rows: pa.Table, times: pa.ChunkedArray
+) -> Segment:
+    """Write and fsync at least one row of the records of `event`; `times` are those that say which hours the segment has.
 
     A file that lives for seconds is written fast: only what repeats itself is looked up in a dictionary, and only the
     time, which readers filter by, has statistics.
@@ -61,4 +50,4 @@ def write_segment(directory: Path, name: str, topic: str, rows: pa.Table, times:
         )
         files.fsync(path)
     low, high = pc.min_max(times).as_py().values()
-    return Segment(path.name, topic, rows.num_rows, low, high)
+    return Segment(path.name, topic, rows.num_rows, low, high, event.topic)

@@ -14,7 +14,7 @@ from pipeline.errors import DiskFull, LedgerError, StaleGeneration
 from pipeline.history import compact, query, seal
 from pipeline.history.health_table import Pulse
 from pipeline.history.housekeeping import Housekeeper
-from pipeline.ledger import files
+from pipeline.ledger import files, tables
 from pipeline.ledger.transaction import Hooks
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
@@ -202,8 +202,23 @@ def test_a_quarantined_row_lies_in_the_hour_of_its_record_however_absurd_its_tim
     assert list(reasons.rows) == [("future",), ("future",), ("future",), ("nan",)]
 
 
+def test_a_segment_of_before_keeps_the_instant_from_which_its_rows_say_that_they_count(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    """Until version 8 the file said it, not the ledger: as it is after the upgrade."""
+    said = rows.moment(T + 500)
+    ledger.add("gpu", [rows.gpu(T, known_from=said), rows.gpu(T + 10, 1, known_from=said)])
+    ledger.con.execute("ALTER TABLE segments DROP COLUMN known_from")
+    ledger.con.execute("UPDATE meta SET value = '7' WHERE key = 'schema_version'")
+    tables.create(ledger.con, catalog)
+    assert ledger.con.execute("SELECT known_from FROM segments").fetchall() == [(None,)]
+    ledger.seal()
+    [path] = ledger.data.glob(GPU_FILES)
+    assert ledger.con.execute(f"SELECT DISTINCT known_from FROM '{path}'").fetchall() == [(said,)]
+
+
 def test_a_segment_of_an_undeclared_topic_is_kept_and_named(ledger: Any) -> None:
-    ledger.con.execute("INSERT INTO segments VALUES ('x.parquet', 'telemetry.gone', 1, NULL, NULL)")
+    ledger.con.execute("INSERT INTO segments VALUES ('x.parquet', 'telemetry.gone', 1, NULL, NULL, NULL)")
     with pytest.raises(LedgerError, match=r"telemetry\.gone.*put its schema back"):
         ledger.seal()
     assert ledger.con.execute("SELECT count(*) FROM segments").fetchone() == (1,)

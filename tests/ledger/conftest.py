@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.catalog import Catalog, EventType, load
@@ -20,7 +22,7 @@ from pipeline.history.recover import recover
 from pipeline.ledger import files
 from pipeline.ledger.store import Ledger
 from pipeline.rollup import aggregate
-from pipeline.rollup.delta import Delta, Fate, Segment
+from pipeline.rollup.delta import Addition, Delta, Fate, Segment
 from pipeline.views import published
 
 Row = dict[str, Any]
@@ -38,11 +40,6 @@ class SmallLedger:
         self.ledger = Ledger(data, catalog)
         recover(self.ledger.cursor(), data, self.ledger.fence)
         self.con = self.ledger.con
-        for event_type in catalog.types:
-            dimensions = _ddl(tuple((d.name, "VARCHAR") for d in event_type.dimensions))
-            self.con.execute(
-                f"CREATE OR REPLACE TEMP TABLE known_series_{event_type.view}(series UBIGINT, {dimensions})"
-            )
 
     def add(self, view: str, rows: Sequence[Row], segment: str | None = None) -> None:
         """One delta of rows of one event type, in one transaction."""
@@ -57,30 +54,31 @@ class SmallLedger:
 
     def add_given(self, event_type: EventType, segment: str | None = None) -> None:
         """The delta of the rows that stand in the temporary table `given`."""
-        view, run = event_type.view, self.con.execute
         dimensions = ", ".join(f'"{d.name}"' for d in event_type.dimensions)
-        run(
-            f"INSERT INTO known_series_{view} SELECT hash({dimensions}), {dimensions} FROM "
-            f"(SELECT DISTINCT {dimensions} FROM given) "
-            f"WHERE hash({dimensions}) NOT IN (SELECT series FROM known_series_{view})"
+        series = f"hash({dimensions}) AS series"
+        self.con.execute(
+            f"CREATE OR REPLACE TEMP TABLE batch AS SELECT * EXCLUDE (known_from), {series}, "
+            "hash(source, id, idx) AS identity, 0 AS part FROM given"
         )
-        run(
-            f"CREATE OR REPLACE TEMP TABLE delta_samples_{view} AS SELECT * EXCLUDE (known_from, {dimensions}), "
-            f"hash({dimensions}) AS series, hash(source, id, idx) AS identity, "
-            "row_number() OVER (ORDER BY time, source, id, idx) AS rank FROM given"
-        )
-        self._roll_up(event_type)
+        met = self._arrow(f"SELECT DISTINCT {series}, {dimensions} FROM given")
         segments = (self._segment(event_type, segment),)
-        self.ledger.apply(Delta(views=(view,), written=lambda: segments), {}, 0)
+        added = replace(self._rolled_up(event_type), series=met)
+        self.ledger.apply(Delta(added=(added,), written=lambda: segments), {}, 0)
 
-    def _roll_up(self, event_type: EventType) -> None:
-        view, samples = event_type.view, f"delta_samples_{event_type.view}"
+    def _rolled_up(self, event_type: EventType) -> Addition:
+        added = Addition(event_type.view, arrivals=self._arrow(aggregate.arrivals_sql(event_type, "batch")))
         if event_type.retained:
-            return
-        partials = aggregate.partials_sql(event_type, samples)
-        self.con.execute(f"CREATE OR REPLACE TEMP TABLE delta_partials_{view} AS {partials}")
-        if histogram := aggregate.histogram_sql(event_type, samples):
-            self.con.execute(f"CREATE OR REPLACE TEMP TABLE delta_hist_{view} AS {histogram}")
+            return replace(added, charges=self._arrow(aggregate.charges_sql(event_type, "batch")))
+        return replace(
+            added,
+            partials=self._arrow(aggregate.partials_sql(event_type, "batch")),
+            histogram=self._arrow(aggregate.histogram_sql(event_type, "batch")),
+            entities=self._arrow(aggregate.entities_sql(event_type, "batch") if event_type.entity else None),
+            pulses=self._arrow(aggregate.pulses_sql(event_type, "batch")),
+        )
+
+    def _arrow(self, sql: str | None) -> pa.Table | None:
+        return self.con.sql(sql).to_arrow_table() if sql else None
 
     def _segment(self, event_type: EventType, name: str | None) -> Segment:
         name = name or f"{event_type.view}-{files.token()}.parquet"
@@ -88,9 +86,8 @@ class SmallLedger:
         self.con.execute(
             f"COPY (SELECT {columns} FROM given) TO '{self.data / 'segments' / name}' (FORMAT parquet)"
         )
-        counted = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchone()
-        assert counted
-        return Segment(name, event_type.topic, *counted)
+        [counted] = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchall()
+        return Segment(name, event_type.topic, *counted, event_type.topic)
 
     def quarantine(self, rows: Sequence[Row]) -> None:
         """A delta that has nothing but quarantined samples."""
@@ -102,9 +99,8 @@ class SmallLedger:
         )
         name = f"quarantine-{files.token()}.parquet"
         self.con.execute(f"COPY given TO '{self.data / 'segments' / name}' (FORMAT parquet)")
-        counted = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchone()
-        assert counted
-        segments = (Segment(name, "quarantine", *counted),)
+        [counted] = self.con.execute("SELECT count(*), min(time), max(time) FROM given").fetchall()
+        segments = (Segment(name, "quarantine", *counted, "telemetry.gpu"),)
         self.ledger.apply(Delta(written=lambda: segments), {}, 0)
 
     def fates(self, *fates: Fate) -> None:

@@ -26,6 +26,8 @@ from pipeline.ledger.tables import create
 from pipeline.readings.reading import Readings
 from pipeline.readings.spec import Instant
 from pipeline.readings.tranche_spend import TrancheSpend
+from pipeline.rollup.aggregate import charges_sql
+from pipeline.rollup.delta import Addition
 
 CATALOG = load()
 CHARGES, CLOSINGS = CATALOG.by_view("billing"), CATALOG.by_view("deliveries")
@@ -122,15 +124,10 @@ def tables() -> duckdb.DuckDBPyConnection:
     """One ledger in memory for the module, and what of it is published; what an example writes is rolled back."""
     con = duckdb.connect()
     create(con, CATALOG)
-    con.execute("CREATE TABLE delta_samples_billing AS SELECT *, 0::UBIGINT AS series FROM charges")
-    con.execute("CREATE TABLE delta_samples_deliveries AS SELECT *, 0::UBIGINT AS series FROM deliveries")
     for event in (CHARGES, CLOSINGS):
-        names = ", ".join(f'"{d.name}" VARCHAR' for d in event.dimensions)
-        con.execute(f"CREATE TABLE known_series_{event.view}(series UBIGINT, {names})")
-        for dimension in event.dimensions:  # they follow from the series
-            con.execute(f'ALTER TABLE delta_samples_{event.view} DROP COLUMN "{dimension.name}"')
-        for own in ("content", "known_from"):
-            con.execute(f"ALTER TABLE delta_samples_{event.view} DROP COLUMN {own}")
+        con.execute(
+            f"CREATE TABLE batch_{event.view} AS SELECT * EXCLUDE (content, known_from), 7::UBIGINT AS series FROM {event.kept}"
+        )
     con.execute("BEGIN")
     return con
 
@@ -148,17 +145,12 @@ def ledger(rows: Sequence[Row]) -> duckdb.DuckDBPyConnection:
 
 def append(con: duckdb.DuckDBPyConnection, row: Row) -> None:
     event = CHARGES if row.closes is None else CLOSINGS
-    columns = row.columns()
-    dimensions = {d.name: columns.pop(d.name, None) for d in event.dimensions}
-    con.execute(f"DELETE FROM known_series_{event.view}")
-    con.execute(
-        f"INSERT INTO known_series_{event.view} VALUES (7, {', '.join('?' * len(dimensions))})",
-        [*dimensions.values()],
-    )
-    con.execute(f"DELETE FROM delta_samples_{event.view}")
+    columns, batch = row.columns(), f"batch_{event.view}"
     listed = ", ".join(f'${name} AS "{name}"' for name in columns)
-    con.execute(f"INSERT INTO delta_samples_{event.view} BY NAME SELECT 7 AS series, {listed}", columns)
-    append_rows(con, event, at(row.known))
+    con.execute(f"DELETE FROM {batch}")
+    con.execute(f"INSERT INTO {batch} BY NAME SELECT 7 AS series, {listed}", columns)
+    charges = con.sql(charges_sql(event, batch)).to_arrow_table()
+    append_rows(con, event, Addition(event.view, charges=charges), at(row.known))
 
 
 def read(con: duckdb.DuckDBPyConnection, t0: int, t1: int) -> Readings:

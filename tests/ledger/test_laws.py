@@ -12,13 +12,15 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from aiokafka.structs import ConsumerRecord
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,9 +30,10 @@ from pipeline.catalog import EventType, Mark, MarkTest, Measure, load
 from pipeline.clauses import load as load_contract
 from pipeline.clauses import plan_of
 from pipeline.errors import LedgerError, StaleGeneration
+from pipeline.history import seal
 from pipeline.history.rollup_select import merge_select, partials_select
 from pipeline.ledger.store import Applied, Ledger
-from pipeline.rollup.delta import Place
+from pipeline.rollup.delta import Addition, AsideCount, Delta, Fate, Place, Segment
 from pipeline.rollup.histogram import bucket_sql, upper_bound_sql
 from pipeline.rules.evaluate import Plan
 from pipeline.stream.batch import Batch
@@ -542,6 +545,63 @@ def test_a_quantile_is_above_the_true_one_by_less_than_a_bucket(values: list[flo
     assert found == 0.001 if true <= 0.001 else found < true * width * (1 + 1e-12)
 
 
+class Logged(Run):
+    """A run that keeps what it applied: deltas and ticks, each with its watermarks."""
+
+    def __init__(self, data: Path, plan: Plan | None, way: Way) -> None:
+        self.log: list[tuple[Delta, Mapping[str, datetime]]] = []
+        super().__init__(data, plan, way)
+
+    def evaluate(self, first: Callable[..., Applied], marks: Mapping[str, datetime]) -> None:
+        self.log.append((first.args[0] if isinstance(first, partial) else Delta(), marks))
+        super().evaluate(first, marks)
+
+
+class Replica:
+    """A ledger that applies what another has logged; it has a copy of the segments, as if from a store."""
+
+    def __init__(self, data: Path, origin: Logged) -> None:
+        self.ledger = Ledger(data, CATALOG, destinations=["somewhere"], threads=origin.way.threads)
+        self.ledger.plan, self._origin = origin.plan, origin
+
+    def follow(self, through: Callable[[Delta], Delta]) -> Replica:
+        copytree(self._origin.data / "segments", self.ledger.data / "segments", dirs_exist_ok=True)
+        for delta, marks in self._origin.log:
+            applied = self.ledger.apply(through(delta), marks, START, self._origin.way.at_once)
+            while applied.behind:
+                applied = self.ledger.tick(marks, START, self._origin.way.at_once)
+        return self
+
+    def rows(self, sql: str) -> list[Any]:
+        return self.ledger.con.execute(sql).fetchall()
+
+
+@settings(max_examples=3, **HERE)  # type: ignore[arg-type]
+@given(seed=SEEDS, way=WAYS.map(lambda way: replace(way, kills=False)))
+def test_ledgers_that_apply_the_same_deltas_and_ticks_are_bit_equal_and_a_delta_is_its_bytes(
+    tmp_path_factory: pytest.TempPathFactory, plan: Plan, seed: int, way: Way
+) -> None:
+    way = replace(way, records={})
+    way.lay_out(world(seed))
+    origin = Logged(tmp_path_factory.mktemp("origin"), plan, way)
+    replicas = [Replica(tmp_path_factory.mktemp("replica"), origin) for _ in range(2)]
+    try:
+        origin.all()
+        expected = contents(origin)
+        assert expected["alerts"] and expected["bits_gpu_10s"] and expected["charges"]
+        for replica, through in zip(replicas, (lambda d: d, again), strict=True):
+            found = contents(replica.follow(through))
+            for table in expected:
+                assert repr(found[table]) == repr(expected[table]), table
+    finally:
+        for each in (origin, *replicas):
+            each.ledger.close()
+
+
+def again(delta: Delta) -> Delta:
+    return Delta.from_ipc(delta.to_ipc())
+
+
 @pytest.fixture
 def begun(tmp_path: Path, plan: Plan) -> Iterator[Run]:
     """A run of one small world, of which nothing is taken in yet."""
@@ -552,7 +612,7 @@ def begun(tmp_path: Path, plan: Plan) -> Iterator[Run]:
     run.ledger.close()
 
 
-def contents(run: Run) -> dict[str, list[Any]]:
+def contents(run: Run | Replica) -> dict[str, list[Any]]:
     """Everything that the ledger holds."""
     tables = run.rows("SELECT table_name FROM duckdb_tables() WHERE NOT temporary ORDER BY 1")
     return {name: run.rows(f"FROM {name} ORDER BY ALL") for (name,) in tables}
@@ -609,6 +669,50 @@ def test_a_batch_processed_again_after_a_kill_counts_once(begun: Run) -> None:
     counted = "SELECT DISTINCT sum(n)::INTEGER FROM fates GROUP BY fate, reason"
     assert begun.rows(counted) == [(n,)]
     assert begun.rows("SELECT sum(rows)::INTEGER, count(*) FROM segments") == [(n, 1)]
+
+
+def test_rows_count_from_the_instant_at_which_their_delta_is_applied_not_made(begun: Run) -> None:
+    delta = begun.process({(GPU, 0): 5})
+    begun.ledger.tick({GPU: naive(START + 900)}, START)
+    begun.ledger.apply(again(delta), {}, START)
+    counts = [(naive(START + 900 // 10 * 10 + 10),)]
+    for table in ("partials_gpu_10s", "bits_gpu_10s", "seen_gpu", "flow_gpu", "segments"):
+        assert begun.rows(f"SELECT DISTINCT known_from FROM {table}") == counts, table
+    seal.seal(begun.ledger.cursor(), begun.data, CATALOG)
+    [path] = (begun.data / "history" / GPU).rglob("*.parquet")
+    assert begun.rows(f"SELECT DISTINCT known_from FROM '{path}'") == counts
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4),
+    at=st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)),
+    rows=st.lists(st.integers(0, 2**64 - 1), max_size=5),
+)
+def test_a_delta_is_what_its_bytes_say(texts: list[str], at: datetime, rows: list[int]) -> None:
+    [topic, *_, last] = [texts[0], *texts]
+    delta = Delta(
+        ranges={(topic, 3): (5, 2**62)},
+        progress={(topic, 3): at},
+        added=(Addition("gpu", series=pa.table({"series": pa.array(rows, pa.uint64())})), Addition("queue")),
+        written=lambda: (Segment(last, topic, 7, at, at, topic),),
+        fates=tuple(Fate(topic, 0, at, "in", text, n) for n, text in enumerate(texts)),
+        set_aside=(AsideCount(topic, 1, at, last, topic, 2),),
+        reported={(topic, last): last},
+    )
+    assert all(getattr(delta, each.name) for each in fields(Delta)), "a field that is empty proves nothing"
+    found = again(delta)
+    assert found.written() == delta.written()
+    assert (found.ranges, found.progress) == (delta.ranges, delta.progress)
+    assert (found.fates, found.set_aside) == (delta.fates, delta.set_aside)
+    assert found.reported == delta.reported
+    assert [one.view for one in found.added] == ["gpu", "queue"]
+    assert [one.tables for one in found.added] == [one.tables for one in delta.added]
+
+
+@pytest.mark.parametrize("data", [b"", b"not a delta", b"{}" * 99])
+def test_bytes_that_are_no_delta_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        Delta.from_ipc(data)
 
 
 def test_a_watermark_never_goes_back(begun: Run) -> None:

@@ -182,7 +182,7 @@ def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path, 
     ledger.con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
     ledger.close()
     before = contents(tmp_path)
-    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 7\)"):
+    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 8\)"):
         Ledger(tmp_path, catalog)
     assert contents(tmp_path) == before
     DirectoryLock(tmp_path).release()

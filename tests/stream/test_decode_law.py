@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import EventType, Field, Measure, load
+from pipeline.ledger.registered import registered
 from pipeline.stream.batch import stamp_of, topic_records
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import make_tables, receive
+from pipeline.stream.decoded import Decoded, met_series, receive
 from pipeline.stream.inspect import inspect
 
 Text = st.SearchStrategy[str]
@@ -285,14 +286,24 @@ def messages(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ..
     return value, tuple(headers)
 
 
+def known_series(con: duckdb.DuckDBPyConnection, event: EventType, decoded: Decoded) -> str:
+    """The table of all series that a connection's decoder has met so far."""
+    name = f"known_series_{event.view}"
+    with registered(con, "met", met_series(decoded)):
+        con.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} AS FROM met LIMIT 0")
+        con.execute(f"INSERT INTO {name} FROM met EXCEPT FROM {name}")
+    return name
+
+
 def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, parts: Any, limit: int) -> Any:
     """Rows and refusals of the decoder over one batch."""
     decoded = decoder.decode(topic_records(parts, limit))
     receive(con, decoded)
+    known = known_series(con, event, decoded)
     names = ", ".join(f'"{name}"' for name, _ in event.columns())
     rows = con.execute(
-        f"SELECT row, idx, part, record_time, source, id, time, interval, {names} FROM delta_samples_{event.view} "
-        f"JOIN known_series_{event.view} USING (series) ORDER BY row, idx"
+        f"SELECT row, idx, part, record_time, source, id, time, interval, {names} FROM batch_{event.view} "
+        f"JOIN {known} USING (series) ORDER BY row, idx"
     ).fetchall()
     refusals = sorted((r.position, r.outcome.idx, r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
     aside = decoded.aside.select(["row", "idx", "record_offset", "time", "source", "id", "field", "reason"])
@@ -330,7 +341,6 @@ def test_the_vectorised_decoder_and_the_careful_one_agree_on_every_message(
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     decoder = Decoder(con.cursor(), event, 20_000)
-    make_tables(con, event)
     expected = slow(event, records, 20_000)
     assert fast(decoder, con, event, [(0, records)], 20_000) == expected
     assert fast(decoder, con, event, [(0, records)], 20_000) == expected, "once the series are known"

@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import Catalog
+from pipeline.ledger.stamped import stamped_rows
+from pipeline.views.published import raw_table
 
 DIMENSIONS = "provider, region, site, cluster, sku"
 BY_SEGMENT = (
     f"SELECT {DIMENSIONS}, time_bucket(INTERVAL 10 SECOND, time) AS start, known_from, count(*) AS samples, "
-    "round(sum(power_watts) * 1000)::BIGINT AS milliwatts FROM read_parquet(?) GROUP BY ALL ORDER BY ALL"
+    "round(sum(power_watts) * 1000)::BIGINT AS milliwatts FROM ({rows}) GROUP BY ALL ORDER BY ALL"
 )
 BY_LEDGER = (
     f"SELECT {DIMENSIONS}, window_start, known_from, sum(samples)::BIGINT, sum(power_watts_sum)::BIGINT "
@@ -56,11 +58,14 @@ def test_segments_hold_the_rows_that_the_roll_ups_count_and_the_instant_from_whi
         for piece in (records[:cut], records[cut:]):  # the later piece has late rows
             pipeline.take(*piece, watermarks={"telemetry.gpu": make.T0 + 25})
         files = [
-            str(pipeline.data / "segments" / name)
-            for (name,) in pipeline.sql("SELECT segment FROM segments WHERE topic = 'telemetry.gpu'")
+            (pipeline.data / "segments" / name, known_from)
+            for name, known_from in pipeline.sql(
+                "SELECT segment, known_from FROM segments WHERE topic = 'telemetry.gpu'"
+            )
         ]
         con = pipeline.ledger.con
-        found = con.execute(BY_SEGMENT, [files]).fetchall()
+        rows = stamped_rows(files, raw_table(catalog.by_view("gpu")))
+        found = con.execute(BY_SEGMENT.replace("{rows}", rows)).fetchall()
         assert found == con.execute(BY_LEDGER).fetchall()
         counted = con.execute("SELECT topic, rows, min_time, max_time FROM segments").fetchall()
         assert sum(rows for topic, rows, *_ in counted if topic == "telemetry.gpu") == sum(
