@@ -24,6 +24,7 @@ from pipeline.errors import (
     LedgerError,
     StaleGeneration,
 )
+from pipeline.history.recover import recover
 from pipeline.history.seal import seal
 from pipeline.ledger import tables
 from pipeline.ledger.files import disk_errors
@@ -407,6 +408,7 @@ def filled(data: Path, limit: int) -> int:
 def check_nothing_lost(data: Path, catalog: Catalog, deltas: int) -> None:
     """What was applied is there, once; what was not left no trace; and it goes on."""
     ledger = Ledger(data, catalog)
+    recover(ledger.cursor(), data, ledger.fence)
     try:
         assert ledger.con.execute(COUNTS).fetchall() == [(300 * deltas, 300 * deltas, deltas)]
         assert len(list((data / "segments").iterdir())) == deltas
