@@ -11,14 +11,12 @@ written from the decoded columns while its batch is rolled up and applied; the c
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -44,21 +42,11 @@ from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded, Refusal, met_series, receive
 from pipeline.stream.duplicates import RecentIdentities
+from pipeline.stream.quarantine_rows import ROWS, SAMPLE_LIMIT, beyond_row, doubted_row
 from pipeline.stream.segments import write_raw, write_segment
 from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
-from pipeline.views.published import QUARANTINE, QUARANTINE_COLUMNS
+from pipeline.views.published import QUARANTINE
 
-_ARROW = {
-    "TIMESTAMP": pa.timestamp("us"),
-    "VARCHAR": pa.string(),
-    "INTEGER": pa.int32(),
-    "BIGINT": pa.int64(),
-}
-_QUARANTINE_SCHEMA = pa.schema(
-    [(name, _ARROW[kind]) for name, kind in QUARANTINE_COLUMNS if name != "known_from"]
-)
-_SAMPLE_LIMIT = 65_536
-"""Characters of a quarantined sample that are kept."""
 ASIDE_KEPT = 100
 """Rows of the quarantine for each partition, minute, field and reason of measures that are set aside: a fleet may send
 "N/A" in every sample for ever.  The rest is counted alone."""
@@ -303,19 +291,20 @@ class Processor:
         since = min(count.minute for count in work.aside)
         rows = con.sql(
             f"""SELECT time, $topic AS topic, part, record_offset, reason, field, source, id, idx,
-                left('{{"' || field || '": ' || text || '}}', {_SAMPLE_LIMIT}) AS sample, record_time
+                left('{{"' || field || '": ' || text || '}}', {SAMPLE_LIMIT}) AS sample, record_time
             FROM delta_aside LEFT JOIN ({before}) USING (part, minute, field, reason)
             QUALIFY coalesce(before, 0) + row_number() OVER (
                 PARTITION BY part, minute, field, reason ORDER BY row, idx) <= {ASIDE_KEPT}""",
             params={"topic": topic, "since": since},
         ).to_arrow_table()
-        work.quarantine.append(rows.cast(_QUARANTINE_SCHEMA))
+        work.quarantine.append(rows.cast(ROWS))
 
     def _quarantine(self, work: Work) -> None:
+        topic = work.event.topic
         doubted = [r for r in work.decoded.refusals if r.outcome.fate == "quarantined"]
-        found = [_quarantine_row(work, r) for r in doubted]
-        found += [_beyond_row(work, b.reason, kept) for b in work.beyond for kept in b.kept]
-        rows = pa.concat_tables([*work.quarantine, pa.Table.from_pylist(found, _QUARANTINE_SCHEMA)])
+        found = [doubted_row(topic, r) for r in doubted]
+        found += [beyond_row(topic, b.reason, kept) for b in work.beyond for kept in b.kept]
+        rows = pa.concat_tables([*work.quarantine, pa.Table.from_pylist(found, ROWS)])
         if rows.num_rows:
             times = pc.coalesce(rows["time"], rows["record_time"])
             work.segments.append(
@@ -362,23 +351,6 @@ def _reached(arrivals: pa.Table, before: Mapping[int, datetime]) -> dict[int, da
     return {row["part"]: max(row["reached_max"], before.get(row["part"], datetime.min)) for row in found}
 
 
-def _quarantine_row(work: Work, refusal: Refusal) -> dict[str, Any]:
-    record, outcome = refusal.record, refusal.outcome
-    return {
-        "time": outcome.time,
-        "topic": work.event.topic,
-        "part": record.partition,
-        "record_offset": record.offset,
-        "reason": outcome.reason,
-        "field": None,
-        "source": outcome.source,
-        "id": outcome.id,
-        "idx": outcome.idx,
-        "sample": json.dumps(outcome.sample, ensure_ascii=True)[:_SAMPLE_LIMIT],
-        "record_time": stamp_of(record.timestamp),
-    }
-
-
 def _ahead(refusals: Sequence[Refusal]) -> Ahead | None:
     found = {r.position: r for r in refusals if r.outcome.reason == "record_time_in_future"}
     if not found:
@@ -386,14 +358,6 @@ def _ahead(refusals: Sequence[Refusal]) -> Ahead | None:
     latest = max(found.values(), key=lambda refusal: refusal.record.timestamp)
     seconds = (stamp_of(latest.record.timestamp) - latest.record_time).total_seconds()
     return Ahead(len(found), seconds, latest.outcome.source or "")
-
-
-def _beyond_row(work: Work, reason: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample of a series or entity beyond the limit; its record is gone by then, and so is its offset."""
-    named = {name: kept[name] for name in ("time", "part", "source", "id", "idx", "record_time")}
-    sample = json.dumps(kept["sample"], ensure_ascii=True)[:_SAMPLE_LIMIT]
-    head = {"topic": work.event.topic, "record_offset": None, "reason": reason}
-    return {**head, **named, "sample": sample}
 
 
 def _furthest(done: Sequence[Work]) -> dict[Place, datetime]:
