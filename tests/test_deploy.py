@@ -85,7 +85,7 @@ def test_our_image_has_the_version_of_the_project_and_kafka_that_of_the_embedded
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert {service["image"] for service in OURS.values()} == {f"gigawatch:{version}"}
     [kafka] = re.findall(
-        r"kafka_2\.13:(\S+)", (ROOT / "pipeline" / "embed" / "kafka.jars").read_text("utf-8")
+        r"kafka_2\.13:(\S+)", (ROOT / "pipeline" / "broker" / "kafka.jars").read_text("utf-8")
     )
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{kafka}"
 
