@@ -23,15 +23,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.catalog import Catalog, EventType
+from pipeline.catalog import Catalog, EventType, Field, Measure
 from pipeline.catalog import load as load_catalog
 from pipeline.contract.faults import did_you_mean, one_of
 from pipeline.errors import ScenarioError
+from pipeline.simulate.recorded_cells import cell_moment, cell_value
 from pipeline.simulate.recording_mapping import FileSpec, Mapping, TopicMapping, load_mapping
 
 __all__ = ["Mapping", "Recorded", "Recording", "load_mapping", "record"]
-
-_UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
 @dataclass(slots=True)
@@ -102,7 +101,8 @@ class _Reader:
 
     def __init__(self, spec: TopicMapping, event_type: EventType) -> None:
         self.spec, self.event_type = spec, event_type
-        self._integers = {m.name for m in event_type.measures if m.integer}
+        columns: tuple[Field | Measure, ...] = (*event_type.fields, *event_type.measures)
+        self._columns = {column.name: column for column in columns}
         self._events: dict[tuple[Any, ...], list[_Event]] = {}
 
     def read(self, spec: FileSpec, text: Iterable[str]) -> int:
@@ -132,7 +132,8 @@ class _Reader:
 
     def _take(self, spec: FileSpec, row: dict[str, str], line: int, clock: float) -> float:
         """One row into its event; gives the greatest time of the file so far, in ms."""
-        seen = _number(spec.file, line, spec.time, row[spec.time]) * _UNIT_MS[spec.unit]
+        with _cell_of(spec.file, line, spec.time, row[spec.time]):
+            seen = cell_moment(row[spec.time], spec.unit)
         time_ms, clock = round(seen), max(clock, seen)
         entity = [row[column] for column in self.spec.entity.values()]
         if "" in entity:
@@ -147,8 +148,8 @@ class _Reader:
         event = self._event((time_ms, *entity), spec, time_ms, arrived, entity)
         for name, source in spec.fields.items():
             if cell := row[source.column].strip():
-                number = _number(spec.file, line, source.column, cell) * source.scale
-                value = round(number) if name in self._integers else round(number, 9)
+                with _cell_of(spec.file, line, source.column, cell):
+                    value = cell_value(self._columns[name], cell, source.scale)
                 if source.take == "list":
                     event.data.setdefault(name, []).append(value)
                 else:
@@ -195,14 +196,15 @@ class _Reader:
                 self._events[(time_ms, *entity)] = [replace(event, data=data)]
 
 
-def _number(file: str, line: int, column: str, cell: str) -> float:
+@contextmanager
+def _cell_of(file: str, line: int, column: str, cell: str) -> Iterator[None]:
+    """What a cell is not is told with its place."""
     try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ScenarioError(f"trace {file}:{line} column {column}: found {cell!r}, expected a finite number")
-    return number
+        yield
+    except ValueError as error:
+        raise ScenarioError(
+            f"trace {file}:{line} column {column}: found {cell!r}, expected {error}"
+        ) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pipeline.simulate.scenarios import fault_text
 
 
 class ColumnSpec(Spec):
-    """Where a measure comes from: `column` times `scale`, gathered `as` the last value or a list of all."""
+    """Where a field or measure comes from: `column`, a number times `scale`, gathered `as` the last value or a list of all."""
 
     column: str
     scale: float = 1.0
@@ -26,11 +26,11 @@ class ColumnSpec(Spec):
 
 
 class FileSpec(Spec):
-    """One CSV file with a header; `time` names its column, `unit` what that counts since 1970."""
+    """One CSV file with a header; `time` names its column, `unit` what that counts since 1970, or `rfc3339`."""
 
     file: str
     time: str
-    unit: Literal["s", "ms", "us", "ns"] = "s"
+    unit: Literal["s", "ms", "us", "ns", "rfc3339"] = "s"
     fields: Annotated[dict[str, ColumnSpec], Field(min_length=1)]
 
 

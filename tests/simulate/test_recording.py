@@ -239,3 +239,60 @@ def test_a_real_day_comes_through_with_every_row() -> None:
     assert all(0 <= s["utilization_ratio"] <= 1 for s in samples if "utilization_ratio" in s)
     assert max(w for r in reports for w in r["admission_wait_seconds"]) == 4.329
     assert max(r["pending_jobs"] for r in reports) == 3
+
+
+BILL = """\
+mapping: bill
+topics:
+  - topic: telemetry.billing
+    source: /bills/halcyon
+    constants: {BillingCurrency: USD, ServiceProviderName: Halcyon}
+    entity: {ResourceId: resource}
+    files:
+      - file: bill.csv
+        time: issued
+        unit: rfc3339
+        fields:
+          BilledCost: {column: cost}
+          ChargeCategory: {column: category}
+          ChargePeriodStart: {column: start}
+          ChargePeriodEnd: {column: end}
+"""
+HEAD = "issued,resource,category,start,end,cost\n"
+ROW = "2026-11-23T19:00:00+01:00,vm-1,Usage,2026-11-22T00:00:00Z,2026-11-23T00:00:00Z,{cost}\n"
+
+
+def bill(directory: Path, rows: str) -> Recording:
+    (directory / "bill.yaml").write_text(BILL, "utf-8")
+    (directory / "bill.csv").write_text(HEAD + rows, "utf-8")
+    return record(load_mapping(directory / "bill.yaml"), directory)
+
+
+def test_text_times_and_money_are_read_as_they_are_to_the_last_digit(tmp_path: Path) -> None:
+    [event] = bill(tmp_path, ROW.format(cost="4271.700000000000001")).events
+    assert event.time_ms == 1_795_456_800_000
+    assert event.data == {
+        "BillingCurrency": "USD",
+        "ServiceProviderName": "Halcyon",
+        "ResourceId": "vm-1",
+        "ChargeCategory": "Usage",
+        "ChargePeriodStart": "2026-11-22T00:00:00Z",
+        "ChargePeriodEnd": "2026-11-23T00:00:00Z",
+        "BilledCost": "4271.700000000000001",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("12.5", '"12,50"', "bill.csv:2 column cost: found '12,50', expected an amount with a decimal point"),
+        ("2026-11-22T00:00:00Z", "11/22/2026", "column start: found '11/22/2026', expected a time"),
+        ("+01:00", "", "column issued: found '2026-11-23T19:00:00', expected a time with a zone"),
+    ],
+)
+def test_money_and_times_that_could_be_read_in_two_ways_are_refused_with_their_cell(
+    tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    with pytest.raises(ScenarioError) as refused:
+        bill(tmp_path, ROW.format(cost="12.5").replace(old, new))
+    assert says in str(refused.value)
