@@ -63,6 +63,7 @@ def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
     raw = {"gpu", "queue", "energy", "billing"}
     rolled = {f"{v}_{w}" for v in raw for w in ("10s", "1m", "15m", "1h", "1d")} | {"gpu_minutes"}
     own = {
+        "deliveries",
         "quarantine",
         "alerts",
         "alerts_now",
@@ -79,7 +80,7 @@ def test_the_views_are_those_that_the_domain_names(catalog: Catalog) -> None:
     ready = {
         "capacity", "power", "queue_wait", "spend", "gpu_hours", "since_yesterday", "energy_mix", "alerts_open", "data_age",
     }  # fmt: skip
-    ready |= {"pipeline_health"}
+    ready |= {"pipeline_health", "charges", "bills"}
     assert set(all_views.names(catalog)) == raw | rolled | own | ready
 
 
