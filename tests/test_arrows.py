@@ -57,12 +57,6 @@ FOREIGN = {
     ("stream/header_names.py", "fetcher"): "aiokafka's class is replaced by one that does not fail",
 }
 """Objects of libraries that have no other way: (file, owner) and why."""
-SET_FROM_OUTSIDE = {
-    "ledger/reader.py": "goes with the delta as a value",
-    "ledger/store.py": "goes with the delta as a value",
-    "stream/process.py": "goes with the delta as a value",
-}
-"""Files that do it today, and what becomes of them."""
 
 # A pure room is told everything: it neither asks a clock nor talks to an engine or the network.
 FORBIDDEN_MODULES = {
@@ -217,7 +211,7 @@ def test_no_file_or_folder_outgrows_its_limit_and_no_name_stands_twice(limit: Li
 
 
 def test_nobody_sets_another_objects_attributes() -> None:
-    assert [fault for fault in set_from_outside(ROOT) if fault.split(":")[0] not in SET_FROM_OUTSIDE] == []
+    assert set_from_outside(ROOT) == []
 
 
 def test_what_may_be_set_from_outside_still_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,14 +30,20 @@ PAUSE = 0.05
 
 
 class RawRows:
-    """The rows of the ledger on `con` under `data`.
-
-    `arriving`: gives the rows of `segments` of the delta under way, once its segments are on the disk.
-    """
+    """The rows of the ledger on `con` under `data`."""
 
     def __init__(self, con: DuckDBPyConnection, data: Path) -> None:
         self._con, self._data = con, data
-        self.arriving: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+        self._arriving: Callable[[], Sequence[tuple[Any, ...]]] = tuple
+
+    @contextlib.contextmanager
+    def arriving(self, segments: Callable[[], Sequence[tuple[Any, ...]]]) -> Iterator[None]:
+        """While a delta is applied: `segments` gives its rows of that table, once its segments are on the disk."""
+        self._arriving = segments
+        try:
+            yield
+        finally:
+            self._arriving = tuple
 
     def fetch(self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]) -> None:
         """Make `raw_{view}` as `readings.spec.RawSamples` has it."""
@@ -132,7 +139,7 @@ class RawRows:
         for path, staged, known_from in rows:
             moved = self._data / path
             yield self._data / staged if staged and not moved.exists() else moved, known_from
-        for segment, topic, _, low, high, known_from in self.arriving():
+        for segment, topic, _, low, high, known_from in self._arriving():
             if topic == event.topic and high >= utc(start) and low < utc(end):
                 yield self._data / "segments" / segment, known_from
 

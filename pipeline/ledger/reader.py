@@ -36,7 +36,6 @@ class Reader:
         self.heard.forget()
         self.memory.forget()
         self._missing = None
-        self.raw.arriving = tuple
 
     def read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
         """The answers to one spec at every grid instant of `(t0, t1]`, epoch seconds."""

@@ -240,10 +240,9 @@ class Ledger:
             )
             self._note_reported(delta)
             mark_dirty(con, "set_aside", (a.minute for a in delta.set_aside))
-            self._reader.raw.arriving = lambda: _noted(delta, known_from)
-            judged = self._pass(delta.added, watermarks, now, most)
+            with self._reader.raw.arriving(lambda: _noted(delta, known_from)):
+                judged = self._pass(delta.added, watermarks, now, most)
             insert(con, "segments", _noted(delta, known_from))
-        self._reader.raw.arriving = tuple
         self.behind = judged.behind
         self.reached = {
             **self.reached,

@@ -81,9 +81,9 @@ class DecodedBatch:
         return self.records
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Work:
-    """What the steps hand on for one topic."""
+    """What is known of one topic's part of a batch: each step gives it back with what it has found."""
 
     topic: str
     event: EventType
@@ -97,10 +97,10 @@ class Work:
     added: Addition | None = None
     samples: pa.Table | None = None
     arrivals: pa.Table | None = None
-    segments: list[Future[Segment]] = field(default_factory=list)
-    fates: list[Fate] = field(default_factory=list)
-    aside: list[AsideCount] = field(default_factory=list)
-    quarantine: list[pa.Table] = field(default_factory=list)
+    segments: tuple[Future[Segment], ...] = ()
+    fates: tuple[Fate, ...] = ()
+    aside: tuple[AsideCount, ...] = ()
+    quarantine: tuple[pa.Table, ...] = ()
     progress: dict[int, datetime] = field(default_factory=dict)
 
 
@@ -188,7 +188,7 @@ class Processor:
                 feeding = self._feeding(event, progress)
                 work = Work(topic, event, decoded, known_from[event.topic], before, feeding)
                 for step in STEPS:
-                    step(self, work)
+                    work = step(self, work)
                 done.append(work)
         segments = [segment for w in done for segment in w.segments]
         return Delta(
@@ -201,25 +201,27 @@ class Processor:
             reported=batch.reported,
         )
 
-    def _admit(self, work: Work) -> None:
+    def _admit(self, work: Work) -> Work:
         """Series and entities beyond those that a topic may have are set aside."""
         topic = work.event.topic
-        work.decoded, work.beyond = self._admission[topic].admit(work.decoded, work.day)
-        for beyond in work.beyond:
+        decoded, beyonds = self._admission[topic].admit(work.decoded, work.day)
+        for beyond in beyonds:
             self.growth[topic] = Growth(topic, beyond, self.growth.get(topic))
+        return replace(work, decoded=decoded, beyond=beyonds)
 
-    def _receive(self, work: Work) -> None:
+    def _receive(self, work: Work) -> Work:
         receive(self._con, work.decoded)
+        return work
 
-    def _remove_duplicates(self, work: Work) -> None:
+    def _remove_duplicates(self, work: Work) -> Work:
         seen = self.seen[work.event.topic]
-        work.arrivals = self._arrow(arrivals_sql(work.event, f"batch_{work.event.view}"))
-        work.progress = _reached(work.arrivals, work.before)
-        work.duplicates = seen.remove_duplicates(work.before)
-        reached = {(work.topic, part): at for part, at in work.progress.items()}
-        seen.remember({**work.feeding, **reached})
+        arrivals = self._arrow(arrivals_sql(work.event, f"batch_{work.event.view}"))
+        progress = _reached(arrivals, work.before)
+        duplicates = seen.remove_duplicates(work.before)
+        seen.remember({**work.feeding, **{(work.topic, part): at for part, at in progress.items()}})
+        return replace(work, arrivals=arrivals, progress=progress, duplicates=duplicates)
 
-    def _write_segment(self, work: Work) -> None:
+    def _write_segment(self, work: Work) -> Work:
         """The raw rows, with their dimensions."""
         event, samples = work.event, work.decoded.samples
         if work.duplicates:
@@ -227,29 +229,30 @@ class Processor:
                 samples = self._con.sql(
                     f"FROM samples ANTI JOIN duplicates_{event.view} USING (row, idx)"
                 ).to_arrow_table()
-        work.samples = samples
-        if samples.num_rows:
-            work.segments.append(self._writer.submit(write_raw, self._segments, event, samples))
+        if not samples.num_rows:
+            return replace(work, samples=samples)
+        segment = self._writer.submit(write_raw, self._segments, event, samples)
+        return replace(work, samples=samples, segments=(*work.segments, segment))
 
-    def _roll_up(self, work: Work) -> None:
+    def _roll_up(self, work: Work) -> Work:
         """What the samples add up to, as values."""
         event, samples = work.event, f"batch_{work.event.view}"
         met = met_series(work.decoded)
         added = Addition(event.view, met, arrivals=work.arrivals)
         assert work.samples is not None
         if not work.samples.num_rows:
-            work.added = added if met.num_rows else None
-        elif event.retained:
+            return replace(work, added=added if met.num_rows else None)
+        if event.retained:
             with registered(self._con, "samples", work.samples):
-                work.added = replace(added, charges=self._arrow(charges_sql(event, "samples")))
-        else:
-            work.added = replace(
-                added,
-                partials=self._rolled(partials_sql(event, samples)),
-                histogram=self._histogram(work, samples),
-                entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
-                pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
-            )
+                return replace(work, added=replace(added, charges=self._arrow(charges_sql(event, "samples"))))
+        rolled = replace(
+            added,
+            partials=self._rolled(partials_sql(event, samples)),
+            histogram=self._histogram(work, samples),
+            entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
+            pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
+        )
+        return replace(work, added=rolled)
 
     def _histogram(self, work: Work, samples: str) -> pa.Table | None:
         rows = self._rolled(histogram_sql(work.event, samples))
@@ -268,10 +271,10 @@ class Processor:
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE rolled AS {sql}")
         return self._arrow("FROM rolled")
 
-    def _set_aside(self, work: Work) -> None:
+    def _set_aside(self, work: Work) -> Work:
         """Count what the samples lack that are aggregated, and keep the first of each kind, whatever the batches are."""
         if not work.decoded.aside.num_rows:
-            return
+            return work
         con, topic = self._con, work.event.topic
         before = (
             "SELECT part, minute, field, reason, sum(n) AS before FROM set_aside "
@@ -286,9 +289,9 @@ class Processor:
             "SELECT part, minute, field, reason, count(*) FROM delta_aside GROUP BY ALL ORDER BY ALL"
         ).fetchall()
         if not counts:
-            return
-        work.aside = [AsideCount(topic, *count) for count in counts]
-        since = min(count.minute for count in work.aside)
+            return work
+        aside = tuple(AsideCount(topic, *count) for count in counts)
+        since = min(count.minute for count in aside)
         rows = con.sql(
             f"""SELECT time, $topic AS topic, part, record_offset, reason, field, source, id, idx,
                 left('{{"' || field || '": ' || text || '}}', {SAMPLE_LIMIT}) AS sample, record_time
@@ -297,23 +300,23 @@ class Processor:
                 PARTITION BY part, minute, field, reason ORDER BY row, idx) <= {ASIDE_KEPT}""",
             params={"topic": topic, "since": since},
         ).to_arrow_table()
-        work.quarantine.append(rows.cast(ROWS))
+        return replace(work, aside=aside, quarantine=(*work.quarantine, rows.cast(ROWS)))
 
-    def _quarantine(self, work: Work) -> None:
+    def _quarantine(self, work: Work) -> Work:
         topic = work.event.topic
         doubted = [r for r in work.decoded.refusals if r.outcome.fate == "quarantined"]
         found = [doubted_row(topic, r) for r in doubted]
         found += [beyond_row(topic, b.reason, kept) for b in work.beyond for kept in b.kept]
         rows = pa.concat_tables([*work.quarantine, pa.Table.from_pylist(found, ROWS)])
-        if rows.num_rows:
-            times = pc.coalesce(rows["time"], rows["record_time"])
-            work.segments.append(
-                self._writer.submit(
-                    write_segment, self._segments, work.event, QUARANTINE, QUARANTINE, rows, times
-                )
-            )
+        if not rows.num_rows:
+            return work
+        times = pc.coalesce(rows["time"], rows["record_time"])
+        segment = self._writer.submit(
+            write_segment, self._segments, work.event, QUARANTINE, QUARANTINE, rows, times
+        )
+        return replace(work, segments=(*work.segments, segment))
 
-    def _count_fates(self, work: Work) -> None:
+    def _count_fates(self, work: Work) -> Work:
         """What came in, counted when it was opened, and what became of it, counted at the end."""
         counts = Counter({(*place, ARRIVED, ""): n for place, n in work.decoded.arrived.items()})
         view = work.event.view
@@ -329,7 +332,8 @@ class Processor:
         for refusal in work.decoded.refusals:
             outcome = refusal.outcome
             counts[*refusal.place, outcome.fate, outcome.reason] += 1
-        work.fates = [Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n]
+        fates = tuple(Fate(work.event.topic, *key, n) for key, n in sorted(counts.items()) if n)
+        return replace(work, fates=fates)
 
 
 STEPS = (
