@@ -161,7 +161,7 @@ class SampleGatherer:
     def samples(self, points: Sequence[Point], notes: Counter[tuple[str, str]]) -> Iterator[MappedSample]:
         self.note_in(notes)
         groups: dict[tuple[tuple[str, ...], int | None], PointGroup] = {}
-        for point in _each_once(points):
+        for point in each_once(points):
             if point.name in self.own and self.wanted(point):
                 key, time = self.keys(point)[:1], self._time(point)
                 if not key:
@@ -356,7 +356,7 @@ def whole(value: float | int | None) -> float | int | None:
     return near if abs(value - near) < 1e-6 * max(1.0, abs(value)) else value
 
 
-def _each_once(points: Iterable[Point]) -> Iterable[Point]:
+def each_once(points: Iterable[Point]) -> Iterable[Point]:
     """The points without those of the same series and time: an HA pair sends everything twice."""
     return {(p.name, p.time, frozenset(p.labels.items())): p for p in points}.values()
 

@@ -73,7 +73,7 @@ class _Request(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Request)
-MAX_KEPT = 500_000
+MAX_KEPT = 200_000
 _KEPT: dict[tuple[bytes, bytes], SharedLabels] = {}
 """(resource, attributes) as they stand in a message → labels: a collector sends the same texts again and again."""
 

@@ -21,6 +21,7 @@ from pipeline.formats.gather import (
     MappedSample,
     PointGroup,
     SampleGatherer,
+    each_once,
     part_of_known,
     whole,
 )
@@ -29,7 +30,7 @@ from pipeline.formats.mapping_spec import NOTHING_GIVEN, Given, MeasureFrom, Sou
 from pipeline.formats.point import Point, SharedLabels
 from pipeline.formats.units import SAME, Unit, unit_of
 
-MAX_SERIES = 500_000
+MAX_SERIES = 1_000_000
 """Series that are kept; beyond, all are met again."""
 
 
@@ -131,8 +132,9 @@ class PlannedGatherer:
                 if sample is not None:
                     gathered.samples.append(sample)
                 elif any(p.value is not None for p in points):
-                    once = list({n: p for n, p in zip(numbers, points, strict=True)}.values())
-                    gathered.samples.extend(part.sample(PointGroup(series.key, time, once)))
+                    gathered.samples.extend(
+                        part.sample(PointGroup(series.key, time, list(each_once(points))))
+                    )
         return gathered
 
     def _planned(
@@ -209,21 +211,22 @@ class PlannedGatherer:
         return None
 
     def _series(self, point: Point) -> _KnownSeries | None:
-        """The series of a point, met now or before; None where its message has to go the whole way."""
+        """The series of a point, met now or before; None where its message has to go the whole way.
+
+        Labels that many points share are known by the object: their content as a key would be most of the memory.
+        """
+        if isinstance(point.labels, SharedLabels):
+            series = self._meet(point)
+            if series is not None:
+                self._by_labels[point.name, id(point.labels)] = series
+            return series
         content = (point.name, frozenset(point.labels.items()))
-        if content in self._by_content:
-            series = self._by_content[content]
-        else:
-            series = self._by_content[content] = self._meet(point)
-            self._met += 1
-        if series is not None and isinstance(point.labels, SharedLabels):
-            mine = _KnownSeries(
-                series.number, series.part, series.group, series.key, series.ignored, point.labels
-            )
-            self._by_labels[point.name, id(point.labels)] = mine
-        return series
+        if content not in self._by_content:
+            self._by_content[content] = self._meet(point)
+        return self._by_content[content]
 
     def _meet(self, point: Point) -> _KnownSeries | None:
+        self._met += 1
         if point.name.endswith("_bucket") and "le" in point.labels:
             return None
         known = self._specification.known
@@ -239,7 +242,7 @@ class PlannedGatherer:
         if not keys:
             return None
         group = self._groups.setdefault((parts[0], keys[0]), len(self._groups))
-        return _KnownSeries(len(self._by_content), parts[0], group, keys[0], False, point.labels)
+        return _KnownSeries(self._met, parts[0], group, keys[0], False, point.labels)
 
 
 def _is_simple(part: SampleGatherer) -> bool:

@@ -34,7 +34,7 @@ class _Message(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Message)
-MAX_KEPT = 500_000
+MAX_KEPT = 200_000
 _KEPT: dict[bytes, SharedLabels] = {}
 """Tags as they stand in a message → labels."""
 
