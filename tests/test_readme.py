@@ -318,7 +318,7 @@ def test_the_ten_files_are_ten_and_in_the_order_in_which_an_event_flows() -> Non
     )
     assert len(listed) == 10
     rooms = [Path(name).parts[1].removesuffix(".py") for name in listed]
-    order = ["app", "stream", "rollup", "ledger", "readings", "rules", "notify"]
+    order = ["app", "stream", "rollup", "ledger", "readings", "clauses", "rules", "notify"]
     assert rooms == sorted(rooms, key=order.index)
 
 
