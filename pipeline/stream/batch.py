@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
+from pipeline.formats import arrow_stream
 from pipeline.rollup.delta import Place
 from pipeline.stream.clocks import NO_CLOCK
 from pipeline.stream.inspect import ATTRIBUTES, MAX_CLOCK_AHEAD, declares_structured
@@ -104,6 +105,7 @@ class TopicRecords:
     ahead: frozenset[int]
     structured: pa.Table | None
     binary: pa.Table | None
+    arrow: pa.Table | None = None
 
     def stamp(self, position: int) -> datetime:
         """The record time of one record, as naive UTC."""
@@ -143,9 +145,13 @@ def topic_records(
     usable = _usable(table, max_bytes, ahead)
     is_structured = pa.array(alike, pa.bool_())
     structured = _text(_only(table, pc.and_(usable, is_structured)))
-    rest = pc.and_not(usable, is_structured)
-    binary = _text(_with_attributes(table, headers).filter(rest)) if not all(alike) else None
-    return TopicRecords(records, stamps, ahead, structured, binary)
+    if all(alike):
+        return TopicRecords(records, stamps, ahead, structured, None)
+    rest = _with_attributes(table, headers).filter(pc.and_not(usable, is_structured))
+    streams = pc.starts_with(rest["value"], arrow_stream.BEGINS)
+    arrow = rest.filter(streams)
+    binary = _text(rest.filter(pc.invert(streams)) if arrow.num_rows else rest)
+    return TopicRecords(records, stamps, ahead, structured, binary, arrow if arrow.num_rows else None)
 
 
 def _stamps(parts: Sequence[Records], clock: float) -> tuple[pa.Int64Array, frozenset[int]]:

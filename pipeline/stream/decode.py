@@ -15,6 +15,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
 from pipeline.ledger.registered import registered
+from pipeline.stream.arrow_columns import ArrowColumns, arrow_sql
 from pipeline.stream.aside import ASIDE, aside_of, aside_sql, mend_sql, with_offsets
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decode_sql import decode_sql
@@ -26,7 +27,7 @@ from pipeline.stream.decoded import (
     series_sql,
 )
 from pipeline.stream.identity import Spelling
-from pipeline.stream.inspect import INTERVAL, Outcome, inspect
+from pipeline.stream.inspect import INTERVAL, Outcome, inspect, is_arrow
 from pipeline.stream.series import NO_SERIES, MetSeries
 
 CAREFUL_FOR = 100
@@ -51,6 +52,7 @@ class Decoder:
         self._event = event
         self._max_bytes = max_bytes
         self._sql = decode_sql(event)
+        self._arrow, self._arrow_columns = arrow_sql(event), ArrowColumns(event)
         self._spelling = Spelling(con, event)
         self._mend, self._aside = mend_sql(event), aside_sql(event)
         self._care = self._careful_for = 0
@@ -64,11 +66,16 @@ class Decoder:
         with contextlib.ExitStack() as stack:
             for name, table in present.items():
                 stack.enter_context(registered(self._con, f"records_{name}", table))
-            parsed, aside = self._mended(self._parse({n: t.num_rows for n, t in present.items()}))
+            arrow = self._arrow_samples(topic)
+            if arrow is not None:
+                stack.enter_context(registered(self._con, "records_arrow", topic.arrow))
+                stack.enter_context(registered(self._con, "samples_arrow", arrow))
+            counts = {n: t.num_rows for n, t in present.items()}
+            parsed, aside = self._mended(self._parse(counts, arrow is not None))
             parsed = self._spelling.mend(parsed)
             self._met.make_room()
             places = self._met.places(parsed["quoted"])
-            if met := self._meet_series(parsed, places, topic, list(present)):
+            if met := self._meet_series(parsed, places, topic, list(present), arrow is not None):
                 places = self._met.places(parsed["quoted"])
         series = self._met.series(places)
         certain = pc.and_kleene(parsed["ok"], _is_named(series))  # no series where `ok` is false
@@ -92,6 +99,19 @@ class Decoder:
             samples = pa.concat_tables([samples, slow.select(samples.column_names).cast(samples.schema)])
         aside = pa.concat_tables([with_offsets(aside, topic.all), pa.Table.from_pylist(late, ASIDE)])
         return Decoded(self._event, samples, met, refusals, aside, arrived)
+
+    def _arrow_samples(self, topic: TopicRecords) -> pa.Table | None:
+        """The samples of the Arrow streams that the fast path takes."""
+        if topic.arrow is None or self._arrow is None:
+            return None
+        declared = [
+            (row, value)
+            for row, value in zip(
+                topic.arrow["row"].to_pylist(), topic.arrow["value"].to_pylist(), strict=True
+            )
+            if is_arrow(value, topic.all[row].headers)
+        ]
+        return self._arrow_columns.samples([row for row, _ in declared], [value for _, value in declared])
 
     def _mended(self, parsed: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows with NULL for each measure that is set aside, and what was set aside, without its offsets."""
@@ -145,7 +165,7 @@ class Decoder:
                 f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow"
             ).to_arrow_table()
 
-    def _parse(self, present: Mapping[str, int]) -> pa.Table:
+    def _parse(self, present: Mapping[str, int], arrow: bool) -> pa.Table:
         """What the decoder makes of the records of each content mode; `present`: how many there are of each.
 
         Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
@@ -154,7 +174,7 @@ class Decoder:
         self._care = self._care if self._careful_for else 0
         while True:
             try:
-                return self._parsed(present, self._but_no_json(present))
+                return self._parsed(present, self._but_no_json(present), arrow)
             except (duckdb.InvalidInputException, UnicodeDecodeError):
                 # its message quotes the value, at times cut in the middle of a letter
                 if self._care + 1 == len(_NO_JSON):
@@ -172,8 +192,10 @@ class Decoder:
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE no_json AS {found}")
         return ("row NOT IN (FROM no_json)",)
 
-    def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
+    def _parsed(self, present: Mapping[str, int], where: Sequence[str], arrow: bool) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
+        if arrow and self._arrow is not None:
+            selects.append(_over("records_arrow", self._arrow.samples))
         union = " UNION ALL ".join(selects or [self._nothing()])
         return self._con.sql(f"SELECT *, {identity_sql(self._event)} FROM ({union})").to_arrow_table()
 
@@ -204,7 +226,12 @@ class Decoder:
         return _over(none, self._sql["structured"].single)
 
     def _meet_series(
-        self, parsed: pa.Table, places: pa.Int32Array, topic: TopicRecords, present: Sequence[str]
+        self,
+        parsed: pa.Table,
+        places: pa.Int32Array,
+        topic: TopicRecords,
+        present: Sequence[str],
+        arrow: bool,
     ) -> list[pa.Table]:
         """Give every new combination of quoted dimensions its series; NO_SERIES where the slow path refuses it."""
         unmet = pc.and_(parsed["ok"], places.is_null())
@@ -218,6 +245,8 @@ class Decoder:
             ).to_arrow_table()
         with registered(self._con, "wanted", wanted):
             selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
+            if arrow and self._arrow is not None:
+                selects.append(self._arrow.names)
             names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
         names = self._named_with_care(names, wanted, topic)
         with registered(self._con, "names", names):

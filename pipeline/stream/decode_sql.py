@@ -50,7 +50,6 @@ def decode_sql(event: EventType) -> dict[str, DecodeSql]:
     """The SELECTs of each content mode, `structured` and `binary`, for `event`."""
     inside = {name: f"j.{name}" for name in ATTRIBUTES}
     headers = {name: f"e_{name}" for name in ATTRIBUTES}
-    lifted = ", ".join(f"{_header(f'ce_{name}')} AS {column}" for name, column in headers.items())
     sample = _structure(event)
     structured, array = ({**dict.fromkeys(ATTRIBUTES, "JSON"), "data": data} for data in (sample, [sample]))
     return {
@@ -62,11 +61,23 @@ def decode_sql(event: EventType) -> dict[str, DecodeSql]:
         ),
         "binary": DecodeSql(
             _STARTS_ARRAY,
-            _single(event, headers, "j", _records(f"{lifted}, {_opened(sample)}")),
-            _array(event, headers, "j", _records(f"{lifted}, {_opened([sample])}")),
+            _single(event, headers, "j", _records(f"{_lifted()}, {_opened(sample)}")),
+            _array(event, headers, "j", _records(f"{_lifted()}, {_opened([sample])}")),
             _names(event, "$"),
         ),
     }
+
+
+def envelope_of_headers(event: EventType) -> str:
+    """The message's own columns, as `_envelope` has them, of a message whose value is no text: `{records}` has none."""
+    headers = {name: f"e_{name}" for name in ATTRIBUTES}
+    return _envelope(
+        event, headers, "value", f"(SELECT row, part, record_time, '' AS value, {_lifted()} FROM {{records}})"
+    )
+
+
+def _lifted() -> str:
+    return ", ".join(f"{_header(f'ce_{name}')} AS e_{name}" for name in ATTRIBUTES)
 
 
 def _opened(structure: object) -> str:

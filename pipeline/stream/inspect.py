@@ -117,10 +117,11 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
     attributes = {
         name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
     }
-    return attributes, _arrow(value) if _is_arrow(value, headers) else _json(value)
+    return attributes, _arrow(value) if is_arrow(value, headers) else _json(value)
 
 
-def _is_arrow(value: bytes, headers: Headers) -> bool:
+def is_arrow(value: bytes, headers: Headers) -> bool:
+    """Whether a record in binary mode holds an Arrow stream: by its content type and by how it begins."""
     return value.startswith(arrow_stream.BEGINS) and any(
         name.lower() == "content-type" and (content or b"").lower().startswith(arrow_stream.CONTENT_TYPE)
         for name, content in headers

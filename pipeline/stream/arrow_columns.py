@@ -1,0 +1,156 @@
+"""The fast path of Arrow streams: their columns are checked as columns, and no sample becomes a Python object.
+
+It takes the messages whose columns have the types of the schema: text as text (plain or dictionary), numbers as integers
+or floats.  A message that has anything else is left to `inspect`, and so is a sample of which any value is not fine: a
+label that is too long, a NaN, a ratio of 4294967295.  The law that both agree is a test.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.catalog import EventType, Field, Measure
+from pipeline.formats import arrow_stream
+from pipeline.formats.gpu_uuid import identifies_sql
+from pipeline.formats.point import Undecodable
+from pipeline.stream.aside import bounds_sql
+from pipeline.stream.decode_sql import envelope_of_headers
+
+Column = Field | Measure
+MOST_NUMBER = 10**9
+"""Beyond it a whole number is no label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowSql:
+    """SELECTs over the messages in place of `{records}` and `samples_arrow`, as those of `DecodeSql`."""
+
+    samples: str
+    names: str
+
+
+def arrow_sql(event: EventType) -> ArrowSql | None:
+    """The SELECTs of an event type; None for one whose samples the slow path reads: bills, with their nested columns."""
+    columns: tuple[Column, ...] = (*event.fields, *event.measures)
+    if event.retained or event.nulls or any(column.aliases for column in columns):
+        return None
+    if any(field.kind in ("time", "json") for field in event.fields):
+        return None
+    dimensions = event.dimensions
+    checks = ["sound", "(said IS NULL OR interval IS NOT NULL)"]
+    checks += [_check(column) for column in columns[len(dimensions) :]]
+    named = " AND ".join(_check(d) for d in dimensions)
+    own = ", ".join(f's."{column.name}"' for column in columns[len(dimensions) :])
+    quoted = ", ".join(f"'\"' || s.\"{d.name}\" || '\"'" for d in dimensions)
+    texts = ", ".join(f's."{d.name}"' for d in dimensions)
+    return ArrowSql(
+        f"SELECT row, s.idx AS idx, coalesce({' AND '.join(checks)}, false) AS ok, NULL::VARCHAR[] AS doubt, part, "
+        f"record_time, source, id, time, interval, hash({quoted}) AS quoted, {own} "
+        f"FROM {envelope_of_headers(event)} e JOIN samples_arrow s USING (row)",
+        f"SELECT quoted, coalesce({named}, false) AS good, {texts} FROM samples_arrow s JOIN wanted USING (row, idx)",
+    )
+
+
+def _check(column: Column) -> str:
+    """True for a value that is surely what the schema says."""
+    value = f's."{column.name}"'
+    if isinstance(column, Measure):
+        good = _measure_check(column, value)
+    elif column.enum:
+        good = f"{value} IN ({_literals(column.enum)})"
+    else:  # bytes are never fewer than characters, and four of them may be one
+        fewest = column.min_length if column.min_length <= 1 else column.min_length * 4
+        good = f"strlen({value}) BETWEEN {fewest} AND {column.max_length or 1024}"
+    if isinstance(column, Field) and column.form:
+        as_json = value + " || '\"'"
+        good = f"({good} AND {identifies_sql(as_json)})"
+    return f"({value} IS NULL OR {good})" if column.optional else f"({good})"
+
+
+def _measure_check(measure: Measure, value: str) -> str:
+    if measure.kind == "text":
+        return f"{value} IN ({_literals(measure.enum)})"
+    if measure.kind != "number":
+        return "false"
+    low, high = bounds_sql(measure)
+    return f"{value} BETWEEN {low} AND {high}"
+
+
+def _literals(values: Sequence[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+class ArrowColumns:
+    """The samples of Arrow messages of one event type, as columns with the schema's names and types."""
+
+    def __init__(self, event: EventType) -> None:
+        self._columns: tuple[Column, ...] = (*event.fields, *event.measures)
+
+    def samples(self, rows: Sequence[int], values: Sequence[bytes]) -> pa.Table | None:
+        """`row, idx` and a column for each field and measure, of the messages that the fast path takes."""
+        alike: dict[pa.Schema, list[tuple[int, pa.Table]]] = defaultdict(list)
+        for row, value in zip(rows, values, strict=True):
+            try:
+                found = arrow_stream.table(value)
+            except Undecodable:
+                continue
+            alike[found.schema].append((row, found))
+        tables = [table for some in alike.values() if (table := self._typed(some)) is not None]
+        return pa.concat_tables(tables) if tables else None
+
+    def _typed(self, messages: Sequence[tuple[int, pa.Table]]) -> pa.Table | None:
+        """Messages of one schema; None where a column is of another type than the fast path reads."""
+        whole = pa.concat_tables([table for _, table in messages]).combine_chunks()
+        if len(set(whole.column_names)) < len(whole.column_names):
+            return None
+        counts = [table.num_rows for _, table in messages]
+        columns = {
+            "row": pa.array(np.repeat(np.array([row for row, _ in messages], np.int32), counts)),
+            "idx": pa.array(np.concatenate([np.arange(n, dtype=np.int32) for n in counts])),
+        }
+        for column in self._columns:
+            given = whole[column.name] if column.name in whole.column_names else None
+            typed = _as_declared(column, given, whole.num_rows)
+            if typed is None:
+                return None
+            columns[column.name] = typed
+        return pa.table(columns)
+
+
+def _as_declared(
+    column: Column, given: pa.ChunkedArray | None, count: int
+) -> pa.ChunkedArray | pa.Array | None:
+    """The values in the type of the schema, as `inspect` would read them; None where that cannot be said of all."""
+    number = isinstance(column, Measure) and column.kind == "number"
+    histogram = isinstance(column, Measure) and column.kind == "histogram"
+    wanted = (
+        pa.string()
+        if not number and not histogram
+        else pa.list_(pa.float64())
+        if histogram
+        else pa.int64()
+        if isinstance(column, Measure) and column.integer
+        else pa.float64()
+    )
+    if given is None or pa.types.is_null(given.type):
+        return pa.nulls(count, wanted)
+    kind = given.type.value_type if pa.types.is_dictionary(given.type) else given.type
+    try:
+        if number and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            found = given.cast(wanted)  # checked: a fraction, a NaN or an overflow raises
+            return pc.add(found, 0.0) if wanted == pa.float64() else found  # makes -0.0 what it equals
+        if isinstance(column, Field) and column.whole and pa.types.is_integer(kind):
+            bounds = pc.min_max(given).as_py()
+            few = bounds["min"] is None or (bounds["min"] >= 0 and bounds["max"] < MOST_NUMBER)
+            return given.cast(pa.string()) if few else None
+        if not number and not histogram and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return given.cast(pa.string())
+    except pa.ArrowException:
+        return None
+    return None
