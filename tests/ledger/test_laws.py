@@ -31,6 +31,7 @@ from pipeline.clauses import load as load_contract
 from pipeline.clauses import plan_of
 from pipeline.errors import LedgerError, StaleGeneration
 from pipeline.history import seal
+from pipeline.history.recover import recover
 from pipeline.history.rollup_select import merge_select, partials_select
 from pipeline.ledger.store import Applied, Ledger
 from pipeline.rollup.delta import Addition, AsideCount, Delta, Fate, Place, Segment
@@ -663,6 +664,7 @@ def test_a_batch_processed_again_after_a_kill_counts_once(begun: Run) -> None:
         begun.process({place: n})  # its segment is written, its delta never applied
         begun.ledger.close()
         begun.open()
+        recover(begun.ledger.cursor(), begun.data)  # the next step of every start
         assert list((begun.data / "segments").iterdir()) == []
     begun.apply(begun.process({place: n}))
     assert begun.rows("SELECT sum(samples)::INTEGER FROM partials_gpu_1d") == [(n,)]

@@ -466,6 +466,8 @@ def test_segments_without_a_committed_record_are_deleted_at_the_start(
     (tmp_path / "segments" / "gpu-orphan.parquet").write_bytes(b"half")
     (tmp_path / "staging").mkdir(exist_ok=True)
     (tmp_path / "staging" / "half").write_bytes(b"half")
-    Ledger(tmp_path, catalog).close()
+    again = Ledger(tmp_path, catalog)
+    recover(again.cursor(), tmp_path)
+    again.close()
     assert [p.name for p in (tmp_path / "segments").iterdir()] == ["gpu-kept.parquet"]
     assert list((tmp_path / "staging").iterdir()) == []
