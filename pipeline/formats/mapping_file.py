@@ -164,14 +164,18 @@ def _unknown(
 
 
 def check_given(given: Given, mappings: Sequence[SourceMapping], catalog: Catalog) -> Iterator[str]:
-    """What a user says of a source and no sample of its mappings has, in words."""
+    """What a user says of a source and no sample can have, in words.
+
+    A dimension of another type is no mistake: where something stands is said once for all that stands there.
+    """
+    elsewhere = {dimension.name for event in catalog.types for dimension in event.dimensions}
     events = [catalog.by_topic(samples.topic) for mapping in mappings for samples in mapping.samples]
     fields = {f.name for event in events for f in event.fields}
     settings = {name: words for mapping in mappings for name, words in mapping.settings.items()}
     for name, word in given.constants.items():
         if word not in settings.get(name, [word]):
             yield f"constants.{name}: found {word!r}, expected {one_of(settings[name])}"
-        elif name not in fields and name not in settings:
+        elif name not in fields | elsewhere and name not in settings:
             yield _said(f"constants.{name}", name, sorted({*fields, *settings}))
     for name in (*given.from_label, *(name for rule in given.where for name in rule.set)):
         if name not in fields:

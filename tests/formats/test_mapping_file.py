@@ -112,3 +112,9 @@ def test_a_constant_of_no_field_and_a_word_of_no_setting_are_told() -> None:
         "constants.gpu_util_ratio_unit: found 'percents'",
         "from_label.skku: found 'skku'",
     ]
+
+
+def test_where_a_source_stands_may_be_said_whole_though_its_samples_have_less_of_it() -> None:
+    queues = load_source_mapping("kueue", CATALOG)
+    place = Given(constants={"provider": "p", "region": "r", "site": "s", "cluster": "c", "sku": "k"})
+    assert list(check_given(place, [queues], CATALOG)) == []
