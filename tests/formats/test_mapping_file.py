@@ -52,7 +52,8 @@ def test_a_good_mapping_has_no_fault(tmp_path: Path) -> None:
             "telemetry.energy",
             "telemetry.enrgy",
             "5:12 samples[0].topic: found 'telemetry.enrgy', expected one of "
-            "telemetry.billing, telemetry.energy, telemetry.gpu, telemetry.queue; did you mean 'telemetry.energy'?",
+            "telemetry.billing, telemetry.deliveries, telemetry.energy, telemetry.gpu, telemetry.queue; "
+            "did you mean 'telemetry.energy'?",
         ),
         (
             "it_power_watts",
