@@ -112,7 +112,8 @@ class BatchSource(Service):
             raise
 
     async def on_shutdown(self) -> None:
-        await self._consumer.stop()
+        # while no broker answers, aiokafka cancels a fetch that waits to try again, and is ended itself by awaiting it
+        await asyncio.wait([asyncio.create_task(self._consumer.stop())])
 
     @Service.task
     async def _fetching(self) -> None:
