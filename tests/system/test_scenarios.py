@@ -86,7 +86,7 @@ async def _play(bootstrap: str, play: Play, over: threading.Event) -> None:
 def _settled(play: Play) -> Callable[[dict[str, Any]], bool]:
     def settled(status: dict[str, Any]) -> bool:
         marks = {t: _epoch(at) for t, at in status["watermarks"].items()}
-        return len(marks) == 4 and min(marks.values()) >= play.end - SETTLED_WITHIN
+        return len(marks) == len(load().topics) and min(marks.values()) >= play.end - SETTLED_WITHIN
 
     return settled
 
