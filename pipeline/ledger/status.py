@@ -61,35 +61,33 @@ def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def _by_topic(con: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
+    """What became of the events of each topic.
+
+    The questions are no transaction: a topic whose first events come between two of them is in the later one alone.
+    """
     found: dict[str, dict[str, Any]] = {}
-    topics = [
-        row[0]
-        for row in con.execute(
-            "SELECT DISTINCT topic FROM offsets UNION SELECT DISTINCT topic FROM fates ORDER BY 1"
-        ).fetchall()
-    ]
-    for topic in topics:
-        found[topic] = {
-            "in": 0,
-            **dict.fromkeys(FATES, 0),
-            "reasons": {},
-            "set_aside": 0,
-            "aside_reasons": {},
-        }
+    for (topic,) in con.execute(
+        "SELECT DISTINCT topic FROM offsets UNION SELECT DISTINCT topic FROM fates ORDER BY 1"
+    ).fetchall():
+        found[topic] = _nothing()
     query = "SELECT topic, fate, reason, sum(n)::BIGINT FROM fates GROUP BY ALL ORDER BY ALL"
     for topic, fate, reason, n in con.execute(query).fetchall():
-        counts = found[topic]
+        counts = found.setdefault(topic, _nothing())
         counts[fate] += n
         if reason:
             counts["reasons"][reason] = counts["reasons"].get(reason, 0) + n
     return found
 
 
-def _add_set_aside(con: duckdb.DuckDBPyConnection, by_topic: Mapping[str, dict[str, Any]]) -> None:
+def _nothing() -> dict[str, Any]:
+    return {"in": 0, **dict.fromkeys(FATES, 0), "reasons": {}, "set_aside": 0, "aside_reasons": {}}
+
+
+def _add_set_aside(con: duckdb.DuckDBPyConnection, by_topic: dict[str, dict[str, Any]]) -> None:
     """How many samples of each topic were taken in without a measure, and why: no event is among the fates for it."""
     query = "SELECT topic, reason, sum(n)::BIGINT FROM set_aside GROUP BY ALL ORDER BY ALL"
     for topic, reason, n in con.execute(query).fetchall():
-        counts = by_topic[topic]
+        counts = by_topic.setdefault(topic, _nothing())
         counts["set_aside"] += n
         counts["aside_reasons"][reason] = n
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import duckdb
+import pytest
+
+from pipeline.ledger import status
 from pipeline.ledger.status import FILE, StatusFile, read
 
 
@@ -35,3 +39,23 @@ def test_a_failure_is_said_in_the_last_status_and_stays(tmp_path: Path) -> None:
     said.fail("the disk is full")
     said.write({"state": "running", "in": 8})
     assert read(tmp_path) == {"state": "failed", "in": 7, "error": "the disk is full"}
+
+
+def test_a_topic_whose_first_events_come_between_two_questions_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    con = duckdb.connect()
+    con.execute(
+        "CREATE TABLE offsets(topic VARCHAR); CREATE TABLE set_aside(topic VARCHAR, reason VARCHAR, n BIGINT)"
+    )
+    con.execute("CREATE TABLE fates(topic VARCHAR, fate VARCHAR, reason VARCHAR, n BIGINT)")
+
+    class Between:
+        """A connection whose ledger takes in a topic's first events after the first question."""
+
+        def execute(self, query: str) -> duckdb.DuckDBPyConnection:
+            found = con.cursor().execute(query)
+            con.execute("INSERT INTO fates VALUES ('telemetry.gpu', 'in', '', 3)")
+            return found
+
+    assert status._by_topic(Between())["telemetry.gpu"]["in"] == 3  # type: ignore[arg-type]
