@@ -23,7 +23,7 @@ from pipeline.dashboards.panel_sql import (
     plain,
 )
 from pipeline.dashboards.panels import BLUE, ORANGE, PURPLE, RED, Laid
-from pipeline.views.published import literal
+from pipeline.rollup.quoting import literal
 
 TAG = "gigawatch"
 MINUTES, DAYS = "gigawatch-minutes", "gigawatch-days"

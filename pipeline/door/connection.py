@@ -54,7 +54,7 @@ from pipeline.door.resultset import Column
 from pipeline.door.session import OWN_WORDS, DoorSession, asks_of_session, first_word
 from pipeline.door.translator import Translator
 from pipeline.errors import QueryError
-from pipeline.views.published import quoted
+from pipeline.rollup.quoting import quoted
 
 log = structlog.get_logger("door")
 

@@ -18,7 +18,7 @@ from sqlglot.parsers.mysql import MySQLParser
 
 from pipeline.door import show_statements
 from pipeline.door.mysql_catalog import CATALOG_SCHEMA, CATALOG_VIEWS, DATABASE
-from pipeline.views.published import literal
+from pipeline.rollup.quoting import literal
 
 Session = Mapping[str, Any]
 """`user`, `id`, `database` and `variables` (name to value) of the one who asks."""

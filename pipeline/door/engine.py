@@ -27,8 +27,9 @@ from pipeline.door.mysql_catalog import DATABASE, names_sql
 from pipeline.door.resultset import Column, Row, column
 from pipeline.errors import QueryError, SettingsError
 from pipeline.history.query import ask, nothing_yet
+from pipeline.rollup.quoting import literal
 from pipeline.views.all_views import names, views_sql
-from pipeline.views.published import literal, pattern, published_tables
+from pipeline.views.published import pattern, published_tables
 
 BATCH = 1000
 BESIDE_DUCKDB = 768 * 2**20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.door.mysql_catalog import CATALOG_SCHEMA, DATABASE
-from pipeline.views.published import literal, quoted
+from pipeline.rollup.quoting import literal, quoted
 
 
 def select(

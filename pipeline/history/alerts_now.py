@@ -6,7 +6,8 @@ ten years for it: a file for each day.
 
 from __future__ import annotations
 
-from pipeline.views.published import ALERTS_NOW_TABLE, quoted
+from pipeline.rollup.quoting import quoted
+from pipeline.views.published import ALERTS_NOW_TABLE
 
 _RANK = """row("time", coalesce(fired_at, '-infinity'::TIMESTAMP), coalesce(resolved_at, '-infinity'::TIMESTAMP))"""
 """Which change of an alert is the newer one."""

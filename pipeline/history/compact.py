@@ -36,6 +36,7 @@ from pipeline.ledger.counter import counted
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, no_fence, transaction
 from pipeline.rollup.grid import DAY, HOUR
+from pipeline.rollup.quoting import literal, quoted
 from pipeline.views.published import (
     FATES_TABLE,
     HEALTH_TABLE,
@@ -44,10 +45,8 @@ from pipeline.views.published import (
     SET_ASIDE_TABLE,
     WIDTHS,
     PublishedTable,
-    literal,
     minutes_table,
     pattern,
-    quoted,
     rollup_table,
     scan,
 )

@@ -23,7 +23,8 @@ from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.readings.reading import EXPECTED
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.grid import DAY, MINUTE, QUARTER
-from pipeline.views.published import GPU_MINUTES_BY, literal, quoted
+from pipeline.rollup.quoting import literal, quoted
+from pipeline.views.published import GPU_MINUTES_BY
 
 SLOW_MINUTES = 5
 """A source that reports at least twice within so many minutes counts by these."""

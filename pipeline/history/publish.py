@@ -34,6 +34,7 @@ from pipeline.ledger.alert_notes import standing_select
 from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.transaction import NO_HOOKS, Hooks, transaction
 from pipeline.rollup.grid import DAY, HOUR
+from pipeline.rollup.quoting import literal, quoted
 from pipeline.views.published import (
     ALERTS_NOW_TABLE,
     ALERTS_TABLE,
@@ -42,9 +43,7 @@ from pipeline.views.published import (
     STANDING_TABLE,
     WIDTHS,
     PublishedTable,
-    literal,
     minutes_table,
-    quoted,
     rollup_table,
 )
 

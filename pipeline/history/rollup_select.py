@@ -14,7 +14,8 @@ from pipeline.ledger.deliveries import counts_now, revision
 from pipeline.readings.charges_sql import sum_sql
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET, VALUE_KEY
-from pipeline.views.published import PublishedWidth, distinct_columns, measure_aggregates, quoted
+from pipeline.rollup.quoting import quoted
+from pipeline.views.published import PublishedWidth, distinct_columns, measure_aggregates
 
 
 def bounds(column: str, start: int, end: int) -> str:

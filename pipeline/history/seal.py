@@ -28,14 +28,8 @@ from pipeline.ledger.counter import counted
 from pipeline.ledger.stamped import Stamped, stamped_rows
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, transaction
 from pipeline.rollup.grid import HOUR
-from pipeline.views.published import (
-    QUARANTINE,
-    QUARANTINE_TABLE,
-    PublishedTable,
-    literal,
-    quoted,
-    raw_table,
-)
+from pipeline.rollup.quoting import literal, quoted
+from pipeline.views.published import QUARANTINE, QUARANTINE_TABLE, PublishedTable, raw_table
 
 ROWS_AT_ONCE = 2_000_000
 """Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory."""

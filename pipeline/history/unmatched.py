@@ -18,10 +18,10 @@ from pipeline.ledger.frontier import newest_watermark
 from pipeline.ledger.tables import get_meta, set_meta
 from pipeline.ledger.transaction import Fence, no_fence, transaction
 from pipeline.rollup.grid import DAY
+from pipeline.rollup.quoting import quoted
 from pipeline.rules.evaluate import Plan
 from pipeline.rules.pipeline_alerts import Unmatched
 from pipeline.rules.rule import ClauseRule
-from pipeline.views.published import quoted
 
 META = "unmatched"
 """Key in `meta`: since when, in event time, each clause has matched nothing."""

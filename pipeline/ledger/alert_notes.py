@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 from pipeline.ledger.instants import utc
 from pipeline.ledger.reader import Reader
 from pipeline.ledger.tables import insert
+from pipeline.rollup.quoting import quoted
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.rules.annotate import at_risk, now_text
 from pipeline.rules.evaluate import Plan
@@ -23,7 +24,7 @@ from pipeline.rules.missing import facts_of, notes_of
 from pipeline.rules.pipeline_alerts import WALL_CLOCK
 from pipeline.rules.rule import Rule
 from pipeline.rules.standing import StandingRow
-from pipeline.views.published import STANDING_TABLE, quoted
+from pipeline.views.published import STANDING_TABLE
 
 AGAIN = 60
 """Seconds of event time after which what was looked up is looked up again."""

@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
 from pipeline.ledger.deliveries import by_itself
-from pipeline.views.published import quoted
+from pipeline.rollup.quoting import quoted
 
 
 def dirty_sql(view: str, rows: str) -> str:

@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline.rollup.grid import GRID
-from pipeline.views.published import PublishedTable, literal, pattern, scan
+from pipeline.rollup.quoting import literal
+from pipeline.views.published import PublishedTable, pattern, scan
 
 Stamped = tuple[Path, datetime | None]
 """A file of raw rows, and the topic's first unevaluated instant when it was taken in; None where the file says it."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.catalog import Catalog
+from pipeline.rollup.quoting import quoted
 from pipeline.views.comments import comment, comments_sql
-from pipeline.views.published import published_sql, published_tables, quoted
+from pipeline.views.published import published_sql, published_tables
 from pipeline.views.ready_views import ready_views
 
 

@@ -9,16 +9,15 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.catalog import Catalog, EventType, Measure
 from pipeline.clauses import KINDS
+from pipeline.rollup.quoting import literal, quoted
 from pipeline.rules.ready_view import DATE
 from pipeline.views.published import (
     WIDTHS,
     PublishedTable,
     distinct_columns,
-    literal,
     measure_aggregates,
     minutes_table,
     published_tables,
-    quoted,
 )
 
 SHARED: Mapping[str, str] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.clauses import alerts_that_add_up_to
+from pipeline.rollup.quoting import literal
 from pipeline.rules.ready_view import ReadyView
-from pipeline.views.published import literal
 
 
 def _named(dimension: str, billed: str) -> str:

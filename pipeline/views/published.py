@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.catalog import MONEY, Catalog, EventType, Measure
 from pipeline.rollup import grid
 from pipeline.rollup.grid import DAY, HOUR, MINUTE, QUARTER
+from pipeline.rollup.quoting import literal, quoted
 from pipeline.rules.ready_view import DATE
 
 Columns = tuple[tuple[str, str], ...]
@@ -327,16 +328,6 @@ def published_tables(catalog: Catalog) -> tuple[PublishedTable, ...]:
     rolled = tuple(rollup_table(t, w) for t in catalog.types if not t.closes for w in WIDTHS)
     minutes = tuple(table for t in catalog.types if (table := minutes_table(t)))
     return (*raw, QUARANTINE_TABLE, *rolled, *minutes, *OWN_TABLES)
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def pattern(directory: Path, glob: str) -> str:

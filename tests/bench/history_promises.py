@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pipeline.rollup.grid import MINUTE
+from pipeline.rollup.quoting import literal
 from pipeline.simulate.fleet_spec import FleetSpec
-from pipeline.views.published import literal
 
 CONTRACT = "halcyon-1gw"
 TOPICS = ("telemetry.billing", "telemetry.energy", "telemetry.gpu", "telemetry.queue")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.catalog import EventType, Measure
+from pipeline.rollup.quoting import literal, quoted
 from pipeline.simulate.fleet_spec import ClusterSpec, FleetSpec, QueueSpec, RegionSpec
-from pipeline.views.published import GPU_MINUTES_BY, distinct_columns, literal, measure_aggregates, quoted
+from pipeline.views.published import GPU_MINUTES_BY, distinct_columns, measure_aggregates
 
 REGIONS, RACKS = 10, 410
 """Regions, and racks in each of the two large clusters of a region: with a small one 60,000 GPUs."""
