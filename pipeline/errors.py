@@ -1,10 +1,12 @@
 """The named facts that can go wrong.
 
 Every message says where, what was found, what was expected and how to mend it; the command line prints it
-as it is and ends with `exit_code`.  This module imports nothing, so that any room can raise any of them.
+as it is and ends with `exit_code`.  This module imports no room, so that any can raise any of them.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class GigawatchError(Exception):
@@ -37,6 +39,13 @@ class BrokerUnreachable(GigawatchError):
     """No Kafka broker answers at the bootstrap address."""
 
     exit_code = 3
+
+    @classmethod
+    def at(cls, bootstrap: str) -> Self:
+        """For a producer that was to start; `bootstrap`: HOST:PORT, or several with commas between."""
+        return cls(
+            f"no Kafka broker answers at {bootstrap}; start one with: gigawatch kafka, or name another"
+        )
 
 
 class ForeignCluster(GigawatchError):

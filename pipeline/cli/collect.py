@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.options import Bootstrap, Config, Schemas
+from pipeline.cli.options import Bootstrap, Config, Constants, FromLabels, Schemas, WireFormat
 from pipeline.errors import MappingError, SettingsError
 from pipeline.serve.logs import log_to_stderr
 from pipeline.settings import load_settings, read_secret
@@ -34,15 +34,9 @@ def collect(
         str | None,
         typer.Option(help="A shipped mapping's name, or the path of a file: see gigawatch map list."),
     ] = None,
-    wire: Annotated[
-        str | None, typer.Option("--format", help="The wire format.  [default: the mapping's first]")
-    ] = None,
-    constant: Annotated[
-        list[str] | None, typer.Option(help="What the source does not say, NAME=VALUE.")
-    ] = None,
-    from_label: Annotated[
-        list[str] | None, typer.Option(help="A field from a label, NAME=LABEL, before the mapping's own.")
-    ] = None,
+    wire: WireFormat = None,
+    constant: Constants = None,
+    from_label: FromLabels = None,
     every: Annotated[str, typer.Option(help="How often each target is asked.")] = "30s",
     timeout: Annotated[str, typer.Option(help="How long a whole answer may take.")] = "10s",
     once: Annotated[bool, typer.Option("--once", help="Ask each target once, and stop.")] = False,

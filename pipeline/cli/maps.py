@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsJson, Schemas, print_json
+from pipeline.cli.options import AsJson, Constants, FromLabels, Schemas, WireFormat, print_json
 
 if TYPE_CHECKING:
     from pipeline.catalog import Catalog
@@ -88,15 +88,9 @@ def try_(
     files: Annotated[
         list[Path], typer.Argument(help="What a source sent: scrapes or messages, in the order they came.")
     ],
-    wire: Annotated[
-        str | None, typer.Option("--format", help="The wire format.  [default: the mapping's first]")
-    ] = None,
-    constant: Annotated[
-        list[str] | None, typer.Option(help="What the source does not say, NAME=VALUE.")
-    ] = None,
-    from_label: Annotated[
-        list[str] | None, typer.Option(help="A field from a label, NAME=LABEL, before the mapping's own.")
-    ] = None,
+    wire: WireFormat = None,
+    constant: Constants = None,
+    from_label: FromLabels = None,
     schemas: Schemas = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The `data` of each sample as a line of JSON, and nothing else.")

@@ -37,6 +37,13 @@ Schemas = Annotated[
     Path | None, typer.Option(help="Directory of schema files, in place of the shipped ones.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")]
+WireFormat = Annotated[
+    str | None, typer.Option("--format", help="The wire format.  [default: the mapping's first]")
+]
+Constants = Annotated[list[str] | None, typer.Option(help="What the source does not say, NAME=VALUE.")]
+FromLabels = Annotated[
+    list[str] | None, typer.Option(help="A field from a label, NAME=LABEL, before the mapping's own.")
+]
 PublicUrl = Annotated[
     str | None, typer.Option(help="The board as people open it; every alert links to its card there.")
 ]

@@ -49,9 +49,7 @@ async def _send(
         await _refuse_absent(producer, (bill.charge.topic, bill.closes.topic))
         await _produce(producer, bill, time, progress)
     except KafkaConnectionError as error:
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {bootstrap}; start one with: gigawatch kafka, or name another"
-        ) from error
+        raise BrokerUnreachable.at(bootstrap) from error
     except KafkaError as error:
         raise BrokerUnreachable(
             f"writing to Kafka failed: {error!r}; nothing of this bill counts yet: mend it, and import the same files again"

@@ -132,9 +132,7 @@ async def _producer(
         await producer.start()
     except KafkaConnectionError as error:
         await producer.stop()
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {bootstrap}; start one with: gigawatch kafka, or name another"
-        ) from error
+        raise BrokerUnreachable.at(bootstrap) from error
     try:
         there = (await producer.client.fetch_all_metadata()).topics()
         if absent := [topic for topic in catalog.topics if topic not in there]:

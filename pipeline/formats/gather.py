@@ -1,6 +1,6 @@
 """From points to samples: which points are one sample, what names it, and what its measures are.
 
-`samples_of` is the whole way for one message or scrape.  This is the specification: the set-based decoder must agree.
+`samples_of` is the whole way for one message or scrape.  This is the specification: what `plans.py` keeps must agree.
 """
 
 from __future__ import annotations

@@ -147,9 +147,7 @@ async def writer(
         await producer.start()
     except KafkaConnectionError as error:
         await producer.stop()
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {bootstrap}; start one with: gigawatch kafka, or name another"
-        ) from error
+        raise BrokerUnreachable.at(bootstrap) from error
     try:
         yield LockStepWriter(producer)
     finally:

@@ -127,30 +127,29 @@ def _as_declared(
     column: Column, given: pa.ChunkedArray | None, count: int
 ) -> pa.ChunkedArray | pa.Array | None:
     """The values in the type of the schema, as `inspect` would read them; None where that cannot be said of all."""
-    number = isinstance(column, Measure) and column.kind == "number"
-    histogram = isinstance(column, Measure) and column.kind == "histogram"
-    wanted = (
-        pa.string()
-        if not number and not histogram
-        else pa.list_(pa.float64())
-        if histogram
-        else pa.int64()
-        if isinstance(column, Measure) and column.integer
-        else pa.float64()
-    )
+    wanted = _declared(column)
     if given is None or pa.types.is_null(given.type):
         return pa.nulls(count, wanted)
     kind = given.type.value_type if pa.types.is_dictionary(given.type) else given.type
     try:
-        if number and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        if wanted in (pa.int64(), pa.float64()) and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             found = given.cast(wanted)  # checked: a fraction, a NaN or an overflow raises
             return pc.add(found, 0.0) if wanted == pa.float64() else found  # makes -0.0 what it equals
         if isinstance(column, Field) and column.whole and pa.types.is_integer(kind):
             bounds = pc.min_max(given).as_py()
             few = bounds["min"] is None or (bounds["min"] >= 0 and bounds["max"] < MOST_NUMBER)
-            return given.cast(pa.string()) if few else None
-        if not number and not histogram and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            return given.cast(pa.string())
+            return given.cast(wanted) if few else None
+        if wanted == pa.string() and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return given.cast(wanted)
     except pa.ArrowException:
         return None
     return None
+
+
+def _declared(column: Column) -> pa.DataType:
+    """The Arrow type of a column of the schema."""
+    if isinstance(column, Field) or column.kind == "text":
+        return pa.string()
+    if column.kind == "histogram":
+        return pa.list_(pa.float64())
+    return pa.int64() if column.integer else pa.float64()
