@@ -126,8 +126,7 @@ def _answers(
     far = plan.wanted({g: span for g, span in due.items() if every[g] != GRID})
     found: dict[ReadingSpec, Readings] = {s: Readings(()) for s in far if not s.always}
     spent = {spec: span for spec, span in far.items() if spec not in found}
-    found |= {spec: reader.read(spec, t0, t1) for spec, (t0, t1) in {**spent, **close}.items()}
-    return found
+    return found | reader.read_all({**spent, **close})
 
 
 def _begun(

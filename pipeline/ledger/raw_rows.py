@@ -89,7 +89,10 @@ class RawRows:
                 "(SELECT unnest($of::UBIGINT[]), unnest($who::VARCHAR[])) GROUP BY ALL"
             )
 
-        found = self._found(event, start, end, series, select, values)
+        # The entities are told before the series are joined: of a fleet's minute few are asked for, and four fifths of
+        # the work was to join the others.
+        who = f"{name} IN (SELECT unnest($who::VARCHAR[]))"
+        found = self._found(event, start, end, series, select, values, who)
         return {(row["series"], row["entity"]): row["label"] for row in (found.to_pylist() if found else ())}
 
     def _found(
@@ -100,10 +103,11 @@ class RawRows:
         series: Sequence[int],
         select: Callable[[str], str],
         values: Mapping[str, object] | None = None,
+        only: str = "true",
     ) -> pa.Table | None:
         """From segments and published files, as they are named now: housekeeping moves them meanwhile.
 
-        `select` makes the query of the rows, which end in a WHERE; None where there is no file.
+        `select` makes the query of the rows, which end in a WHERE; `only`: a condition on each; None where there is no file.
         """
         cursor = self._con.cursor()
         # the transaction under way knows series that the cursor does not see
@@ -119,7 +123,8 @@ class RawRows:
                 paths = self._there(paths)
             if not paths:
                 break
-            rows = f"FROM ({stamped_rows(paths, raw_table(event))}) r JOIN named s ON {same} WHERE true "
+            stamped = stamped_rows(paths, raw_table(event), only=only)
+            rows = f"FROM ({stamped}) r JOIN named s ON {same} WHERE true "
             try:
                 with registered(cursor, "named", named):
                     return cursor.sql(select(rows), params=dict(values or {})).to_arrow_table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from duckdb import DuckDBPyConnection
@@ -14,9 +15,13 @@ from pipeline.readings import By, EntityCount, Readings, ReadingSpec, undelivere
 from pipeline.readings.memory import Memory
 from pipeline.readings.meters import Meters, meters_of
 from pipeline.readings.spec import Inquiry, Query, RawLabels, RawSamples, Rows
+from pipeline.readings.together import together
 from pipeline.readings.undelivered import Missing
 
 T = TypeVar("T")
+
+LOOKS_KEPT = 256
+"""Looks for who is missing that are remembered: those of the alerts that change at an instant, for their notes."""
 
 
 class Reader:
@@ -29,17 +34,28 @@ class Reader:
         self.con, self.catalog, self.raw = con, catalog, raw
         self.heard = Heard(con, catalog)
         self.memory = Memory()
-        self._missing: tuple[tuple[object, ...], Missing] | None = None
+        self._missing: dict[tuple[EntityCount, By, int, int], Missing] = {}
 
     def forget(self) -> None:
         """Drops everything remembered."""
         self.heard.forget()
         self.memory.forget()
-        self._missing = None
+        self._missing.clear()
 
     def read(self, spec: ReadingSpec, t0: int, t1: int) -> Readings:
         """The answers to one spec at every grid instant of `(t0, t1]`, epoch seconds."""
         return self.answer(spec.query(self.catalog.by_topic(spec.topic), t0, t1, self.memory))
+
+    def read_all(self, wanted: Mapping[ReadingSpec, tuple[int, int]]) -> dict[ReadingSpec, Readings]:
+        """The answers to all of them, each over its range; what is alike in them is read once."""
+        ranges: dict[tuple[int, int], list[ReadingSpec]] = {}
+        for spec, span in wanted.items():
+            ranges.setdefault(span, []).append(spec)
+        found: dict[ReadingSpec, Readings] = {}
+        for span, specs in ranges.items():
+            for shared in together(specs):
+                found |= shared.parted(self.read(shared.wide, *span))
+        return found
 
     def answer(self, inquiry: Inquiry[T]) -> T:
         """Answers one question after the other until nothing more is asked."""
@@ -65,13 +81,13 @@ class Reader:
     def missing(self, spec: EntityCount, by: By, t: int, active_at: int) -> Missing:
         """Who of the group `by` is missing at `t`: asked when an alert changes, and at once again for its notes."""
         key = (spec, by, t, active_at)
-        if self._missing is None or self._missing[0] != key:
+        if key not in self._missing:
+            while len(self._missing) >= LOOKS_KEPT:
+                del self._missing[next(iter(self._missing))]
             event_type = self.catalog.by_topic(spec.topic)
-            self._missing = (
-                key,
-                self.answer(undelivered.missing(spec, event_type, by, t, active_at, self.memory)),
-            )
-        return self._missing[1]
+            found = self.answer(undelivered.missing(spec, event_type, by, t, active_at, self.memory))
+            self._missing[key] = found
+        return self._missing[key]
 
     def meters(self, missing: Missing, t: int) -> Meters | None:
         """What the meters of the dark sites show, as far as they are known by now; None where there are none."""

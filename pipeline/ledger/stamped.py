@@ -18,8 +18,10 @@ Stamped = tuple[Path, datetime | None]
 """A file of raw rows, and the topic's first unevaluated instant when it was taken in; None where the file says it."""
 
 
-def stamped_rows(files: Sequence[Stamped], table: PublishedTable, windowed: bool = True) -> str:
-    """SELECT of the rows of `files`, with the columns of `table`.
+def stamped_rows(
+    files: Sequence[Stamped], table: PublishedTable, windowed: bool = True, only: str = "true"
+) -> str:
+    """SELECT of the rows of `files` for which `only` is true, with the columns of `table`.
 
     `windowed`: a row counts from its window's end at the earliest, as the partial roll-ups do that it is in (`append.py`);
     charges and what is quarantined have no window.
@@ -33,6 +35,6 @@ def stamped_rows(files: Sequence[Stamped], table: PublishedTable, windowed: bool
     known = f"greatest(stamp, {window})" if windowed else "stamp"
     return (
         f"SELECT * EXCLUDE (filename, file, stamp) REPLACE (coalesce(known_from, {known}) AS known_from) "
-        f"FROM {scan(paths, table.columns, filename=True)} "
+        f"FROM (SELECT * FROM {scan(paths, table.columns, filename=True)} WHERE {only}) "
         f"LEFT JOIN (VALUES {stamps}) given(file, stamp) ON parse_filename(filename) = file"
     )

@@ -29,6 +29,7 @@ class FleetPower(MeasureSum):
     span: int
     loss_after: int = 300
     of_entities: ClassVar[bool] = True
+    alone: ClassVar[bool] = True  # how many samples are weighed one by one is bounded for each clause
 
     @property
     def reports(self) -> int:

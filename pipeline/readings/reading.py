@@ -7,7 +7,7 @@ file of its own beside this one.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -117,6 +117,13 @@ class Readings:
     def at(self, t: int) -> Sequence[Reading]:
         """The readings at `t`, one for each group that has any, ordered by group."""
         return self._rows.get(t, ())
+
+    def of(self, groups: Mapping[int, Container[str]]) -> Readings:
+        """Those of the groups whose value at each place of `groups` is one of these."""
+        rows = (row for found in self._rows.values() for row in found)
+        return Readings(
+            (row for row in rows if all(row.by[at] in values for at, values in groups.items())), self._slow
+        )
 
     def slowest(self, t: int) -> int:
         """Seconds between two reports of the slowest source at `t`; 0 where all report as the schema says."""

@@ -90,6 +90,8 @@ class ReadingSpec(ABC):
     topic: str
     always: ClassVar[bool] = False
     """Whether there is something to read where no telemetry was heard for days: of what is charged, not of what is seen."""
+    alone: ClassVar[bool] = False
+    """Whether it is asked for itself, and never with others that ask the same of other groups (`together`)."""
 
     @abstractmethod
     def query(self, event_type: EventType, t0: int, t1: int, memory: Memory) -> Inquiry[Readings]:

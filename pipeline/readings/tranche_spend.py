@@ -48,6 +48,7 @@ class TrancheSpend(ReadingSpec):
     purchases: Literal["fund", "burn"] = "fund"
     zone: str = "UTC"
     always: ClassVar[bool] = True
+    alone: ClassVar[bool] = True  # remembered by clause
 
     def query(self, event_type: EventType, t0: int, t1: int, memory: Memory) -> Inquiry[Readings]:
         """Readings that hold until the next one, for every instant of `(t0, t1]`."""

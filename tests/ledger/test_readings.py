@@ -45,6 +45,7 @@ from pipeline.readings import (
     weights,
 )
 from pipeline.readings.entity_count import Counts
+from pipeline.readings.together import together
 from pipeline.readings.whereabouts import KEPT
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.delta import Fate
@@ -991,6 +992,64 @@ def charge_lists(draw: st.DrawFn) -> list[Charge]:
         )
         charges[charge.n, charge.time] = charge
     return list(charges.values())
+
+
+def _clauses(
+    events: st.SearchStrategy[list[Event]], by: tuple[str, ...], *of: ReadingSpec
+) -> st.SearchStrategy[tuple[list[Event], list[Any]]]:
+    """Events, and specs that differ in whom they ask about."""
+    values = {"region": ("eu", "us"), "cluster": ("c1", "c2", "c3"), "sku": ("H100",), "site": ("s1", "s2")}
+    one = st.fixed_dictionaries(
+        {}, optional={d: st.lists(st.sampled_from(values[d]), min_size=1, unique=True) for d in by}
+    )
+    match = one.map(lambda found: tuple(sorted((d, tuple(sorted(of_d))) for d, of_d in found.items())))
+    spec = st.builds(
+        lambda spec, match, split: replace(spec, match=match, by=split),
+        st.sampled_from(of), match, st.sampled_from([by, by[:1], ()]),
+    )  # fmt: skip
+    return st.tuples(events, st.lists(spec, min_size=2, max_size=6, unique=True))
+
+
+@SQL
+@given(
+    st.one_of(
+        _clauses(
+            st.one_of(gpu_events(), MOVERS),
+            ("region", "cluster"),
+            *(EntityCount(GPU, (), (), 90, counts) for counts in get_args(Counts)),
+            FleetPower(GPU, "power_watts", (), (), 60),
+        ),
+        _clauses(queue_events(), ("region", "cluster"), LastSum(QUEUE, "pending_jobs", (), (), 90), WAITS),
+        _clauses(energy_events(), ("site", "region"), MeterMean(ENERGY, "it_power_watts", (), (), 120)),
+    ),
+    RANGES,
+)
+def test_what_clauses_ask_together_is_what_each_of_them_would_be_told_alone(
+    asked: tuple[list[Event], list[ReadingSpec]], instants: tuple[int, int]
+) -> None:
+    events, specs = asked
+    con = ledger(events)
+    t0, t1 = (T + t for t in instants)
+    together = Reader(con, CATALOG, told()).read_all(dict.fromkeys(specs, (t0, t1)))
+    assert together.keys() == set(specs)
+    for spec in specs:
+        alone = read(con, spec, t0, t1, CATALOG)
+        for t in range(t0 + 10, t1 + 1, 10):
+            assert list(together[spec].at(t)) == list(alone.at(t)), (spec, t)
+            assert together[spec].slowest(t) == alone.slowest(t)
+
+
+def test_forty_clauses_that_ask_the_same_of_other_queues_are_one_question() -> None:
+    queues = [LastSum(QUEUE, "pending_jobs", (("queue", (f"q{n}",)),), ("queue",), 90) for n in range(40)]
+    whole = LastSum(QUEUE, "pending_jobs", (("queue", ("q1",)),), (), 90)
+    power = [FleetPower(GPU, "power_watts", (("site", (s,)),), ("site",), 60) for s in ("s1", "s2")]
+    found = {shared.wide: list(shared.specs) for shared in together([*queues, whole, *power])}
+    every = tuple(sorted(f"q{n}" for n in range(40)))
+    assert found == {
+        replace(queues[0], match=(("queue", every),)): queues,
+        whole: [whole],
+        **{spec: [spec] for spec in power},
+    }
 
 
 # --- one law over every quantity ------------------------------------------------------------------------------
