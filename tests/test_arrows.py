@@ -32,6 +32,7 @@ ROOMS = (
     ("clauses",),
     ("rules",),
     ("readings",),
+    ("mappings",),
     ("formats",),
     ("contract",),
     ("rollup",),
@@ -42,7 +43,7 @@ ROOMS = (
     ("producer",),
 )
 HEIGHT = {room: len(ROOMS) - level for level, rooms in enumerate(ROOMS) for room in rooms}
-PURE = ("catalog", "rollup", "contract", "formats", "readings", "rules", "clauses")
+PURE = ("catalog", "rollup", "contract", "formats", "mappings", "readings", "rules", "clauses")
 MOST_LINES, MOST_FILES, MOST_LEVELS = 400, 30, 2
 FOREIGN = {
     ("board/connections.py", "record"): "a filter of the standard library's logging changes the record",
@@ -67,7 +68,7 @@ CLOCKS = {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("
 # Files are for the loaders, which turn one into a value and do nothing else.
 FILE_CALLS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "rename"}
 FILE_READERS = {"open", "read_text", "read_bytes"}
-MAY_READ = ("catalog", "contract", "formats")
+MAY_READ = ("catalog", "contract", "mappings")
 
 
 Limit = Callable[[Path], list[str]]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.catalog import Catalog
     from pipeline.collect.collector import SourceKind
     from pipeline.collect.scrape import ScrapeOptions
-    from pipeline.formats.mapping_spec import Given
+    from pipeline.mappings.mapping_spec import Given
 
 
 def collect(
@@ -74,7 +74,7 @@ def collect(
     from pipeline.catalog import load
     from pipeline.collect import collecting
     from pipeline.collect.targets import TargetFile, targets_of
-    from pipeline.formats.trial import given_of
+    from pipeline.mappings.trial import given_of
 
     settings, address = load_settings(config, bootstrap=bootstrap, schemas=schemas), _address(listen)
     catalog, given = load(settings.schemas), given_of(constant or [], from_label or [])
@@ -108,8 +108,8 @@ def _kinds(
     from functools import cache
 
     from pipeline.collect.collector import SourceKind
-    from pipeline.formats.mapping_file import check_given, lacking, load_source_mapping
     from pipeline.formats.registry import format_named
+    from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
 
     @cache
     def kind(name: str) -> SourceKind:

@@ -11,7 +11,7 @@ from pipeline.cli.options import AsJson, Constants, FromLabels, Schemas, WireFor
 
 if TYPE_CHECKING:
     from pipeline.catalog import Catalog
-    from pipeline.formats.trial import Trial
+    from pipeline.mappings.trial import Trial
 
 Mapping = Annotated[str, typer.Argument(help="A shipped mapping's name, or the path of a file.")]
 
@@ -21,8 +21,8 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: gigawatch map list
     """
-    from pipeline.formats.mapping_file import load_source_mapping, shipped
     from pipeline.formats.registry import POINT_FORMATS
+    from pipeline.mappings.mapping_file import load_source_mapping, shipped
 
     mappings = [load_source_mapping(name, _catalog(None)) for name in shipped()]
     if as_json:
@@ -53,7 +53,7 @@ def check(
     """
     from dataclasses import asdict
 
-    from pipeline.formats.mapping_file import check_mapping
+    from pipeline.mappings.mapping_file import check_mapping
 
     catalog = _catalog(schemas)
     faults = [fault for name in mappings for fault in check_mapping(name, catalog)[1]]
@@ -73,8 +73,8 @@ def explain(mapping: Mapping, schemas: Schemas = None, as_json: AsJson = False) 
 
     Example: gigawatch map explain dcgm
     """
-    from pipeline.formats.mapping_file import load_source_mapping
-    from pipeline.formats.trial import explained
+    from pipeline.mappings.mapping_file import load_source_mapping
+    from pipeline.mappings.trial import explained
 
     found = load_source_mapping(mapping, _catalog(schemas))
     if as_json:
@@ -102,8 +102,8 @@ def try_(
 
     Example: gigawatch map try dcgm node-0042.prom --constant region=eu-west
     """
-    from pipeline.formats.mapping_file import load_source_mapping
-    from pipeline.formats.trial import given_of, tried
+    from pipeline.mappings.mapping_file import load_source_mapping
+    from pipeline.mappings.trial import given_of, tried
 
     catalog = _catalog(schemas)
     found = load_source_mapping(mapping, catalog)

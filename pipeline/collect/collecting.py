@@ -25,7 +25,7 @@ from pipeline.collect.collector import Collector, Emit, SourceKind
 from pipeline.collect.scrape import ScrapeOptions
 from pipeline.collect.targets import Target, TargetFile
 from pipeline.errors import BrokerUnreachable, GigawatchError, SettingsError
-from pipeline.formats.mapping_spec import Given
+from pipeline.mappings.mapping_spec import Given
 
 log = structlog.get_logger()
 

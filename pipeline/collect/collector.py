@@ -23,10 +23,10 @@ from msgspec import structs
 from pipeline.catalog import Catalog, EventType
 from pipeline.collect.scrape import Down, ScrapeOptions, fetch, session
 from pipeline.collect.targets import Target
-from pipeline.formats.gather import Gathered, Gatherer, MappedSample
-from pipeline.formats.mapping_spec import Given, SourceMapping
 from pipeline.formats.point import Point, Undecodable, time_text
 from pipeline.formats.wire import Format
+from pipeline.mappings.gather import Gathered, Gatherer, MappedSample
+from pipeline.mappings.mapping_spec import Given, SourceMapping
 
 log = structlog.get_logger()
 

@@ -1,7 +1,5 @@
-"""What arrives, whatever its wire format, as points and samples: one file for each format, mappings beside them.
+"""What arrives, whatever its wire format, as points: one file for each format, and how texts in it are read.
 
-A format says which points a message holds; a mapping says which points are one sample, and in what units.  So N formats
-and M sources are N + M files.  The room is pure: text in, samples out.
-
-`gather.samples_of(raw, mapping, format, given)` is the whole way in one call.
+A format says which points a message holds; which of them are one sample, and in what units, a mapping says
+(`pipeline/mappings`).  So N formats and M sources are N + M files.  The room is pure: bytes in, values out.
 """

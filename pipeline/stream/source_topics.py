@@ -23,14 +23,14 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.errors import SettingsError
-from pipeline.formats.gather import MappedSample
 from pipeline.formats.histograms import Differences
-from pipeline.formats.mapping_file import check_given, lacking, load_source_mapping
-from pipeline.formats.mapping_spec import Given, SourceMapping
-from pipeline.formats.plans import PlannedGatherer
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
 from pipeline.formats.registry import format_named
 from pipeline.formats.wire import Format
+from pipeline.mappings.gather import MappedSample
+from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
+from pipeline.mappings.mapping_spec import Given, SourceMapping
+from pipeline.mappings.plans import PlannedGatherer
 from pipeline.settings import SourceSettings
 from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder

@@ -30,9 +30,9 @@ from pipeline.collect.collector import Collector, SourceKind
 from pipeline.collect.scrape import ScrapeOptions
 from pipeline.collect.targets import TargetFile, target_of
 from pipeline.errors import SettingsError
-from pipeline.formats.mapping_file import load_source_mapping
 from pipeline.formats.registry import format_named
-from pipeline.formats.trial import given_of
+from pipeline.mappings.mapping_file import load_source_mapping
+from pipeline.mappings.trial import given_of
 from pipeline.stream.inspect import inspect
 
 _spec = importlib.util.spec_from_file_location("endpoints", Path(__file__).with_name("endpoints.py"))

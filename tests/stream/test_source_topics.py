@@ -17,7 +17,7 @@ from pipeline.stream.batch import Batch
 from pipeline.stream.source_topics import SourceTopic, fed_by, source_topics
 from pipeline.stream.watermark import Watermarks
 
-CASES = Path(__file__).resolve().parents[1] / "formats" / "cases"
+CASES = Path(__file__).resolve().parents[1] / "mappings" / "cases"
 GPUS = {"provider": "halcyon", "region": "eu-west", "site": "ams-02", "cluster": "ams-h1", "sku": "H100"}
 QUEUES = {"provider": "halcyon", "region": "eu-west", "cluster": "ams-h1", "workload_class": "planning"}
 AT = 1_795_461_960

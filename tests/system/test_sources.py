@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.stream.topic_admin import APPENDED, TopicSpec, create_topics
 
 TESTS = Path(__file__).resolve().parents[1]
-FORMS = runpy.run_path(str(TESTS / "formats" / "test_forms_agree.py"))["FORMS"]
+FORMS = runpy.run_path(str(TESTS / "mappings" / "test_forms_agree.py"))["FORMS"]
 CONTRACT = """
 metadata: {id: sources, version: "1"}
 parties: {customer: Northline, supplier: Halcyon}

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.catalog import Catalog
-from pipeline.formats.combine import passes
-from pipeline.formats.gather import (
+from pipeline.formats.histograms import Differences
+from pipeline.formats.point import Point, SharedLabels
+from pipeline.mappings.combine import passes
+from pipeline.mappings.gather import (
     Gathered,
     Gatherer,
     MappedSample,
@@ -25,10 +27,8 @@ from pipeline.formats.gather import (
     part_of_known,
     whole,
 )
-from pipeline.formats.histograms import Differences
-from pipeline.formats.mapping_spec import NOTHING_GIVEN, Given, MeasureFrom, SourceMapping
-from pipeline.formats.point import Point, SharedLabels
-from pipeline.formats.units import SAME, Unit, unit_of
+from pipeline.mappings.mapping_spec import NOTHING_GIVEN, Given, MeasureFrom, SourceMapping
+from pipeline.mappings.units import SAME, Unit, unit_of
 
 MAX_SERIES = 1_000_000
 """Series that are kept; beyond, all are met again."""

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline import catalog
-from pipeline.formats.mapping_file import load_source_mapping, shipped
 from pipeline.formats.registry import POINT_FORMATS
-from pipeline.formats.trial import Trial, given_of, tried
+from pipeline.mappings.mapping_file import load_source_mapping, shipped
+from pipeline.mappings.trial import Trial, given_of, tried
 
 CASES = Path(__file__).parent / "cases"
 CATALOG = catalog.load()

@@ -15,10 +15,12 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.catalog import Catalog, EventType, Measure
-from pipeline.formats.combine import passes, unit_for, value_of
 from pipeline.formats.gpu_uuid import spelt, stands_for
 from pipeline.formats.histograms import Differences, assembled, spreads
-from pipeline.formats.mapping_spec import (
+from pipeline.formats.point import Buckets, Point, micros_of
+from pipeline.formats.times import read_time
+from pipeline.mappings.combine import passes, unit_for, value_of
+from pipeline.mappings.mapping_spec import (
     NOTHING_GIVEN,
     CountOf,
     Given,
@@ -27,8 +29,6 @@ from pipeline.formats.mapping_spec import (
     SourceMapping,
     TextFrom,
 )
-from pipeline.formats.point import Buckets, Point, micros_of
-from pipeline.formats.times import read_time
 
 _NOTHING = re.compile(r"\[?n/?a\]?|none|null|unknown|[-0:]*|not (available|supported)", re.IGNORECASE)
 MAX_COUNT = 1_000

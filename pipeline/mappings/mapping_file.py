@@ -16,10 +16,10 @@ from pipeline.contract.document import Document, read
 from pipeline.contract.faults import ContractRefused as Unread
 from pipeline.contract.faults import DocumentPath, Fault, did_you_mean, dotted, one_of, shown
 from pipeline.errors import MappingError
-from pipeline.formats.mapping_spec import Given, MeasureFrom, SamplesOf, SourceMapping
-from pipeline.formats.units import unit_of, units_for
+from pipeline.mappings.mapping_spec import Given, MeasureFrom, SamplesOf, SourceMapping
+from pipeline.mappings.units import unit_of, units_for
 
-DIRECTORY = Path(__file__).parent / "mappings"
+DIRECTORY = Path(__file__).parent / "shipped"
 
 
 def shipped() -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from pipeline.catalog import Catalog
 from pipeline.errors import MappingError
-from pipeline.formats.gather import Gatherer, MappedSample
-from pipeline.formats.mapping_file import check_given
-from pipeline.formats.mapping_spec import Given, MeasureFrom, SourceMapping, TextFrom
 from pipeline.formats.measures import SetAside, Unfit, measured
 from pipeline.formats.point import Point, Undecodable, time_text
 from pipeline.formats.registry import format_named
+from pipeline.mappings.gather import Gatherer, MappedSample
+from pipeline.mappings.mapping_file import check_given
+from pipeline.mappings.mapping_spec import Given, MeasureFrom, SourceMapping, TextFrom
 
 MAX_BYTES = 64 << 20
 """Bytes of one file: more is no scrape."""

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.catalog import Measure
-from pipeline.formats.mapping_spec import Given, MeasureFrom, SamplesOf, SourceMapping, UnitWhen
 from pipeline.formats.point import Buckets, Point
-from pipeline.formats.units import SAME, Unit, unit_of
+from pipeline.mappings.mapping_spec import Given, MeasureFrom, SamplesOf, SourceMapping, UnitWhen
+from pipeline.mappings.units import SAME, Unit, unit_of
 
 Tell = Callable[[str, str], None]
 """Notes `(metric, what is to be said of it)`."""

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline import catalog
 from pipeline.formats import otlp_json, telegraf
-from pipeline.formats.gather import Gathered, Gatherer
-from pipeline.formats.mapping_file import load_source_mapping
-from pipeline.formats.mapping_spec import Given
-from pipeline.formats.plans import PlannedGatherer
 from pipeline.formats.point import Point, Undecodable, bounded
 from pipeline.formats.registry import format_named
+from pipeline.mappings.gather import Gathered, Gatherer
+from pipeline.mappings.mapping_file import load_source_mapping
+from pipeline.mappings.mapping_spec import Given
+from pipeline.mappings.plans import PlannedGatherer
 
 CATALOG = catalog.load()
 FORMS = runpy.run_path(str(Path(__file__).parent / "test_forms_agree.py"))

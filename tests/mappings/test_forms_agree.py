@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from pipeline import catalog
-from pipeline.formats.gather import Gatherer
-from pipeline.formats.mapping_file import load_source_mapping
 from pipeline.formats.point import Point
 from pipeline.formats.registry import format_named
+from pipeline.mappings.gather import Gatherer
+from pipeline.mappings.mapping_file import load_source_mapping
 
 CATALOG = catalog.load()
 DCGM = load_source_mapping("dcgm", CATALOG)

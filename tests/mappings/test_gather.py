@@ -6,10 +6,10 @@ import pytest
 
 from pipeline import catalog
 from pipeline.formats import prometheus
-from pipeline.formats.gather import Gathered, samples_of
-from pipeline.formats.mapping_file import load_source_mapping
-from pipeline.formats.mapping_spec import Given
-from pipeline.formats.units import unit_of
+from pipeline.mappings.gather import Gathered, samples_of
+from pipeline.mappings.mapping_file import load_source_mapping
+from pipeline.mappings.mapping_spec import Given
+from pipeline.mappings.units import unit_of
 
 CATALOG = catalog.load()
 DCGM = load_source_mapping("dcgm", CATALOG)

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import catalog
 from pipeline.errors import MappingError
-from pipeline.formats.mapping_file import check_given, check_mapping, load_source_mapping, shipped
-from pipeline.formats.mapping_spec import Given
 from pipeline.formats.registry import POINT_FORMATS
+from pipeline.mappings.mapping_file import check_given, check_mapping, load_source_mapping, shipped
+from pipeline.mappings.mapping_spec import Given
 
 CATALOG = catalog.load()
 GOOD = """\
