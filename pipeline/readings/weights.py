@@ -46,9 +46,9 @@ SLOTS_AT_ONCE = 20_000
 AT_MOST = 2_000_000
 """Samples of a clause's span that are read one by one for an instant, about a second of work.  Beyond that the mean comes
 from the roll-ups, and the reading says that it weighs samples."""
-AT_MOST_BEGINNING = 200_000
+AT_MOST_BEGINNING = 50_000
 """The same where the only reason is that a series begins: that passes within a few intervals, and a backlog of a large
-fleet, which is read as fast as the machine can, would wait seconds for it."""
+fleet, which is read as fast as the machine can, would wait seconds for it and take 250 MB more."""
 
 
 class Weighed(NamedTuple):

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Sizes:
     """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
-    each panel asks, and of how many days; rows of a bill; seconds of
-    scraping.
+    each panel asks, and of how many days; rows of a bill; seconds of scraping; points of each form of a source, and samples
+    in Arrow batches.
 
     A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
     """
@@ -64,6 +64,8 @@ class Sizes:
     days: int = 90
     bill_rows: int = 1_000_000
     scrape_seconds: int = 60
+    points: int = 2_000_000
+    arrow_samples: int = 6_000_000
 
     @staticmethod
     def quick() -> Sizes:
@@ -76,6 +78,8 @@ class Sizes:
             days=3,
             bill_rows=100_000,
             scrape_seconds=15,
+            points=300_000,
+            arrow_samples=1_200_000,
         )
 
 
@@ -143,8 +147,16 @@ class Bench:
             "cpu_us_per_event": found["cpu_seconds"] / found["events"] * 1e6,
         }
 
-    def catch_up(self, bootstrap: str, events: int, data: Path, *, housekeeping: bool) -> Figures:
-        """The pipeline over what stands in the topic, until the last event is committed.
+    def catch_up(
+        self,
+        bootstrap: str,
+        events: int,
+        data: Path,
+        *,
+        housekeeping: bool,
+        sources: Sequence[Mapping[str, Any]] = (),
+    ) -> Figures:
+        """The pipeline over what stands in the topic, or in those of `sources`, until the last event is committed.
 
         The rate is that between the first and the last commit, over the events committed after the first.
         Housekeeping publishes and seals, ten seconds after the start for the first time, all that came in until then.
@@ -157,6 +169,7 @@ class Bench:
                 *(str(HERE / "pipeline_run.py"), "--bootstrap", bootstrap, "--data", str(data)),
                 *("--contract", str(contract.parent), "--out", str(out), "--messages", str(events)),
                 *(() if housekeeping else ("--no-housekeeping",)),
+                *(("--sources", json.dumps(sources)) if sources else ()),
             ],
             {},
         )

@@ -27,6 +27,7 @@ import hot_path
 import panels
 import parts
 import scrapes
+import sources
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[parts.Bench], parts.Figures]] = {
     "catch-up": parts.catch_up,
     "real-time": parts.real_time,
     "backlog": parts.backlog,
+    "sources": sources.figures,
     "bills": bills.figures,
     "collect": scrapes.figures,
     "panels": panels.figures,

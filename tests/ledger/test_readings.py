@@ -719,6 +719,24 @@ def test_of_too_many_gpus_to_weigh_each_the_mean_is_that_of_samples_and_says_so(
     assert (rough.value, rough.without, rough.basis) == (750.0, 1, weights.BY_SAMPLES)
 
 
+def test_while_a_large_fleet_begins_its_mean_is_that_of_samples_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gpu(name: str, watts: float, start: int) -> list[Event]:
+        numbers = (("power_watts", watts),)
+        return [Event("gpu", 1, t + 0.5, t + 10, name, numbers, n=t) for t in range(start, 300, 30)]
+
+    spec = FleetPower(GPU, "power_watts", (), (), 60)
+    con = ledger([*gpu("g1", 100.0, 0), *(e for n in range(2, 5) for e in gpu(f"g{n}", 700.0, 30))])
+    (begun,) = read(con, spec, T, T + 60, CATALOG).at(T + 60)
+    assert (begun.value, begun.basis) == (2200.0, "")
+    monkeypatch.setattr(weights, "AT_MOST_BEGINNING", 4)  # there are five samples
+    (begun,) = read(con, spec, T, T + 60, CATALOG).at(T + 60)
+    assert (begun.value, begun.basis) == (1840.0, weights.BY_SAMPLES)
+    (later,) = read(con, spec, T, T + 200, CATALOG).at(T + 200)
+    assert (later.value, later.basis) == (2200.0, "")
+
+
 # --- sources that report more slowly ------------------------------------------------------------------------
 
 
