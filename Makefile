@@ -6,6 +6,8 @@ STAMPS := $(VENV)/.stamps
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
+# Every test of a command starts one, and without bytecode each start would compile the pipeline anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup test check bench demo clean lock
 
 help: ## list the targets
@@ -15,7 +17,7 @@ setup: $(STAMPS)/kafka ## virtual environment from the lock file, Apache Kafka's
 	@:
 
 test: setup ## the whole test suite (ARGS='-k words' for a part of it)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(strip $(ARGS)),-n 2)
 
 check: setup ## format, lint, strict types
 	@$(BIN)/ruff format --check --quiet . || { echo "mend with: $(BIN)/ruff format ."; exit 1; }

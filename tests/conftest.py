@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,6 +42,23 @@ TELEMETRY = (
 settings.register_profile("here", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True, max_examples=50)
 settings.load_profile("ci" if ON_CI else "here")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.by_room import ByRoom
+
+    config.option.loadscopereorder = (
+        False  # by the number of tests, which says little: the system's would come last
+    )
+    return ByRoom(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        from tests.by_room import system_first
+
+        system_first(items)
 
 
 @pytest.fixture(scope="session")
