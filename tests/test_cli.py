@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -74,9 +75,14 @@ def test_the_version_is_that_of_the_package() -> None:
     assert re.fullmatch(r"gigawatch \d+\.\d+\.\d+\n", gigawatch("--version").stdout)
 
 
+@functools.cache
+def help_of(name: str) -> str:
+    return gigawatch(*name.split(), "--help").stdout
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str) -> None:
-    text = gigawatch(*name.split(), "--help").stdout
+    text = help_of(name)
     assert re.search(rf"Examples?:.*gigawatch {name}", text, re.DOTALL)
 
 
@@ -106,7 +112,7 @@ BY_SCHEMAS = {
 
 def test_a_command_takes_json_and_schemas_where_they_mean_something_and_never_a_secret() -> None:
     for name in COMMANDS:
-        options = re.findall(r"--[a-z-]+", gigawatch(*name.split(), "--help").stdout)
+        options = re.findall(r"--[a-z-]+", help_of(name))
         assert ("--json" in options) == (name in FOR_SCRIPTS), name
         assert ("--schemas" in options) == (name in BY_SCHEMAS), name
         told = [o for o in options if "password" in o or "token" in o]

@@ -50,12 +50,12 @@ def ended(pid: int, seconds: float = 20) -> bool:
     return False
 
 
-def test_what_is_produced_is_consumed_with_every_codec(fresh_kafka: EmbeddedKafka) -> None:
-    create_topics(fresh_kafka.bootstrap, [TOPIC])
+def test_what_is_produced_is_consumed_with_every_codec(kafka: EmbeddedKafka) -> None:
+    create_topics(kafka.bootstrap, [TOPIC])
     codecs = (None, "gzip", "lz4", "snappy", "zstd")
     for codec in codecs:
-        produce(fresh_kafka.bootstrap, str(codec).encode(), compression=codec)
-    assert consume(fresh_kafka.bootstrap, len(codecs)) == [str(codec).encode() for codec in codecs]
+        produce(kafka.bootstrap, str(codec).encode(), compression=codec)
+    assert consume(kafka.bootstrap, len(codecs)) == [str(codec).encode() for codec in codecs]
 
 
 def test_a_restart_keeps_data_port_and_cluster_id(fresh_kafka: EmbeddedKafka) -> None:
@@ -106,8 +106,8 @@ def test_a_paused_broker_can_be_stopped(fresh_kafka: EmbeddedKafka) -> None:
     assert ended(pid)
 
 
-def test_it_listens_on_the_loopback_only(fresh_kafka: EmbeddedKafka) -> None:
-    listeners = listening_addresses(fresh_kafka.pid)
+def test_it_listens_on_the_loopback_only(kafka: EmbeddedKafka) -> None:
+    listeners = listening_addresses(kafka.pid)
     assert len(listeners) >= 2  # broker and controller
     assert listeners == {address for address in listeners if address.startswith("127.0.0.1:")}
 
@@ -118,11 +118,11 @@ def listening_addresses(pid: int | None) -> set[str]:
     return {f"{a.ip.removeprefix('::ffff:')}:{a.port}" for a in addresses}
 
 
-def test_topics_are_not_made_by_asking_for_them(fresh_kafka: EmbeddedKafka) -> None:
-    consumer = KafkaConsumer(bootstrap_servers=fresh_kafka.bootstrap)
+def test_topics_are_not_made_by_asking_for_them(kafka: EmbeddedKafka) -> None:
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap)
     consumer.partitions_for_topic("telemetry.typo")
     consumer.close()
-    assert describe_topics(fresh_kafka.bootstrap) == []
+    assert describe_topics(kafka.bootstrap, ["telemetry.typo"]) == []
 
 
 def test_settings_of_the_caller_win(tmp_path: Path) -> None:
