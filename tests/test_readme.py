@@ -350,6 +350,19 @@ def test_the_table_of_the_history_says_how_long_it_is_kept_and_how_old_it_is() -
     assert history.endswith(f"| {keep.readings // DAY}, {keep.health // DAY} days |")
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT comment FROM duckdb_columns() WHERE (table_name, column_name) = ('gpu', 'time')",
+        "SELECT \"COLUMN_COMMENT\" FROM information_schema.columns WHERE (table_name, column_name) = ('gpu', 'time')",
+        "SELECT description FROM pg_description WHERE description LIKE 'Event time%' LIMIT 1",
+    ],
+)
+def test_what_columns_say_of_themselves_is_there_for_who_asks(reader: Path, query: str) -> None:
+    result = run(f"gigawatch sql --data {DEMO} --format csv {shlex.quote(query)}")
+    assert "Event time, UTC" in result.output, result.output
+
+
 @pytest.mark.parametrize("query", blocks("sql"), ids=range(len(blocks("sql"))))
 def test_a_query_that_is_shown_has_an_answer(reader: Path, query: str) -> None:
     result = run(f"gigawatch sql --data {DEMO} --format json {shlex.quote(query)}")

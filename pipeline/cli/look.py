@@ -111,7 +111,7 @@ def sql(
     """
     from pipeline import catalog
     from pipeline.errors import QueryError
-    from pipeline.history.query import ask, nothing_yet, open_views, render
+    from pipeline.history.query import ask, may_read_comments, nothing_yet, open_views, render
 
     settings = load_settings(config, data=data, schemas=schemas)
     if query is None:
@@ -123,6 +123,6 @@ def sql(
     types = catalog.load(settings.schemas)
     if (why := nothing_yet(settings.data, types)) is not None:
         raise QueryError(why)
-    with open_views(settings.data, types) as con:
+    with open_views(settings.data, types, comments=may_read_comments(query)) as con:
         for piece in render(ask(con, query), form.value, sys.stdout.isatty()):
             sys.stdout.write(piece)

@@ -37,6 +37,8 @@ Format = Literal["table", "csv", "json"]
 ATTEMPTS = 5
 ROWS_AHEAD = 2_000
 """Rows that are read before the first is shown: a vanished file up to here is no error to anybody."""
+_CATALOG = re.compile(r"duckdb_|information_schema|pg_", re.IGNORECASE)
+"""In the names of what has comments."""
 _VANISHED = re.compile(
     r"No such file|Cannot open file|No files found|does not exist|Could not read enough bytes", re.IGNORECASE
 )
@@ -50,10 +52,13 @@ class Result:
     rows: Iterator[Row]
 
 
-def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "512MB") -> DuckDBPyConnection:
+def open_views(
+    data: Path, catalog: Catalog | None = None, memory_limit: str = "512MB", comments: bool = False
+) -> DuckDBPyConnection:
     """A DuckDB of its own with every view over DATA, in UTC; works beside a running pipeline and without.
 
-    QueryError when `data` is no directory.
+    `comments`: with what views and columns say of themselves, for questions that `may_read_comments`.  QueryError when
+    `data` is no directory.
     """
     if not data.is_dir():
         raise QueryError(
@@ -65,8 +70,13 @@ def open_views(data: Path, catalog: Catalog | None = None, memory_limit: str = "
     con.execute("SET enable_progress_bar = false")
     # Hundreds of files, of which most have nothing of the time asked for, are known without reading them again.
     con.execute("SET parquet_metadata_cache = true")
-    con.execute(views_sql(data, catalog or load()))
+    con.execute(views_sql(data, catalog or load(), comments))
     return con
+
+
+def may_read_comments(sql: str) -> bool:
+    """Whether a question may be about the views themselves: comments are 1,300 statements, and most of the work of opening."""
+    return _CATALOG.search(sql) is not None
 
 
 def nothing_yet(data: Path, catalog: Catalog) -> str | None:

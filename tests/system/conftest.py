@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+from duckdb import DuckDBPyConnection
 
 from pipeline.broker.kafka import LAUNCHER
 from pipeline.catalog import load
@@ -123,6 +125,8 @@ class Worker:
         """Whatever state it is in: gone afterwards."""
         if self.running:
             self.kill()
+        if "_views" in vars(self):
+            self._views.close()
 
     def said(self, characters: int = 4000) -> str:
         """The end of its output."""
@@ -189,8 +193,12 @@ class Worker:
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of one SELECT over the published history."""
-        with open_views(self.data) as con:
-            return list(ask(con, sql).rows)
+        return list(ask(self._views, sql).rows)
+
+    @cached_property
+    def _views(self) -> DuckDBPyConnection:
+        """Made once: they take half a second, and tests ask again and again until something is there."""
+        return open_views(self.data)
 
     def one(self, sql: str) -> Any:
         return self.ask(sql)[0][0]

@@ -353,7 +353,7 @@ def test_energy_is_summed_over_feeds_and_its_mix_weighted_by_power(ledger: Any, 
 
 
 def test_every_view_and_every_column_says_what_it_is(tmp_path: Path, catalog: Catalog) -> None:
-    with query.open_views(tmp_path, catalog) as con:
+    with query.open_views(tmp_path, catalog, comments=True) as con:
         silent = con.execute(
             "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND coalesce(comment, '') = ''"
         ).fetchall()
