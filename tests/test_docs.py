@@ -206,6 +206,7 @@ KEPT: Mapping[str, tuple[str, str]] = {
     "tallies": ("what rules that look back over weeks count of their own verdicts", "tallies"),
     "outbox": ("alert changes for receivers", "outbox"),
     "alert_state alert_notes": ("live alerts", "until they end"),
+    "revised_*": ("every report of what is measured for a time more than once", "widths.1d"),
     "reported": ("what sources last counted", WHILE_THERE),
     "offsets frontier evaluated meta": ("how far everything is taken in and evaluated", WHILE_THERE),
     "series_* entities_* kin_* shared_*": ("names of series and entities", WHILE_THERE),

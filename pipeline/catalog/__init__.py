@@ -18,6 +18,7 @@ from pipeline.catalog.schema import (
     Mark,
     MarkTest,
     Measure,
+    Revision,
     load,
     schema_directory,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Mark",
     "MarkTest",
     "Measure",
+    "Revision",
     "load",
     "schema_directory",
 ]

@@ -73,6 +73,25 @@ def check(path: Path, schema: Any) -> None:
         expect(name in properties, path, "required", name, f"one of the properties: {listed(properties)}")
     _check_marks(path, schema.get("x-marks", {}), properties)
     _check_frozen(path, schema.get("x-frozen"), properties)
+    _check_revision(path, schema, properties, retained)
+
+
+def _check_revision(path: Path, schema: Any, properties: Mapping[str, Any], retained: bool) -> None:
+    rule = schema.get("x-revision")
+    if rule is None:
+        return
+    entities = [n for n, spec in properties.items() if spec["x-role"] == "entity"]
+    plain = isinstance(rule, dict) and not retained and not entities
+    expect(plain, path, "x-revision", rule, "an object, in a type without entity that is not retained")
+    numbers = [n for n, spec in properties.items() if _is_measure(spec) and spec["type"] == "number"]
+    of, status, issued = rule.get("of"), rule.get("status"), rule.get("issued")
+    known = isinstance(of, list) and of and all(m in numbers for m in of)
+    expect(known, path, "x-revision: of", of, f"some of the numbers: {listed(numbers)}")
+    labels = {n: spec for n, spec in properties.items() if spec["x-role"] == "label"}
+    worded = [n for n, spec in labels.items() if spec.get("enum")]
+    expect(status in worded, path, "x-revision: status", status, f"a label with words: {listed(worded)}")
+    timed = [n for n, spec in labels.items() if spec.get("format") == "date-time"]
+    expect(issued in timed, path, "x-revision: issued", issued, f"a label that is a time: {listed(timed)}")
 
 
 def _check_delivery(path: Path, schema: Any, properties: Mapping[str, Any], identity: str) -> None:

@@ -8,7 +8,8 @@ two: the label that names the delivery), `x-marks` (named yes/no facts of an ent
 of tests, each with `of`, the measures that it looks at, `above` or `in`, values or the name of a file of codes, and
 perhaps `without`),
 `x-frozen` (`counter` and `intervals`: an entity whose counter and numbers stand still for so long is no heartbeat),
-`x-null` (texts that stand for null).
+`x-null` (texts that stand for null), `x-revision` (`of`: measures that are reported for a time more than once; `status`: the
+label whose words say how final a report is, the last one most; `issued`: the label that says when it was issued).
 Annotations of a property: `x-role` (dimension, entity, measure, label, time), `x-unit`, `x-quantum` (the
 step that sums are counted in), `x-kind` (`money` for exact decimals), `x-zone` (`UTC`: a time without a zone is in it),
 `x-form` (of an entity: `gpu-uuid`, one spelling for a UUID) with `x-otherwise` (the labels that stand for it, host and
@@ -131,6 +132,20 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """Measures that are reported for a time more than once, first estimated and then final.
+
+    `status`: the label with one of `words`, of which a later one counts before an earlier; `issued`: the label with the
+    time of the report, of which the newest counts.
+    """
+
+    of: tuple[str, ...]
+    status: str
+    words: tuple[str, ...]
+    issued: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventType:
     """One kind of event.  `interval` and `lateness` in seconds; columns in schema order; `nulls` stand for null."""
 
@@ -157,6 +172,7 @@ class EventType:
     """The column that names the delivery of a bill; None where there are none."""
     closes: bool = False
     """Whether it closes a delivery, and is no charge itself."""
+    revision: Revision | None = None
 
     @property
     def kept(self) -> str:
@@ -269,7 +285,15 @@ def _event_type(path: Path) -> EventType:
         frozen=_frozen(schema.get("x-frozen"), schema["x-interval"]),
         delivery=schema.get("x-delivery"),
         closes=schema.get("x-identity") == "delivery",
+        revision=_revision(schema.get("x-revision"), properties),
     )
+
+
+def _revision(rule: Mapping[str, Any] | None, properties: Mapping[str, Any]) -> Revision | None:
+    if rule is None:
+        return None
+    status = rule["status"]
+    return Revision(tuple(rule["of"]), status, tuple(properties[status]["enum"]), rule["issued"])
 
 
 def _frozen(rule: Mapping[str, Any] | None, interval: int) -> Frozen | None:

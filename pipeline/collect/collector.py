@@ -25,7 +25,7 @@ from pipeline.collect.scrape import Down, ScrapeOptions, fetch, session
 from pipeline.collect.targets import Target
 from pipeline.formats.point import Point, Undecodable, time_text
 from pipeline.formats.wire import Format
-from pipeline.mappings.gather import Gathered, Gatherer, MappedSample
+from pipeline.mappings.gather import Gathered, Gatherer, MappedSample, report_mark
 from pipeline.mappings.mapping_spec import Given, SourceMapping
 
 log = structlog.get_logger()
@@ -200,19 +200,20 @@ def _labelled(points: Any, target: Target) -> Iterator[Point]:
 def events_of(
     catalog: Catalog, state: TargetState, samples: Sequence[MappedSample], instant: int, every: int
 ) -> Iterator[Event]:
-    """The events of a target's samples: an array for each type, time and interval; mostly that is one."""
-    groups: dict[tuple[str, int, int | None], list[Mapping[str, Any]]] = {}
+    """The events of a target's samples: an array for each type, time, interval and report; mostly that is one."""
+    groups: dict[tuple[str, int, int | None, str], list[Mapping[str, Any]]] = {}
     for sample in samples:
         event_type = catalog.by_topic(sample.topic)
         interval = sample.interval or (every if every != event_type.interval else None)
         at = instant * 1_000_000 if sample.time is None else sample.time
-        groups.setdefault((sample.topic, at, interval), []).append(sample.data)
-    for (topic, at, interval), data in groups.items():
+        key = (sample.topic, at, interval, report_mark(event_type, sample.data))
+        groups.setdefault(key, []).append(sample.data)
+    for (topic, at, interval, mark), data in groups.items():
         event_type = catalog.by_topic(topic)
         for low in range(0, len(data), SAMPLES_IN_MESSAGE):
             event = {
                 "specversion": "1.0",
-                "id": f"{at}/{interval or 0}/{low}",
+                "id": f"{at}/{interval or 0}/{low}{mark}",
                 "source": f"/collect/{state.kind.mapping.mapping}/{state.target.instance}"[:250],
                 "type": event_type.type,
                 "time": time_text(at),

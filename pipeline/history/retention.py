@@ -44,7 +44,8 @@ def _widths() -> Mapping[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Seconds that each kind of table is kept.  Charges stay in the ledger as long as the widest roll-up.
+    """Seconds that each kind of table is kept.  Charges, and reports that may be revised, stay in the ledger as long as the
+    widest roll-up.
 
     `outbox`: what was delivered; what waits or was refused stays.
     """
@@ -163,6 +164,9 @@ def _prune_ledger(
         if event_type.closes:
             deliveries.prune(con, fence)
         return
+    if event_type.revision:
+        oldest = cut(newest, max(keep.widths.values()), DAY)
+        _delete(con, f"revised_{event_type.view}", "time", oldest, fence)
     evaluated = least_evaluated(con, event_type.topic)
     read_from = newest if evaluated is None else min(newest, evaluated)
     for width in WIDTHS:

@@ -15,6 +15,7 @@ from pipeline.readings.charges_sql import sum_sql
 from pipeline.rollup.aggregate import merge_bits_sql, merge_sql
 from pipeline.rollup.histogram import BUCKET_KEY, MERGE_BUCKET, VALUE_KEY
 from pipeline.rollup.quoting import quoted
+from pipeline.rollup.revised import extremes_sql
 from pipeline.views.published import PublishedWidth, distinct_columns, measure_aggregates
 
 
@@ -33,7 +34,11 @@ def partials_select(event_type: EventType, width: PublishedWidth, start: int, en
         f"rolled AS (SELECT series, window_start, {merge_sql(event_type)} FROM partials_{t}_{w} "
         f"WHERE {inside} GROUP BY ALL)"
     ]
-    joins = [f"JOIN series_{t} USING (series)"]
+    rows, joins = "rolled", [f"JOIN series_{t} USING (series)"]
+    if event_type.revision:
+        rows = "revised"
+        reported, replaced = _reported(event_type, width, start, end)
+        steps += [f"reported AS ({reported})", f"revised AS ({replaced})"]
     if event_type.entity:
         distinct = distinct_columns(event_type)
         counts = ", ".join(f"sum(bit_count({bits}))::BIGINT AS {quoted(name)}" for name, bits in distinct)
@@ -54,8 +59,23 @@ def partials_select(event_type: EventType, width: PublishedWidth, start: int, en
     columns += [f"coalesce({quoted(name)}, 0) AS {quoted(name)}" for name, _ in distinct_columns(event_type)]
     columns += [c for m in event_type.measures for c in _finish(m)]
     return (
-        f"WITH {', '.join(steps)} SELECT {', '.join(columns)} FROM rolled {' '.join(joins)} "
+        f"WITH {', '.join(steps)} SELECT {', '.join(columns)} FROM {rows} {' '.join(joins)} "
         f"ORDER BY {', '.join(['window_start', *dimensions])}"
+    )
+
+
+def _reported(event_type: EventType, width: PublishedWidth, start: int, end: int) -> tuple[str, str]:
+    """The least and greatest values of reports that count, and what is `rolled` with them: partial rows have none of these."""
+    assert event_type.revision
+    reports = f"(FROM revised_{event_type.view} WHERE {bounds('time', start, end)})"
+    both = ", ".join(
+        f"{aggregate}(rolled.{name}, reported.{name}) AS {name}"
+        for m in event_type.revision.of
+        for aggregate, name in (("least", f"{m}_min"), ("greatest", f"{m}_max"))
+    )
+    return (
+        extremes_sql(event_type, reports, width.seconds),
+        f"SELECT rolled.* REPLACE ({both}) FROM rolled LEFT JOIN reported USING (series, window_start)",
     )
 
 

@@ -18,6 +18,7 @@ from pipeline.ledger.deliveries import note_delivered
 from pipeline.ledger.dirty import charges_dirty_sql, dirty_sql
 from pipeline.ledger.pulses import note_pulses
 from pipeline.ledger.registered import registered
+from pipeline.ledger.revisions import note_reports
 from pipeline.ledger.seen import note_seen
 from pipeline.ledger.sightings import note_sightings, share
 from pipeline.rollup.aggregate import bits_sql, merge_bits_sql, merge_sql
@@ -38,8 +39,21 @@ def append_rows(
             _append_series(con, event)
         if "charges" in tables:
             _append_charges(con, event, known_from)
+        if "reports" in tables:
+            tables = {**tables, "partials": _with_revised(con, event, tables, known_from)}
+            stack.enter_context(registered(con, "added_partials", tables["partials"]))
         if "partials" in tables:
             _append_rollups(con, event, tables, known_from)
+
+
+def _with_revised(
+    con: duckdb.DuckDBPyConnection, event: EventType, tables: dict[str, pa.Table], known_from: datetime
+) -> pa.Table:
+    """The delta's partial rows, with those that its reports add."""
+    revised = note_reports(con, event, known_from)
+    if (partials := tables.get("partials")) is None:
+        return revised
+    return pa.concat_tables([partials, revised.select(partials.schema.names).cast(partials.schema)])
 
 
 def _append_series(con: duckdb.DuckDBPyConnection, event: EventType) -> None:

@@ -15,6 +15,7 @@ from pipeline.catalog import MONEY, Catalog, EventType
 from pipeline.errors import LedgerError
 from pipeline.ledger.deliveries import COUNTED, DELIVERED
 from pipeline.ledger.pulses import pulses_table
+from pipeline.ledger.revisions import revised_table
 from pipeline.ledger.seen import seen_ddl, seen_migration
 from pipeline.ledger.sightings import share_all, sightings_tables
 from pipeline.rollup.aggregate import BLOCK_BITS, content_sql, partial_columns
@@ -171,6 +172,8 @@ def _rollups(event: EventType) -> Iterator[str]:
         yield f"entities_{view}(series UBIGINT, entity VARCHAR USING COMPRESSION uncompressed, idx INTEGER)"
         yield from sightings_tables(view)
         yield pulses_table(view)
+    if event.revision:
+        yield revised_table(event)
     for width in WIDTHS:
         key = "series UBIGINT, window_start TIMESTAMP" + (
             ", known_from TIMESTAMP" if width is WIDTHS[0] else ""

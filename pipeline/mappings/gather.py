@@ -59,6 +59,12 @@ class MappedSample:
     named: Mapping[str, str] = field(default_factory=dict)
 
 
+def report_mark(event: EventType, data: Mapping[str, Any]) -> str:
+    """What tells the reports of one reading apart: an estimate is another event than what is final.  Mostly nothing."""
+    rule = event.revision
+    return "".join(f"/{data[name]}" for name in (rule.status, rule.issued) if name in data) if rule else ""
+
+
 @dataclass(slots=True)
 class Gathered:
     """What the points became.  `ignored`: metric → points that no mapping knows; `notes`: (metric, what) → how often."""

@@ -75,9 +75,10 @@ class Addition:
     `series`: (series, dimensions) of those that its maker has not told before.  `partials`, `histogram`: 10 s roll-ups, as
     `aggregate.partials_sql` and `histogram_sql` have them.  `entities`: (series, window_start, entity, marks), a row for each
     sample.  `pulses`: (series, entity, slot, window_start, pulse), where an entity is 64 bits.  `charges`: samples of a
-    retained type with `identity` and `content`.  `arrivals`: (part, step, reached, appended): of the records whose own
-    time lets the watermark pass the instant `step` of the grid and no later one, the latest of these times, and when Kafka
-    got the first.
+    retained type with `identity` and `content`.  `reports`: of what is measured for a time more than once, as
+    `revised.reports_sql` has them; `partials` has none of them.  `arrivals`: (part, step, reached, appended): of the
+    records whose own time lets the watermark pass the instant `step` of the grid and no later one, the latest of these
+    times, and when Kafka got the first.
     """
 
     view: str
@@ -87,6 +88,7 @@ class Addition:
     entities: pa.Table | None = None
     pulses: pa.Table | None = None
     charges: pa.Table | None = None
+    reports: pa.Table | None = None
     arrivals: pa.Table | None = None
 
     @property
@@ -96,7 +98,7 @@ class Addition:
         return {name: table for name, table in found.items() if table is not None and table.num_rows}
 
 
-TABLES = ("series", "partials", "histogram", "entities", "pulses", "charges", "arrivals")
+TABLES = ("series", "partials", "histogram", "entities", "pulses", "charges", "reports", "arrivals")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import pyarrow as pa
 from pipeline.catalog import EventType
 from pipeline.rollup.aggregate import content_sql
 from pipeline.rollup.delta import Place
+from pipeline.rollup.revised import is_report_sql, reports_sql
 from pipeline.stream.inspect import MAX_CLOCK_AHEAD
 
 WINDOW = timedelta(minutes=2)
@@ -36,6 +37,10 @@ class RecentIdentities:
     def __init__(self, con: duckdb.DuckDBPyConnection, event: EventType) -> None:
         self._con = con
         self._event = event
+        self._plain = f"batch_{event.view}"
+        """The samples that are no reports: those have a memory of their own."""
+        if event.revision:
+            self._plain = f"(FROM batch_{event.view} WHERE NOT {is_report_sql(event)})"
         self._pruned: Mapping[Place, datetime] = {}
         con.execute(f"CREATE OR REPLACE TEMP TABLE recent_{event.view}(identity UBIGINT, time TIMESTAMP)")
 
@@ -74,6 +79,8 @@ class RecentIdentities:
         """
         view = self._event.view
         found = self._retained() if self._event.retained else self._windowed(progress)
+        if self._event.revision:
+            found = self._mark([*found, *reported]) if (reported := self._reported()) else found
         if not found:
             return {}
         counted = self._con.execute(
@@ -90,7 +97,7 @@ class RecentIdentities:
         if self._event.retained:
             return
         view = self._event.view
-        self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM batch_{view}")
+        self._con.execute(f"INSERT INTO recent_{view} SELECT identity, time FROM {self._plain}")
         if any(at - self._pruned.get(part, datetime.min) > _PRUNE_EVERY for part, at in progress.items()):
             # a partition that stands still keeps its own two minutes, not everything since
             kept = " OR ".join("time BETWEEN ? AND ?" for _ in _remembered(progress))
@@ -104,8 +111,8 @@ class RecentIdentities:
         view, con = self._event.view, self._con
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE suspects_{view} AS "
-            f"SELECT identity FROM batch_{view} GROUP BY identity HAVING count(*) > 1 "
-            f"UNION SELECT identity FROM batch_{view} SEMI JOIN recent_{view} USING (identity)"
+            f"SELECT identity FROM {self._plain} GROUP BY identity HAVING count(*) > 1 "
+            f"UNION SELECT identity FROM {self._plain} SEMI JOIN recent_{view} USING (identity)"
         )
         if not con.execute(f"SELECT 1 FROM suspects_{view} LIMIT 1").fetchall():
             return []
@@ -118,7 +125,7 @@ class RecentIdentities:
                 SELECT row, idx, identity, time, greatest(coalesce(reached, TIMESTAMP '1970-01-01'),
                     max(least(time, record_time)) OVER (PARTITION BY part ORDER BY row, idx ROWS UNBOUNDED PRECEDING)
                 ) - INTERVAL 2 MINUTE AS horizon
-                FROM batch_{view} LEFT JOIN progress_before USING (part))
+                FROM {self._plain} LEFT JOIN progress_before USING (part))
             SELECT * FROM placed SEMI JOIN suspects_{view} USING (identity)"""
         )
         con.execute(
@@ -172,11 +179,34 @@ class RecentIdentities:
                 SELECT identity FROM new GROUP BY identity HAVING count(*) > 1 UNION SELECT identity FROM known)
             FROM new SEMI JOIN suspects USING (identity) UNION ALL FROM known ORDER BY identity, row, idx, time"""
         ).fetchall()
-        found = sorted(_issued_before(rows))
+        return self._mark(sorted(_issued_before(rows)))
+
+    def _reported(self) -> list[tuple[int, int]]:
+        """Reports that say nothing new, whenever they were first known (rollup/revised.py).
+
+        Where the source says when it issued them, that tells.  Else it is asked again and again, and a report that says
+        what the one before it said is the same.
+        """
+        event, batch = self._event, f"batch_{self._event.view}"
+        assert event.revision
+        if not self._con.execute(f"SELECT 1 FROM {batch} WHERE {is_report_sql(event)} LIMIT 1").fetchall():
+            return []
+        named = f"{event.revision.issued} IS NOT NULL AS named, row, "
+        rows = self._con.execute(
+            f"""WITH new AS ({reports_sql(event, batch, also=named)}),
+            known AS (FROM revised_{event.view} SEMI JOIN new USING (reading))
+            SELECT reading, said, finality, issued, content, true, -1, 0 FROM known UNION ALL
+            SELECT reading, said, finality, issued, content, named, row, idx FROM new
+            ORDER BY reading, said, row, idx, finality, issued"""
+        ).fetchall()
+        return list(_said_before(rows))
+
+    def _mark(self, found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """`found`, put into `duplicates_{view}`."""
         schema = pa.schema([("row", pa.int32()), ("idx", pa.int32())])
         marked = pa.Table.from_pylist([{"row": row, "idx": idx} for row, idx in found], schema=schema)
         self._con.register("marked", marked)
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE duplicates_{view} AS FROM marked")
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE duplicates_{self._event.view} AS FROM marked")
         self._con.unregister("marked")
         return found
 
@@ -193,6 +223,22 @@ def _issued_before(rows: Iterable[tuple[int, datetime, int, int, int, bool]]) ->
                 yield row, idx
             else:
                 known[time] = content
+
+
+def _said_before(
+    rows: Iterable[tuple[int, str, int, datetime, int, bool, int, int]],
+) -> Iterator[tuple[int, int]]:
+    """(row, idx) of the duplicates among reports, which come by reading and measures, what is known first, then in log order."""
+    for _, same in groupby(rows, key=lambda row: row[:2]):
+        known: dict[tuple[int, datetime], int] = {}
+        for _, _, finality, issued, content, named, row, idx in same:
+            mark = (finality, issued)
+            before = max((at for at in known if at <= mark), default=None)
+            again = mark in known if named else before is not None and known[before] == content
+            if row >= 0 and again:
+                yield row, idx
+            else:
+                known[mark] = content
 
 
 def _again(

@@ -36,6 +36,7 @@ from pipeline.rollup.aggregate import (
     unbounded_sql,
 )
 from pipeline.rollup.delta import ARRIVED, Addition, AsideCount, Delta, Fate, Place, Segment
+from pipeline.rollup.revised import is_report_sql, reports_sql
 from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
@@ -245,6 +246,9 @@ class Processor:
         if event.retained:
             with registered(self._con, "samples", work.samples):
                 return replace(work, added=replace(added, charges=self._arrow(charges_sql(event, "samples"))))
+        if event.revision:
+            added = replace(added, reports=self._arrow(reports_sql(event, samples)))
+            samples = f"(FROM {samples} WHERE NOT {is_report_sql(event)})"
         rolled = replace(
             added,
             partials=self._rolled(partials_sql(event, samples)),

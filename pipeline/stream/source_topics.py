@@ -27,7 +27,7 @@ from pipeline.formats.histograms import Differences
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
 from pipeline.formats.registry import format_named
 from pipeline.formats.wire import Format
-from pipeline.mappings.gather import MappedSample
+from pipeline.mappings.gather import MappedSample, report_mark
 from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
 from pipeline.mappings.mapping_spec import Given, SourceMapping
 from pipeline.mappings.plans import PlannedGatherer
@@ -245,7 +245,7 @@ def _source_and_name(event: EventType, mapping: str, data: Mapping[str, Any]) ->
     named = [str(data[d.name]) for d in event.dimensions if d.name in data]
     node = data.get("node") or "/".join(named[-2:]) or of
     measures = ",".join(m.name for m in event.measures if m.name in data)
-    mark = zlib.crc32(f"{measures}|{named}".encode())
+    mark = zlib.crc32(f"{measures}|{named}{report_mark(event, data)}".encode())
     return f"/{mapping}/{node}"[:250], f"{str(data.get(of, ''))[:200]}/{mark:08x}"
 
 

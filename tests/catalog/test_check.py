@@ -78,10 +78,43 @@ def refusal(folder: Path, schema: Any) -> str:
     return str(refused.value)
 
 
+REVISED = {
+    "x-topic": "telemetry.wind",
+    "x-view": "wind",
+    "x-interval": 3600,
+    "x-lateness": 0,
+    "x-revision": {"of": ["speed"], "status": "state", "issued": "told"},
+    "properties": {
+        "site": {"type": "string", "x-role": "dimension"},
+        "state": {"type": "string", "enum": ["guess", "sure"], "x-role": "label"},
+        "told": {"type": "string", "format": "date-time", "x-role": "label"},
+        "speed": {"type": "number", "minimum": 0, "maximum": 90, "x-role": "measure"},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("x-revision", [], "x-revision: found []; expected an object, in a type without entity"),
+        ("properties/site/x-role", "entity", "x-revision: found {'of': ['speed']"),
+        ("x-revision/of", ["state"], "x-revision: of: found ['state']; expected some of the numbers: speed"),
+        ("x-revision/of", [], "x-revision: of: found []"),
+        ("x-revision/status", "told", "x-revision: status: found 'told'; expected a label with words: state"),
+        ("x-revision/issued", ..., "x-revision: issued: found None; expected a label that is a time: told"),
+    ],
+)
+def test_what_is_revised_is_checked_when_the_schema_is_loaded(
+    tmp_path: Path, place: str, value: Any, said: str
+) -> None:
+    assert said in refusal(tmp_path, changed(place, value, REVISED))
+
+
 def test_the_good_schemas_of_these_tests_are_good(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     write(tmp_path, RETAINED, "rent.v1.json")
-    assert load(tmp_path).topics == ("telemetry.cooling", "telemetry.rent")
+    write(tmp_path, REVISED, "wind.v1.json")
+    assert load(tmp_path).topics == ("telemetry.cooling", "telemetry.rent", "telemetry.wind")
 
 
 P = "properties"

@@ -116,6 +116,23 @@ def test_a_management_controller_is_read_as_json() -> None:
     assert event["type"] == "energy.reading.v1" and event["data"][0]["it_power_watts"] == 429
 
 
+def test_an_hour_that_is_estimated_and_then_measured_is_two_events_of_one_time() -> None:
+    hour = {"zone": "NL", "datetime": "2026-11-23T18:00:00.000Z"}
+    told = [
+        {**hour, "carbonIntensity": 318, "isEstimated": True, "updatedAt": "2026-11-23T18:50:00.000Z"},
+        {**hour, "carbonIntensity": 302, "isEstimated": False, "updatedAt": "2026-11-23T21:50:00.000Z"},
+    ]
+    events = []
+    for answer in told:
+        with endpoints.endpoint({"/latest": json.dumps(answer).encode()}) as api:
+            events += scraped(f"{api.url}/latest", mapping="electricity_maps")[0]
+    assert {event["time"] for event in events} == {"2026-11-23T18:00:00Z"} and events[0]["id"] != events[1][
+        "id"
+    ]
+    said = [(d["status"], d["issued"], d["carbon_gco2e_per_kwh"]) for event in events for d in event["data"]]
+    assert said == [("estimated", told[0]["updatedAt"], 318), ("final", told[1]["updatedAt"], 302)]
+
+
 MOST = 8 * 2**20
 FOR_EVER = endpoints.ForEver()
 HOSTILE: list[tuple[str, Any, str]] = [
