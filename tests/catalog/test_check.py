@@ -97,7 +97,7 @@ REVISED = {
     ("place", "value", "said"),
     [
         ("x-revision", [], "x-revision: found []; expected an object, in a type without entity"),
-        ("properties/site/x-role", "entity", "x-revision: found {'of': ['speed']"),
+        ("properties/vane", {"type": "string", "x-role": "entity"}, "x-revision: found {'of': ['speed']"),
         ("x-revision/of", ["state"], "x-revision: of: found ['state']; expected some of the numbers: speed"),
         ("x-revision/of", [], "x-revision: of: found []"),
         ("x-revision/status", "told", "x-revision: status: found 'told'; expected a label with words: state"),
