@@ -23,7 +23,7 @@ from pipeline.rollup.grid import WIDTHS
 from pipeline.rollup.histogram import lower_bound_sql, upper_bound_sql
 from pipeline.views.published import PLAIN_TABLES, STANDING_COLUMNS, Columns
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 _OWN: Mapping[str, Columns] = {
     "meta": (("key", "VARCHAR"), ("value", "VARCHAR")),
@@ -242,6 +242,7 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
     ),
     6: (),
     7: ("ALTER TABLE segments ADD COLUMN IF NOT EXISTS known_from TIMESTAMP",),
+    8: (),
 }
 """Version → the statements that lead from it to the next; run in the transaction that opens the ledger."""
 
@@ -251,6 +252,11 @@ def _widened(version: int, catalog: Catalog) -> Iterator[str]:
     for event in catalog.types if version == 6 else ():
         if event.retained and not event.closes:  # the delivery that a charge is a row of
             yield from _with_all_columns(event)
+    for event in catalog.types if version == 8 else ():
+        for width in () if event.retained else WIDTHS:  # energy that is counted
+            for name, kind in partial_columns(event):
+                table = f"partials_{event.view}_{width.name}"
+                yield f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} {kind}"
     for event in catalog.types if version == 4 else ():
         for dimension in event.dimensions:  # the units of a bill
             yield f'ALTER TABLE series_{event.view} ADD COLUMN IF NOT EXISTS "{dimension.name}" VARCHAR'

@@ -80,6 +80,11 @@ def _number(
     return unit.of(value)
 
 
+def in_whole(measure: Measure) -> bool:
+    """Whether the numbers of a measure are whole: what a unit made of a last digit is no joule."""
+    return measure.integer or (measure.kind == "number" and measure.quantum >= 1)
+
+
 def unit_for(way: MeasureFrom, measure: Measure, point: Point, given: Given) -> Unit | None:
     """The unit of a point; None where nothing tells it."""
     if way.unit is None:

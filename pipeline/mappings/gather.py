@@ -19,7 +19,8 @@ from pipeline.formats.gpu_uuid import spelt, stands_for
 from pipeline.formats.histograms import Differences, assembled, spreads
 from pipeline.formats.point import Buckets, Point, micros_of
 from pipeline.formats.times import read_time
-from pipeline.mappings.combine import passes, unit_for, value_of
+from pipeline.mappings.combine import in_whole, passes, unit_for, value_of
+from pipeline.mappings.counters import counted_on, totals
 from pipeline.mappings.mapping_spec import (
     NOTHING_GIVEN,
     CountOf,
@@ -31,6 +32,7 @@ from pipeline.mappings.mapping_spec import (
 )
 
 _NOTHING = re.compile(r"\[?n/?a\]?|none|null|unknown|[-0:]*|not (available|supported)", re.IGNORECASE)
+COUNTS_ON = "counted since the source started: the next report says what was added"
 MAX_COUNT = 1_000
 """Entities that one sample may stand for: GPUs of a node."""
 
@@ -318,8 +320,14 @@ class SampleGatherer:
     def _value(self, way: MeasureFrom, measure: Measure, group: PointGroup) -> Any:
         if measure.kind == "histogram":
             return self._added(way, measure, group)
+        if way.difference:
+            key = (self.mapping.mapping, self.place, measure.name, group.key)
+            total = totals(way, measure, group.points, self.mapping, self.given)
+            if (added := counted_on(total, measure, group.time, self.differences, key)) is None and total:
+                self._tell(way.metrics[0], COUNTS_ON)
+            return added
         value = value_of(way, measure, group.all, self.spec, self.mapping, self.given, self._tell)
-        return whole(value) if measure.integer else value
+        return whole(value) if in_whole(measure) else value
 
     def _added(self, way: MeasureFrom, measure: Measure, group: PointGroup) -> list[dict[str, Any]] | None:
         """What the histograms of a sample count since their last report, as `{over, to, count}`; None at the first."""
@@ -336,9 +344,7 @@ class SampleGatherer:
             for each in spreads(added, 1.0 if unit is None else unit.times / unit.over):
                 found[each.over, each.to] += each.count
         if first:
-            self._tell(
-                way.metrics[0], "counted since the source started: the next report says what was added"
-            )
+            self._tell(way.metrics[0], COUNTS_ON)
             return None
         ends = sorted(found, key=lambda span: (span[0], span[1] is None, span[1]))
         return [{"over": a, **({} if b is None else {"to": b}), "count": found[a, b]} for a, b in ends]

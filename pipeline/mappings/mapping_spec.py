@@ -125,6 +125,8 @@ class MeasureFrom(MappingPart):
     `metric`: names of the same metric; `add`: all of these are needed; `less`: is taken away, if it is there.  `series`:
     how several series of one sample are one value; `parts`: the same for those of disjoint parts (MIG instances), or
     `whole`: only the series of the whole counts, or `absent`: nothing is known where there are parts.
+    `difference`: the metric counts since its source started, and the measure is what it has added since the report
+    before; `apart`: the labels by which several counters of one sample are told apart.
     `label` and `words`: of a measure that is a word, the label that has the source's own, and what each is: the worst
     counts, in the order given.
     """
@@ -137,6 +139,8 @@ class MeasureFrom(MappingPart):
     otherwise: str = ""
     series: Together = "greatest"
     parts: Together | Literal["whole", "absent"] = "greatest"
+    difference: bool = False
+    apart: Texts | None = None
     label: Texts | None = None
     words: dict[str, list[Text]] | None = None
 

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.catalog import Catalog
 from pipeline.formats.histograms import Differences
 from pipeline.formats.point import Point, SharedLabels
-from pipeline.mappings.combine import passes
+from pipeline.mappings.combine import in_whole, passes
 from pipeline.mappings.gather import (
     Gathered,
     Gatherer,
@@ -170,12 +170,14 @@ class PlannedGatherer:
             way = part.way_of(ways, points)
             if way is None:
                 continue
+            if way.difference:  # depends on the report before
+                return None
             at = self._places(way, points)
             unit = None if at is None else self._unit(way, part.event.measure(name).unit, points[at[0]])
             if at is None or unit is None:
                 return None
             if at:
-                measures.append(_MeasurePlan(name, at, unit, part.event.measure(name).integer))
+                measures.append(_MeasurePlan(name, at, unit, in_whole(part.event.measure(name))))
         if part.event.entity is None and not measures:
             return None
         data, _, lacks = part.named(points, {})

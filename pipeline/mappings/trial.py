@@ -181,6 +181,7 @@ def _way_text(way: MeasureFrom) -> str:
     text += f" [{' or '.join(dict.fromkeys(units))}]" if units else ""
     text += "".join(f", {label} {_test_text(test)}" for label, test in way.where.items())
     text += ", added up" if way.series == "sum" else ""
+    text += ", since the report before" if way.difference else ""
     return text + {"sum": ", parts added up", "absent": ", none of parts"}.get(way.parts, "")
 
 

@@ -214,6 +214,28 @@ def test_an_older_ledger_is_brought_up_to_date_once(
     assert ("schema_version", str(newer)) in contents(tmp_path)["meta"]
 
 
+def test_a_ledger_of_version_8_gets_the_columns_of_energy_that_is_counted_and_a_place_for_reports(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    def columns(ledger: Ledger) -> set[Any]:
+        found = (
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE table_name LIKE '%energy%'"
+        )
+        return set(ledger.con.execute(found).fetchall())
+
+    ledger = Ledger(tmp_path, catalog)
+    expected = columns(ledger)
+    ledger.con.execute("DROP TABLE revised_energy")
+    for table, column, _ in expected:
+        if column.startswith("energy_joules"):
+            ledger.con.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    ledger.con.execute("UPDATE meta SET value = '8' WHERE key = 'schema_version'")
+    ledger.close()
+    ledger = Ledger(tmp_path, catalog)
+    assert columns(ledger) == expected
+    ledger.close()
+
+
 def test_a_ledger_of_the_first_version_gets_the_columns_that_standing_lacked(
     tmp_path: Path, catalog: Catalog
 ) -> None:
