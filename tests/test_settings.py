@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.options import sources_of
 from pipeline.errors import SettingsError
 from pipeline.serve.listening import tls_context
 from pipeline.settings import load_settings, read_secret
@@ -60,3 +61,37 @@ def test_what_is_no_setting_of_ours_is_let_pass(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("gigawatch_seal_every", "7")
     assert load_settings().seal_every == 7
+
+
+def test_a_source_on_the_command_line_is_one_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "g.toml"
+    file.write_text(
+        '[[sources]]\ntopic = "otlp"\nformat = "otlp_proto"\nmapping = ["dcgm", "kueue"]\n'
+        'constants = { provider = "halcyon", region = "eu-west" }\nfrom_label = { sku = "modelName" }\n'
+    )
+    text = (
+        "topic=otlp, format=otlp_proto,mapping=dcgm,mapping=kueue,provider=halcyon,constants.region=eu-west,"
+        "from_label.sku=modelName"
+    )
+    assert load_settings(sources=sources_of([text])).sources == load_settings(file).sources
+    assert load_settings(file, sources=sources_of(None)).sources[0].topic == "otlp"
+    given = load_settings(file, sources=sources_of(["topic=a,format=vector,mapping=dcgm"]))
+    assert [source.topic for source in given.sources] == ["a"], "the command line counts before the file"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("otlp", "found 'otlp', expected NAME=VALUE"),
+        ("topic=otlp,format=", "found 'format=', expected NAME=VALUE"),
+        ("format=vector", "found no topic, expected topic=NAME,format=FORMAT"),
+        ("region=eu", "found no topic and no format, expected topic=NAME,format=FORMAT"),
+        ("topic=a,topic=b,format=vector", "found topic twice, expected it once"),
+        ("topic=a,format=vector,where.label=x", "found 'where.label', expected constants.NAME or from_label.NAME"),
+        ("topic=a,format=vector,constants.=x", "found 'constants.=x', expected NAME=VALUE"),
+    ],
+)
+def test_a_wrong_source_on_the_command_line_is_told_with_its_text(text: str, told: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        sources_of([text])
+    assert f"--source {text!r}: {told}" in str(error.value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.options import Bootstrap, Config
-from pipeline.errors import GigawatchError, SettingsError
+from pipeline.errors import GigawatchError, ScenarioError, SettingsError
 from pipeline.serve.logs import log_to_stderr
 from pipeline.settings import load_settings
 
@@ -30,7 +30,10 @@ Scenario = Annotated[str | None, typer.Option(help="peak-season, steady, or the 
 def demo(
     scenario: Annotated[
         str | None,
-        typer.Option(help="peak-season, steady, or the path of a scenario file.  [default: peak-season]"),
+        typer.Option(
+            help="peak-season, dcgm (it arrives as dcgm-exporter output), steady, or the path of a scenario file.  "
+            "[default: peak-season]"
+        ),
     ] = None,
     duration: Annotated[
         str | None, typer.Option(help="How long the scenario plays, such as 60s or 2m.  [default: 2m]")
@@ -146,6 +149,11 @@ def simulate(
     if scenario is not None:
         pace = _seconds("--duration", duration)
         play = plan(load(scenario), time.time(), rate=rate, speed=speed, duration=pace)
+        if play.scenario.exporters:
+            raise ScenarioError(
+                f"simulate: found {scenario}, whose exporters have to be scraped, expected a scenario that is sent; "
+                f"gigawatch demo --scenario {scenario} plays it"
+            )
         if write_contract is not None:
             typer.echo(f"contract: {play.write_contract(write_contract)}", err=True)
         sent = play_scenario(settings, play, arrays=arrays, mode=mode)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import AsJson, Bootstrap, Config, Data, OutputFormat, Schemas
+from pipeline.cli.options import AsJson, Bootstrap, Config, Data, OutputFormat, Schemas, Sources, sources_of
 from pipeline.errors import SettingsError
 from pipeline.settings import load_settings
 
@@ -61,6 +61,7 @@ def doctor(
         Path | None, typer.Option(help="File with the bearer token for the webhook.")
     ] = None,
     grafana: Annotated[str | None, typer.Option(help="Base URL of a Grafana.")] = None,
+    source: Sources = None,
     schemas: Schemas = None,
     as_json: AsJson = False,
     config: Config = None,
@@ -79,7 +80,7 @@ def doctor(
 
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas,
+        webhook_token_file=webhook_token_file, sources=sources_of(source), schemas=schemas,
     )  # fmt: skip
     findings = list(examine(checks(settings, grafana)))
     if as_json:

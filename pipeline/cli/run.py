@@ -14,6 +14,8 @@ from pipeline.cli.options import (
     GrafanaUrl,
     PublicUrl,
     Schemas,
+    Sources,
+    sources_of,
 )
 from pipeline.settings import load_settings
 
@@ -33,6 +35,7 @@ def run(
     webhook_token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token for the webhook.")
     ] = None,
+    source: Sources = None,
     schemas: Schemas = None,
     seal_every: Annotated[
         float | None, typer.Option(help="Age (s) that published raw rows reach at most.  [default: 300]")
@@ -58,8 +61,9 @@ def run(
     """
     settings = load_settings(
         config, bootstrap=bootstrap, contract=contract, data=data, alertmanager=alertmanager, webhook=webhook,
-        webhook_token_file=webhook_token_file, schemas=schemas, seal_every=seal_every, door=door, board=board,
-        public_url=public_url, alertmanager_external_url=alertmanager_external_url, grafana_url=grafana_url,
+        webhook_token_file=webhook_token_file, sources=sources_of(source), schemas=schemas, seal_every=seal_every,
+        door=door, board=board, public_url=public_url, alertmanager_external_url=alertmanager_external_url,
+        grafana_url=grafana_url,
     )  # fmt: skip
     from pipeline.app.single import run as run_pipeline
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsJson, Bootstrap, Config, Schemas, print_json
+from pipeline.cli.options import AsJson, Bootstrap, Config, Schemas, Sources, print_json, sources_of
 from pipeline.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -35,17 +35,22 @@ def create(
 
 
 def describe(
-    bootstrap: Bootstrap = None, schemas: Schemas = None, as_json: AsJson = False, config: Config = None
+    bootstrap: Bootstrap = None,
+    source: Sources = None,
+    schemas: Schemas = None,
+    as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
-    """The pipeline's topics as they are on the broker.
+    """The pipeline's topics as they are on the broker, those of its sources among them.
 
     Example: gigawatch topics describe --bootstrap kafka:9092
     """
     from pipeline.serve.terminal import add, plain_table, stdout
     from pipeline.stream.topic_admin import describe_topics
 
-    settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
-    names = [spec.name for spec in _specs(settings, 1)]
+    settings = load_settings(config, bootstrap=bootstrap, sources=sources_of(source), schemas=schemas)
+    own = [spec.name for spec in _specs(settings, 1)]
+    names = list(dict.fromkeys([*own, *(each.topic for each in settings.sources)]))
     found = {
         state.name: state for state in describe_topics(settings.bootstrap, names, settings.kafka_client())
     }
@@ -55,7 +60,8 @@ def describe(
                         right=("partitions", "replicas", "records"))  # fmt: skip
     for name in names:
         if (state := found.get(name)) is None:
-            add(table, name, "-", "-", "-", "does not exist: gigawatch topics create makes it")
+            maker = "gigawatch topics create" if name in own else "whoever writes to it"
+            add(table, name, "-", "-", "-", f"does not exist: {maker} makes it")
             continue
         config_text = " ".join(f"{key}={value}" for key, value in sorted(state.config.items()))
         add(table, name, str(state.partitions), str(state.replication), f"{state.records:,}", config_text)

@@ -25,8 +25,9 @@ from pipeline.collect.scrape import Down, ScrapeOptions, fetch, session
 from pipeline.collect.targets import Target
 from pipeline.formats.point import Point, Undecodable, time_text
 from pipeline.formats.wire import Format
-from pipeline.mappings.gather import Gathered, Gatherer, MappedSample, report_mark
+from pipeline.mappings.gather import Gathered, MappedSample, report_mark
 from pipeline.mappings.mapping_spec import Given, SourceMapping
+from pipeline.mappings.plans import PlannedGatherer
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class TargetState:
 
     target: Target
     kind: SourceKind
-    gatherer: Gatherer
+    gatherer: PlannedGatherer
     up: bool | None = None
     why: str = ""
     seconds: float = 0.0
@@ -162,7 +163,7 @@ class Collector:
 
     def _state(self, target: Target) -> TargetState:
         kind = self._kinds(target.mapping or "")
-        return TargetState(target, kind, Gatherer(kind.mapping, self._catalog, self._given))
+        return TargetState(target, kind, PlannedGatherer(kind.mapping, self._catalog, self._given))
 
     async def _keep_on(self, state: TargetState) -> None:
         offset = zlib.crc32(state.target.url.encode()) % (self._every * 1000) / 1000
@@ -183,7 +184,7 @@ class Collector:
 
 def _read(state: TargetState, raw: bytes) -> Gathered:
     """The samples of an answer.  Raises Undecodable."""
-    return state.gatherer.gather(_labelled(state.kind.wire.points(raw), state.target))
+    return state.gatherer.gather(list(_labelled(state.kind.wire.points(raw), state.target)))
 
 
 def _labelled(points: Any, target: Target) -> Iterator[Point]:

@@ -21,7 +21,7 @@ from pipeline.views.published import OWN_TABLES
 
 MARK = ".gigawatch-demo"
 MADE = (
-    *("kafka", "contracts", "pipeline.log"),
+    *("kafka", "contracts", "pipeline.log", "targets.json"),
     *("ledger.duckdb", "ledger.duckdb.wal", counter.FILE, "lock", "status.json", ".status.json.tmp"),
     *("segments", "staging", "spill", "faust", "history", "rollups"),
     *(table.root for table in OWN_TABLES),
@@ -53,6 +53,11 @@ class DemoFolder:
     def log(self) -> Path:
         """What the pipeline logs."""
         return self.data / "pipeline.log"
+
+    @property
+    def targets(self) -> Path:
+        """What is scraped, where the scenario has exporters."""
+        return self.data / "targets.json"
 
     def __enter__(self) -> DemoFolder:
         try:

@@ -27,14 +27,15 @@ from pipeline.demo.pipeline_process import PipelineProcess
 from pipeline.demo.play_result import PlayResult, outcome
 from pipeline.demo.receiver import ReceivedAlert, Receiver
 from pipeline.demo.resume import ResumedDemo
+from pipeline.demo.scraping import scraping
 from pipeline.demo.screen import Screen, View
 from pipeline.errors import SettingsError
 from pipeline.ledger import status
 from pipeline.rollup.grid import DAY
 from pipeline.simulate import scenarios
 from pipeline.simulate.scenarios import Play
-from pipeline.simulate.simulator import simulate
-from pipeline.simulate.writer import Sent
+from pipeline.simulate.simulator import Opens, simulate
+from pipeline.simulate.writer import Sent, writer
 from pipeline.stream.topic_admin import create_topics, default_specs
 
 SCENARIO = "peak-season"
@@ -130,7 +131,7 @@ class Demo:
         self.play.write_contract(self.folder.contracts)
         self.before = (status.read(self.folder.data) or {"events": {"in": 0}})["events"]["in"]
         if self.resumed:
-            asyncio.run(self.resumed.catch_up(self.kafka.bootstrap, screen.step))
+            asyncio.run(self.resumed.catch_up(self.kafka.bootstrap, self._opens, screen.step))
         self.pipeline = running.enter_context(self._pipeline())
         self.started = time.time()
         screen.step("starting the pipeline", 0, 0)
@@ -177,8 +178,18 @@ class Demo:
     async def _simulate(self) -> Sent:
         """Play, and report on until cancelled: a fleet that stops with the scenario would be silence."""
         if self.resumed:
-            return await self.resumed.go_on(self.kafka.bootstrap, self.view.note_sent)
-        return await simulate(self.kafka.bootstrap, self.play, linger=True, progress=self.view.note_sent)
+            return await self.resumed.go_on(self.kafka.bootstrap, self._opens, self.view.note_sent)
+        return await simulate(
+            self.kafka.bootstrap, self.play, mode=self.play.mode, linger=True, progress=self.view.note_sent,
+            opens=self._opens,
+        )  # fmt: skip
+
+    @property
+    def _opens(self) -> Opens:
+        """How the fleet's telemetry gets to Kafka."""
+        if self.play.scenario.exporters is None:
+            return writer
+        return scraping(self.play, self.catalog, self.folder.targets, self.screen.note)
 
     async def _watch(
         self, stop: asyncio.Event, playing: asyncio.Task[Sent], done: Callable[[], bool]

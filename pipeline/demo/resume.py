@@ -14,8 +14,8 @@ from pipeline.demo.folder import DemoFolder
 from pipeline.errors import SettingsError
 from pipeline.simulate import scenarios
 from pipeline.simulate.scenarios import Play
-from pipeline.simulate.simulator import PlayPace, Progress, run
-from pipeline.simulate.writer import Sent, writer
+from pipeline.simulate.simulator import Opens, PlayPace, Progress, run
+from pipeline.simulate.writer import Sent
 
 LONGEST = 6 * 3600
 """Seconds of event time that are made up for at most: more is a wait that nobody expects of a demo."""
@@ -29,7 +29,7 @@ class ResumedDemo:
         self.folder, self.play = folder, play
         self.since_ms = since_ms // GRID_MS * GRID_MS  # what was on its way is sent again, and is known
         self.until_ms = max(self.since_ms, int(now * 1000) // GRID_MS * GRID_MS)
-        self.fleet = play.fleet()
+        self.fleet = play.fleet(mode=play.mode)
 
     @classmethod
     def of(cls, folder: DemoFolder, scenario: str | None, pace: float | None) -> ResumedDemo | None:
@@ -58,7 +58,7 @@ class ResumedDemo:
         """The event time (epoch seconds) from which on all is as if nothing had been interrupted."""
         return max(float(self.play.end), self.until_ms / 1000)
 
-    async def catch_up(self, bootstrap: str, step: Callable[[str, int, int], None]) -> Sent:
+    async def catch_up(self, bootstrap: str, opens: Opens, step: Callable[[str, int, int], None]) -> Sent:
         """Write what the fleet has reported meanwhile, as fast as the broker takes it."""
         what, total = "writing what the fleet reported meanwhile", (self.until_ms - self.since_ms) // 1000
         step(what, 0, total)
@@ -71,13 +71,13 @@ class ResumedDemo:
             )  # a second interruption must not send it twice
             step(what, max(0, sent.event_time_ms - self.since_ms) // 1000, total)
 
-        async with writer(bootstrap) as out:
+        async with opens(bootstrap) as out:
             await run(self.fleet, out, self.since_ms, self.until_ms, None, progress)
             return out.sent
 
-    async def go_on(self, bootstrap: str, progress: Progress) -> Sent:
+    async def go_on(self, bootstrap: str, opens: Opens, progress: Progress) -> Sent:
         """Report on in real time, until cancelled."""
         pace = PlayPace(self.until_ms, 1.0, self.until_ms / 1000)
-        async with writer(bootstrap) as out:
+        async with opens(bootstrap) as out:
             await run(self.fleet, out, self.until_ms, None, pace, progress)
             return out.sent

@@ -13,11 +13,12 @@ from functools import partial
 
 from pipeline import catalog
 from pipeline.doctor import kafka_checks, machine_checks, receiver_checks
-from pipeline.doctor.findings import Finding, fail
+from pipeline.doctor.findings import Finding, fail, ok
 from pipeline.errors import GigawatchError
 from pipeline.ledger import status
 from pipeline.serve.supervisor import split_address
 from pipeline.settings import Settings
+from pipeline.stream.source_topics import source_topics
 
 Check = Callable[[], Iterable[Finding]]
 
@@ -36,6 +37,8 @@ def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str
         "contract",
         lambda: machine_checks.matches(settings.data, settings.contract, settings.schemas, time.time()),
     )
+    if settings.sources:
+        yield "sources", lambda: _sources(settings)
     yield "broker", lambda: _broker(settings)
     yield (
         "receivers",
@@ -49,10 +52,18 @@ def checks(settings: Settings, grafana: str | None = None) -> Iterator[tuple[str
         yield "grafana", partial(receiver_checks.grafana, grafana)
 
 
+def _sources(settings: Settings) -> Iterator[Finding]:
+    """How each source is read.  Raises SettingsError and MappingError."""
+    for source in source_topics(settings.sources, catalog.load(settings.schemas)):
+        becomes = ", ".join(event.topic for event in source.events)
+        yield ok("sources", f"{source.topic}: {source.wire.name} becomes {becomes}")
+
+
 def _broker(settings: Settings) -> Iterator[Finding]:
     return kafka_checks.broker(
         settings.bootstrap, settings.kafka_client(), catalog.load(settings.schemas).topics,
         settings.deadletter_topic, settings.alerts_topic, settings.max_message_bytes,
+        sources=[source.topic for source in settings.sources],
         written_from=machine_checks.ledger_cluster(settings.data), now=time.time(),
     )  # fmt: skip
 

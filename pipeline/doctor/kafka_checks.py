@@ -28,22 +28,24 @@ def broker(
     max_message_bytes: int,
     written_from: str | None,
     now: float,
+    sources: Iterable[str] = (),
 ) -> Iterator[Finding]:
     """Everything about the cluster at `bootstrap`, as `client` settings reach it.
 
     `written_from`: the cluster that the ledger was written from, None when not known; `now`: wall clock, epoch
-    seconds.  Nothing is written.
+    seconds; `sources`: topics that others write.  Nothing is written.
     """
-    names = list(telemetry)
+    names, others = list(telemetry), list(sources)
     try:
-        facts = look(bootstrap, [*names, deadletter, *([alerts] if alerts else [])], client)
+        facts = look(bootstrap, [*names, *others, deadletter, *([alerts] if alerts else [])], client)
     except BrokerUnreachable as error:
         found, _, remedy = str(error).rpartition("; ")
         yield fail("broker", f"{found}; {AFTERWARDS}", remedy)
         return
     yield cluster(bootstrap, facts, written_from)
     yield from missing(bootstrap, [*names, deadletter, *([alerts] if alerts else [])], facts)
-    there = {name: facts.topics[name] for name in names if name in facts.topics}
+    yield from (unwritten(name) for name in others if name not in facts.topics)
+    there = {name: facts.topics[name] for name in (*names, *others) if name in facts.topics}
     for name, topic in there.items():
         yield telemetry_topic(name, topic, facts.brokers, max_message_bytes)
     yield from own_topics(facts, deadletter, alerts)
@@ -92,6 +94,15 @@ def missing(bootstrap: str, names: Iterable[str], facts: BrokerFacts) -> Iterato
             f"{', '.join(absent)}: does not exist",
             f"gigawatch topics create --bootstrap {bootstrap}",
         )
+
+
+def unwritten(name: str) -> Finding:
+    """A source's topic that does not exist: a collector makes it with the first that it writes."""
+    return warn(
+        "topics",
+        f"{name}: does not exist, and is a source",
+        "let the collector write to it, or name the topic that it writes to in [[sources]] or --source",
+    )
 
 
 def telemetry_topic(name: str, topic: TopicFacts, brokers: int, max_message_bytes: int) -> Finding:

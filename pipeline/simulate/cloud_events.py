@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-Mode = Literal["structured", "binary"]
+Mode = Literal["structured", "binary", "scraped"]
+"""How events are written.  `scraped`: GPUs are not; exporters show them, and all else is structured."""
 Headers = list[tuple[str, bytes]]
 
 STRUCTURED: Headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]

@@ -1,7 +1,7 @@
 """What a simulated fleet is: values read from a scenario file, checked, never changed.
 
 Times inside a scenario are seconds since its start.  GPUs are counted whole; a cluster holds whole
-reporters (a node of 8, an NVL72 rack of 72), because a node reports all its GPUs at once.
+reporters (a node of 8, an NVL72 rack of 72, or one of its trays), because a reporter reports all its GPUs at once.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class Spec(BaseModel):
 
 
 class ClusterSpec(Spec):
-    """GPUs of one SKU in one scheduling domain; `utilization` is the mean over the day of `shape`."""
+    """GPUs of one SKU in one scheduling domain; `utilization` is the mean over the day of `shape`.
+
+    `by_node`: each node reports for itself, as exporters do; otherwise a rack reports as one.
+    """
 
     cluster: Name
     sku: Name
@@ -76,19 +79,26 @@ class ClusterSpec(Spec):
     allocated: Ratio = 0.97
     shape: Literal["training", "inference", "replanning"] = "training"
     nvlink_domains: bool = False
+    by_node: bool = False
     data_class: Name | None = None
 
     @model_validator(mode="after")
     def _whole_reporters(self) -> ClusterSpec:
         if self.sku not in SKUS:
             raise ValueError(f"sku: found {self.sku!r}, expected one of {', '.join(SKUS)}")
-        unit = SKUS[self.sku].gpus_per_reporter
-        if self.gpus % unit:
-            raise ValueError(f"gpus: found {self.gpus}, expected a multiple of {unit} (reporters are whole)")
+        if self.gpus % self.gpus_per_reporter:
+            raise ValueError(
+                f"gpus: found {self.gpus}, expected a multiple of {self.gpus_per_reporter} (reporters are whole)"
+            )
         return self
 
+    @property
+    def gpus_per_reporter(self) -> int:
+        machine = SKUS[self.sku]
+        return machine.gpus_per_node if self.by_node else machine.gpus_per_reporter
+
     def scaled(self, scale: float) -> ClusterSpec:
-        unit = SKUS[self.sku].gpus_per_reporter
+        unit = self.gpus_per_reporter
         return self.model_copy(update={"gpus": max(1, round(self.gpus * scale / unit)) * unit})
 
 
@@ -154,6 +164,16 @@ class FleetSpec(Spec):
                     "clusters": [cluster.scaled(scale) for cluster in region.clusters],
                     "queues": [queue.scaled(scale) for queue in region.queues],
                 }
+            )
+            for region in self.regions
+        ]
+        return self.model_copy(update={"regions": regions})
+
+    def by_node(self) -> FleetSpec:
+        """The same fleet with a reporter for each node."""
+        regions = [
+            region.model_copy(
+                update={"clusters": [c.model_copy(update={"by_node": True}) for c in region.clusters]}
             )
             for region in self.regions
         ]

@@ -1,6 +1,6 @@
 """The GPUs of one cluster: what each of them measures, and the events that say so.
 
-A reporter (a node of 8 GPUs, an NVL72 rack of 72) reports all its GPUs once in 30 s, at a phase of its own,
+A reporter (a node of 8 GPUs, an NVL72 rack of 72 or one of its trays) reports all its GPUs once in 30 s, at a phase of its own,
 so that every 10 s window sees a third of the cluster.  Reporters are kept in the order of their phases: what
 falls into a step is then one slice.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
@@ -26,8 +25,10 @@ from pipeline.simulate.byte_matrix import (
     text_chars,
 )
 from pipeline.simulate.cloud_events import Block, Headers, Mode, binary_headers, rfc3339
+from pipeline.simulate.dcgm_exporter import DcgmExporters
 from pipeline.simulate.fleet_spec import INTERVAL, SKUS, ClusterSpec, Effect, RegionSpec
-from pipeline.simulate.noise import Floats, Words, drift, mix, uniform
+from pipeline.simulate.gpu_samples import Samples
+from pipeline.simulate.noise import Words, drift, mix, uniform
 
 TOPIC, TYPE = "telemetry.gpu", "gpu.utilization.v1"
 INTERVAL_MS = INTERVAL * 1000
@@ -53,19 +54,6 @@ _OK, _FAILED = 0, 2
 _PHASE, _NODE, _WORK, _UTIL, _ENGINE, _MEMORY, _HEAT, _UPTIME, _UUID, _ORDER = range(10)
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """What the GPUs of one slice measure; all arrays have one entry for each GPU."""
-
-    utilization: Floats
-    engine: Floats
-    memory: Floats
-    power: Floats
-    heat: Floats
-    failed: NDArray[np.bool_]
-    xid: Ints
-
-
 class GpuCluster:
     """A cluster of `spec.gpus` GPUs from `start_ms` on; `first` is the number of its first GPU.
 
@@ -88,6 +76,7 @@ class GpuCluster:
         self._name()
         self._write_templates()
         self.power = self._measure(0, spec.gpus, start_ms).power
+        self._exporters = self._exported() if mode == "scraped" else None
         self._energy_mj = (uniform(self.numbers, seed, _UPTIME) * 1.5e7 * self.power * 1000).astype(np.int64)
 
     @property
@@ -106,15 +95,17 @@ class GpuCluster:
         self.power[rows] = seen.power
         self._energy_mj[rows] += (seen.power * (INTERVAL * 1000)).astype(np.int64)
         keep = self._reported(rows, t0_ms)
+        times = cycle * INTERVAL_MS + self.phases_ms[low:high]
+        if self._exporters:
+            return [self._exporters.answers(times.tolist(), rows, seen, self._energy_mj[rows], keep)]
         if not keep.any():
             return []
-        times = cycle * INTERVAL_MS + self.phases_ms[low:high]
         return [self._block(int(low), int(high), times, self._columns(rows, seen), keep)]
 
     # -- who is there
 
     def _lay_out(self, first: int) -> None:
-        self.per = self.machine.gpus_per_reporter
+        self.per = self.spec.gpus_per_reporter
         self.reporters = self.spec.gpus // self.per
         index = np.arange(self.reporters, dtype=np.uint64) + np.uint64(first)
         jitter = uniform(index, self.seed, _PHASE)
@@ -132,6 +123,9 @@ class GpuCluster:
         width = max(4, len(str(self.reporters)))
         self.names = [f"{kind}{node:0{width}d}" for node in self.nodes.tolist()]
         self._name_chars = text_chars(self.names)
+        racks = self.nodes // (self.machine.gpus_per_reporter // self.per)
+        joined = "r" if self.machine.gpus_per_reporter > self.machine.gpus_per_node else "n"
+        self._racks = [f"{joined}{rack:0{width}d}" for rack in racks.tolist()]
         base = f"/gigawatch/sim/{self.region.region}/{self.spec.cluster}/"
         self.keys = [(base + name).encode() for name in self.names]
         self._slots = digits(np.tile(np.arange(self.per), self.reporters), 2)
@@ -164,6 +158,23 @@ class GpuCluster:
         whole = not self.arrays and self.mode == "structured"
         self._sample = Template(head + sample + "}" if whole else sample)
         self._head = Template(head) if self.arrays and self.mode == "structured" else None
+
+    def _exported(self) -> DcgmExporters:
+        uuids = self._uuids.tobytes().decode("ascii")
+        return DcgmExporters(
+            [self.target(name) for name in self.names],
+            [f"GPU-{uuids[at : at + 36]}" for at in range(0, len(uuids), 36)],
+            self.machine,
+        )
+
+    @property
+    def domains(self) -> list[str]:
+        """The NVLink domain of each reporter."""
+        return [self.target(rack) for rack in self._racks]
+
+    def target(self, name: str) -> str:
+        """What a node or a rack is called outside of its cluster."""
+        return f"{self.spec.cluster}-{name}"
 
     # -- what they measure
 
@@ -238,7 +249,8 @@ class GpuCluster:
         if self.per > self.machine.gpus_per_node:
             columns["tray"] = digits(np.tile(np.arange(self.per), self.reporters)[rows] // 4, 2)
         if self.spec.nvlink_domains:
-            columns["domain"] = names
+            racks = text_chars(self._racks[rows.start // self.per : rows.stop // self.per])
+            columns["domain"] = np.repeat(racks, self.per, axis=0)
         return columns
 
     def _block(

@@ -2,7 +2,8 @@
 
 A scenario is a YAML file; its contract is a template beside it, whose instants follow the start:
 `{{start+10m}}` an instant, `{{day-20d}}` a midnight (UTC), `{{scaled 1200}}` a number that grows with the
-fleet.  `plan` fixes the start, so that the scenario ends at or before now; all else follows from it.
+fleet.  `plan` fixes the start, so that the scenario ends at or before now; all else follows from it.  A scenario may be
+`like` another: what it does not say itself is the other's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -34,13 +35,19 @@ _FIELD = re.compile(r"\{\{\s*(\w+)\s*([+-]?)\s*([^}\s]*)\s*\}\}")
 
 
 class Scenario(Spec):
-    """One scenario file."""
+    """One scenario file.
+
+    `scale` is how much larger (or smaller) fleet and contract are than they are written; that of the fleet is done.
+    `exporters`: its GPUs are behind exporters of that kind, one on each node, and have to be scraped.
+    """
 
     scenario: Name
     title: str
     text: str = ""
     seed: int = 1
     length: Duration
+    scale: float = Field(1.0, gt=0)
+    exporters: Literal["dcgm"] | None = None
     contract: str
     fleet: FleetSpec
     effects: list[Effect] = Field(default_factory=list)
@@ -102,13 +109,27 @@ def _checked(document: Document, path: Path) -> Scenario:
         faults = [f"{document.file}:1:1: found no mapping, expected the fields of a scenario"]
     if not faults:
         try:
-            scenario = Scenario.model_validate({**document.value, "path": str(path)})
+            scenario = Scenario.model_validate({**_like(document.value), "path": str(path)})
             faults = list(_unmatched(scenario, document))
         except ValidationError as error:
             faults = [fault_text(document, problem) for problem in error.errors()]
     if faults:
         raise ScenarioError("scenario refused:\n  " + "\n  ".join(faults))
-    return scenario
+    if scenario.exporters:
+        scenario = scenario.model_copy(update={"fleet": scenario.fleet.by_node()})
+    return scenario if scenario.scale == 1 else scenario.scaled(scenario.scale)
+
+
+def _like(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a scenario, with those of the shipped one that it is like.  Raises ScenarioError."""
+    if "like" not in value:
+        return value
+    path = DIRECTORY / f"{value['like']}.yaml"
+    if value["like"] not in names():
+        raise ScenarioError(f"scenario: like: found {value['like']!r}, expected {one_of(names())}")
+    other = _like(read(path, path.name).value)
+    own = {name: each for name, each in value.items() if name != "like"}
+    return {**other, "contract": str(path.parent / other["contract"]), **own}
 
 
 def fault_text(document: Document, problem: Mapping[str, Any]) -> str:
@@ -193,6 +214,11 @@ class Play:
         """What is missing and what is unexpected among `alerts` (see `compare`)."""
         return compare(self.expected, alerts, self.start)
 
+    @property
+    def mode(self) -> Mode:
+        """How its events are written where nothing else is asked for."""
+        return "scraped" if self.scenario.exporters else "structured"
+
     def fleet(self, *, arrays: bool = False, mode: Mode = "structured") -> Fleet:
         scenario = self.scenario
         return Fleet(
@@ -221,7 +247,7 @@ class Play:
         what, sign, rest = found.groups()
         try:
             if what == "scaled":
-                return f"{round(float(rest) * self.scale, 6):.10g}"
+                return f"{round(float(rest) * self.scale * self.scenario.scale, 6):.10g}"
             shift = parse_duration(rest) if rest else 0
             base = {"start": self.start, "day": self.start - self.start % DAY}[what]
             at = datetime.fromtimestamp(base + (-shift if sign == "-" else shift), UTC)

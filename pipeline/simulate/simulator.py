@@ -9,15 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
-from pipeline.simulate.cloud_events import Mode
+from pipeline.simulate.cloud_events import Block, Mode
 from pipeline.simulate.fleet import Fleet
 from pipeline.simulate.scenarios import Play
-from pipeline.simulate.writer import LockStepWriter, Sent, writer
+from pipeline.simulate.writer import Sent, writer
 
 Progress = Callable[[Sent], None]
+
+
+class StepWriter(Protocol):
+    """Brings what a step has to Kafka: as it is, or by way of exporters that are scraped."""
+
+    sent: Sent
+
+    async def write(self, blocks: Iterable[Block], t1_ms: int) -> None:
+        """All of a step, whose end is `t1_ms`; returns when the broker has it."""
+
+
+Opens = Callable[[str], AbstractAsyncContextManager[StepWriter]]
+"""Bootstrap → a writer."""
 #: Steps of event time, in milliseconds: each divides 30 s.  The longest keeps partitions within a second.
 _STEPS_MS = (100, 200, 500, 1000)
 #: How far behind the wall clock the last sample of a real-time step may be written, in seconds.
@@ -47,17 +61,18 @@ def step_ms(speed: float) -> int:
 
 async def simulate(
     bootstrap: str, play: Play, *, arrays: bool = False, mode: Mode = "structured", linger: bool = False,
-    progress: Progress | None = None, client_settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None, client_settings: Mapping[str, Any] | None = None, opens: Opens | None = None,
 ) -> Sent:  # fmt: skip
     """Writes a whole play; with `linger` it goes on in real time after its end, until it is cancelled.
 
-    `arrays`: one message for each node or rack.  `progress` hears of what was sent, five times a second.
+    `arrays`: one message for each node or rack.  `progress` hears of what was sent, five times a second.  `opens`: the
+    writer, where it is not one to Kafka.
     Raises BrokerUnreachable, ScenarioError (no such topic).
     """
     fleet = play.fleet(arrays=arrays, mode=mode)
     origin = float(play.start) if play.speed == 1 else time.time()
     pace = PlayPace(play.start * 1000, play.speed, origin)
-    async with writer(bootstrap, client_settings) as out:
+    async with opens(bootstrap) if opens else writer(bootstrap, client_settings) as out:
         await run(fleet, out, play.start * 1000, play.end * 1000, pace, progress)
         if linger:
             tail = PlayPace(play.end * 1000, 1.0, max(time.time(), float(play.end)))
@@ -76,7 +91,7 @@ async def fill(
 
 
 async def run(
-    fleet: Fleet, out: LockStepWriter, t0_ms: int, t1_ms: int | None, pace: PlayPace | None,
+    fleet: Fleet, out: StepWriter, t0_ms: int, t1_ms: int | None, pace: PlayPace | None,
     progress: Progress | None = None, *, gpus_only: bool = False,
 ) -> None:  # fmt: skip
     """Steps of `fleet` from `t0_ms` to `t1_ms` (endless if None) at `pace` (unhindered if None).

@@ -108,10 +108,13 @@ class BatchSource(Service):
             await self._consumer.start()
             await self._discover()
         except BaseException:
-            await self._consumer.stop()
+            await self._disconnect()
             raise
 
     async def on_shutdown(self) -> None:
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         # while no broker answers, aiokafka cancels a fetch that waits to try again, and is ended itself by awaiting it
         await asyncio.wait([asyncio.create_task(self._consumer.stop())])
 

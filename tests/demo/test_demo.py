@@ -144,6 +144,24 @@ def test_the_peak_season_ends_with_exactly_the_promised_alerts(tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_the_peak_season_that_is_scraped_from_exporters_ends_with_exactly_the_promised_alerts(
+    tmp_path: Path,
+) -> None:
+    data, file = tmp_path / "demo", tmp_path / "report.json"
+    text = play("--scenario", "dcgm", "--speed", "40", "--headless", "--data", data, "--report", file)
+    report = json.loads(file.read_text())
+    assert report["expected_alerts_missing"] == report["unexpected_alerts"] == []
+    promised = sorted((a.alertname, a.clause) for a in scenarios.load("peak-season").expected)
+    fired = [a for a in report["alerts"] if a["alertname"] != "Watchdog"]
+    assert sorted((a["alertname"], a["clause"]) for a in fired) == promised
+    assert report["events"]["in"] == report["events"]["aggregated"], "nothing that was scraped is lost"
+    assert "123 exporters such as http://127.0.0.1:" in text and "Exactly the promised alerts came." in text
+    with open_views(data) as con:
+        origins = "SELECT count(DISTINCT gpu), bool_and(source LIKE '/collect/dcgm/%') FROM gpu"
+        assert con.execute(origins).fetchone() == (scenarios.load("dcgm").fleet.gpus, True)
+
+
+@pytest.mark.slow
 def test_in_steady_times_nothing_fires_but_the_watchdog(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     text = play("--scenario", "steady", "--duration", "15s", "--data", tmp_path / "demo", "--report", file)

@@ -176,6 +176,17 @@ def alert(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
+def test_a_scenario_that_is_like_another_says_only_what_is_its_own(tmp_path: Path) -> None:
+    peak, dcgm = load("peak-season"), load("dcgm")
+    assert (dcgm.expected, dcgm.length, dcgm.seed) == (peak.expected, peak.length, peak.seed)
+    assert dcgm.fleet.gpus == peak.fleet.gpus / 4 + 2, "of nodes, not of racks: two trays are 31.5"
+    assert "committed_gpus: 320}" in Play(dcgm, int(NOON), 1.0).contract_text()
+    path = write(tmp_path, "scenario: mine\nlike: dcgm\ntitle: Mine\nlength: 45m\n")
+    assert (load(path).exporters, load(path).length, load(path).fleet.gpus) == ("dcgm", 2700, dcgm.fleet.gpus)
+    with pytest.raises(ScenarioError, match=r"like: found 'dcgn', expected one of dcgm, peak-season, steady"):
+        load(write(tmp_path, "scenario: mine\nlike: dcgn\ntitle: Mine\n"))
+
+
 def test_what_was_expected_and_nothing_else_agrees() -> None:
     watchdog = {"alertname": "Watchdog", "clause": "watchdog", "labels": {}, "fired_at": 1000}
     pending = alert(fired_at=None)
@@ -232,7 +243,7 @@ class Seen:
 
     def __init__(self, name: str) -> None:
         play = plan(load(name), NOON, duration=120)
-        self.length = play.scenario.length
+        self.length, self.scale = play.scenario.length, play.scenario.scale
         self.gpus: dict[str, list[tuple[float, str, bool]]] = defaultdict(list)
         self.queues: dict[str, list[tuple[float, Mapping[str, Any]]]] = defaultdict(list)
         self.feeds: dict[str, list[tuple[float, str, float]]] = defaultdict(list)
@@ -275,19 +286,20 @@ def in_peak(t: int) -> bool:
 
 #: Clause → (is it in breach at `t`, its `for`).  The bounds are those of the contract beside the scenarios.
 CLAUSES: dict[str, tuple[Callable[[Seen, int], bool], int]] = {
-    "eu-west-floor": (lambda s, t: s.healthy("eu-west", t) < (1280 if in_peak(t) else 1200), 60),
-    "eu-north-floor": (lambda s, t: 300 <= t < 900 and s.healthy("eu-north", t) < 640, 60),
+    "eu-west-floor": (lambda s, t: s.healthy("eu-west", t) < s.scale * (1280 if in_peak(t) else 1200), 60),
+    "eu-north-floor": (lambda s, t: 300 <= t < 900 and s.healthy("eu-north", t) < s.scale * 640, 60),
     "replanning-wait": (lambda s, t: s.wait_p95("fleet-replanning", t) > (180 if in_peak(t) else 600), 60),
     "spot-wait": (lambda s, t: s.wait_p95("spot-training", t) > (240 if in_peak(t) else 600), 60),
-    "eu-central-power": (lambda s, t: s.megawatts("eu-central", t) > 0.8, 120),
+    "eu-central-power": (lambda s, t: s.megawatts("eu-central", t) > s.scale * 0.8, 120),
 }
 
 
+@pytest.mark.parametrize("name", ["peak-season", "dcgm"])
 @pytest.mark.parametrize("clause", CLAUSES)
-def test_the_events_breach_each_clause_when_the_scenario_says_so(clause: str) -> None:
+def test_the_events_breach_each_clause_when_the_scenario_says_so(clause: str, name: str) -> None:
     breaches, hold = CLAUSES[clause]
-    wanted = next(a for a in load("peak-season").expected if a.clause == clause)
-    story = seen("peak-season")
+    wanted = next(a for a in load(name).expected if a.clause == clause)
+    story = seen(name)
     # The first 40 s of any feed see only a part of the fleet: shorter than every `for`.
     bad = [t for t in range(60, story.length + 1, 10) if breaches(story, t)]
     assert bad and bad == list(range(bad[0], bad[-1] + 10, 10)), "one unbroken breach"
