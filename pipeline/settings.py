@@ -65,13 +65,16 @@ BrowserAddress = Annotated[str, AfterValidator(_for_a_browser)]
 
 
 class SourceSettings(BaseModel):
-    """A topic of what people already have: its format, its mapping or mappings, and what the source does not say."""
+    """A topic of what people already have: its format, its mapping or mappings, and what the source does not say.
+
+    Of the formats `cloudevents` and `arrow` it says all by itself.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     topic: str = Field(min_length=1, max_length=249)
     format: str
-    mapping: str | list[str]
+    mapping: str | list[str] = Field(default_factory=list)
     constants: dict[str, str] = Field(default_factory=dict)
     from_label: dict[str, Any] = Field(default_factory=dict)
     where: list[dict[str, Any]] = Field(default_factory=list)
@@ -95,7 +98,8 @@ class Settings(BaseSettings):
     alerts_topic: str = Field("gigawatch.alerts", description="Compacted topic of alert states; empty: none")
     deadletter_topic: str = Field("telemetry.deadletter", description="Where records go that make no sense")
     sources: list[SourceSettings] = Field(
-        default_factory=list, description="Topics of what you already have: [[sources]] in the file"
+        default_factory=list,
+        description="Topics of what you already have: [[sources]] in the file, or --source",
     )
     schemas: Path | None = Field(None, description="Directory of schema files, in place of the shipped ones")
 

@@ -26,6 +26,7 @@ import msgspec
 import pytest
 import typer.main
 from aiokafka.structs import ConsumerRecord
+from pydantic_core import PydanticUndefined
 
 from pipeline.catalog import EventType, Measure, load
 from pipeline.clauses import KINDS
@@ -185,7 +186,7 @@ def _says(shape: Mapping[str, Any]) -> str:
 def settings_table() -> Rows:
     yield "setting", "default", "meaning"
     for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "") else f"`{field.default}`"
+        default = "" if field.default in (None, "", PydanticUndefined) else f"`{field.default}`"
         yield f"`{name}`", default, field.description or PLAIN[name]
 
 

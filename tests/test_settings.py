@@ -87,7 +87,10 @@ def test_a_source_on_the_command_line_is_one_of_the_file(tmp_path: Path) -> None
         ("format=vector", "found no topic, expected topic=NAME,format=FORMAT"),
         ("region=eu", "found no topic and no format, expected topic=NAME,format=FORMAT"),
         ("topic=a,topic=b,format=vector", "found topic twice, expected it once"),
-        ("topic=a,format=vector,where.label=x", "found 'where.label', expected constants.NAME or from_label.NAME"),
+        (
+            "topic=a,format=vector,where.label=x",
+            "found 'where.label', expected constants.NAME or from_label.NAME",
+        ),
         ("topic=a,format=vector,constants.=x", "found 'constants.=x', expected NAME=VALUE"),
     ],
 )

@@ -56,7 +56,7 @@ def _sources(settings: Settings) -> Iterator[Finding]:
     """How each source is read.  Raises SettingsError and MappingError."""
     for source in source_topics(settings.sources, catalog.load(settings.schemas)):
         becomes = ", ".join(event.topic for event in source.events)
-        yield ok("sources", f"{source.topic}: {source.wire.name} becomes {becomes}")
+        yield ok("sources", f"{source.topic}: {source.format} becomes {becomes}")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ from pipeline.stream.decoded import Decoded, Refusal, met_series, receive
 from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.quarantine_rows import ROWS, SAMPLE_LIMIT, beyond_row, doubted_row
 from pipeline.stream.segments import write_raw, write_segment
-from pipeline.stream.source_topics import SourceDecoder, SourceTopic, fed_by
+from pipeline.stream.source_topics import SourceTopic, fed_by, source_decoder
 from pipeline.views.published import QUARANTINE
 
 ASIDE_KEPT = 100
@@ -127,7 +127,7 @@ class Processor:
         self._segments.mkdir(parents=True, exist_ok=True)
         self._max_bytes = max_bytes
         self._decoders = {e.topic: Decoder(con.cursor(), e, max_bytes, 2 * max_series) for e in catalog.types}
-        self._sources = {s.topic: SourceDecoder(s, catalog, self._decoders, max_bytes) for s in sources}
+        self._sources = {s.topic: source_decoder(s, catalog, self._decoders, max_bytes) for s in sources}
         self._fed_by = fed_by(sources, catalog)
         self._admission = {e.topic: Admission(con, e, max_series, max_entities) for e in catalog.types}
         self.growth: dict[str, Growth] = {}

@@ -22,19 +22,20 @@ import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
-from pipeline.errors import SettingsError
+from pipeline.errors import MappingError, SettingsError
 from pipeline.formats.histograms import Differences
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
 from pipeline.formats.registry import format_named
 from pipeline.formats.wire import Format
 from pipeline.mappings.gather import MappedSample, report_mark
 from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
-from pipeline.mappings.mapping_spec import Given, SourceMapping
+from pipeline.mappings.mapping_spec import NOTHING_GIVEN, Given, SourceMapping
 from pipeline.mappings.plans import PlannedGatherer
 from pipeline.settings import SourceSettings
 from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import BEYOND, Decoded, Refusal
+from pipeline.stream.event_topics import EVENT_FORMATS, EventTopicDecoder
 
 EVENT = (("content-type", b"application/cloudevents+json"),)
 IGNORED_NAMES = 1_000
@@ -44,10 +45,14 @@ OTHERS = "(others)"
 
 @dataclass(frozen=True, slots=True)
 class SourceTopic:
-    """One topic of a source: how its messages are read, and which event types they become."""
+    """One topic of a source: how its messages are read, and which event types they become.
+
+    `wire` is None where the messages are events of ours already.
+    """
 
     topic: str
-    wire: Format
+    format: str
+    wire: Format | None
     mappings: tuple[SourceMapping, ...]
     given: Given
     events: tuple[EventType, ...]
@@ -65,9 +70,11 @@ def source_topics(sources: Sequence[SourceSettings], catalog: Catalog) -> tuple[
 
 
 def _source_topic(each: SourceSettings, catalog: Catalog, where: str) -> SourceTopic:
-    wire = format_named(each.format)
-    if not wire.on_kafka:
-        raise SettingsError(f"{where}: found the format {wire.name}, expected one that comes on Kafka")
+    if each.format in EVENT_FORMATS:
+        return _of_events(each, catalog, where)
+    wire = _format(each.format, where)
+    if not each.mappings:
+        raise SettingsError(f"{where}: found no mapping, expected one; gigawatch map list has them")
     mappings = tuple(load_source_mapping(name, catalog) for name in each.mappings)
     given = Given.model_validate(
         {"constants": each.constants, "from_label": each.from_label, "where": each.where}
@@ -83,7 +90,36 @@ def _source_topic(each: SourceSettings, catalog: Catalog, where: str) -> SourceT
     if wrong:
         raise SettingsError("\n  ".join([f"{where}:", *wrong]))
     topics = dict.fromkeys(samples.topic for mapping in mappings for samples in mapping.samples)
-    return SourceTopic(each.topic, wire, mappings, given, tuple(catalog.by_topic(topic) for topic in topics))
+    return SourceTopic(
+        each.topic, wire.name, wire, mappings, given, tuple(catalog.by_topic(topic) for topic in topics)
+    )
+
+
+def _format(name: str, where: str) -> Format:
+    """The format of that name, if it comes on Kafka.  Raises SettingsError."""
+    try:
+        wire = format_named(name)
+    except MappingError as error:
+        raise SettingsError(f"{where}: {error}; {' and '.join(EVENT_FORMATS)} need no mapping") from error
+    if not wire.on_kafka:
+        raise SettingsError(f"{where}: found the format {wire.name}, expected one that comes on Kafka")
+    return wire
+
+
+def _of_events(each: SourceSettings, catalog: Catalog, where: str) -> SourceTopic:
+    """A topic of our own events, of any type.  Raises SettingsError for what would have no effect."""
+    given = {
+        "mapping": each.mapping,
+        "constants": each.constants,
+        "from_label": each.from_label,
+        "where": each.where,
+    }
+    if useless := [name for name, value in given.items() if value]:
+        raise SettingsError(
+            f"{where}: found {' and '.join(useless)}, expected none of them: what is {each.format} is events that say all "
+            "by themselves; take that out, or name the format that the mapping reads"
+        )
+    return SourceTopic(each.topic, each.format, None, (), NOTHING_GIVEN, catalog.types)
 
 
 def fed_by(sources: Sequence[SourceTopic], catalog: Catalog) -> dict[str, frozenset[str]]:
@@ -101,13 +137,27 @@ class _Made(NamedTuple):
     beyond: tuple[tuple[str, float, int], ...] = ()
 
 
+def source_decoder(
+    source: SourceTopic, catalog: Catalog, decoders: Mapping[str, Decoder], max_bytes: int
+) -> SourceDecoder | EventTopicDecoder:
+    """What decodes the records of a source's topic."""
+    if source.wire is None:
+        return EventTopicDecoder(source.events, decoders, max_bytes)
+    return SourceDecoder(source, source.wire, catalog, decoders, max_bytes)
+
+
 class SourceDecoder:
     """Decodes the records of one source's topic, batch by batch, in their order."""
 
     def __init__(
-        self, source: SourceTopic, catalog: Catalog, decoders: Mapping[str, Decoder], max_bytes: int
+        self,
+        source: SourceTopic,
+        wire: Format,
+        catalog: Catalog,
+        decoders: Mapping[str, Decoder],
+        max_bytes: int,
     ) -> None:
-        self._source, self._decoders, self._max_bytes = source, decoders, max_bytes
+        self._source, self._wire, self._decoders, self._max_bytes = source, wire, decoders, max_bytes
         self.differences = Differences()
         self._gatherers = [
             PlannedGatherer(m, catalog, source.given, self.differences) for m in source.mappings
@@ -180,7 +230,7 @@ class SourceDecoder:
             raise Undecodable("null_value")
         if len(record.value) > self._max_bytes:
             raise Undecodable("too_large")
-        return list(self._source.wire.points(record.value))
+        return list(self._wire.points(record.value))
 
 
 def _named(refusal: Refusal, reasons: Mapping[tuple[int, int], tuple[ConsumerRecord, str]]) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline.catalog import Catalog
 from pipeline.errors import MappingError, SettingsError
+from pipeline.producer import arrow_message
 from pipeline.settings import SourceSettings, load_settings
 from pipeline.stream.batch import Batch
 from pipeline.stream.source_topics import SourceTopic, fed_by, source_topics
@@ -179,7 +181,7 @@ def test_the_settings_name_topics_formats_and_mappings(tmp_path: Path, catalog: 
     file = tmp_path / "gigawatch.toml"
     file.write_text(TOML)
     [found] = source_topics(load_settings(file).sources, catalog)
-    assert (found.topic, found.wire.name) == ("otlp_metrics", "otlp_proto")
+    assert (found.topic, found.format) == ("otlp_metrics", "otlp_proto")
     assert [m.mapping for m in found.mappings] == ["dcgm", "kueue"]
     assert [e.topic for e in found.events] == ["telemetry.gpu", "telemetry.queue"]
 
@@ -188,7 +190,23 @@ def test_the_settings_name_topics_formats_and_mappings(tmp_path: Path, catalog: 
     ("change", "error", "says"),
     [
         ({"mapping": "dcmg"}, MappingError, "did you mean 'dcgm'"),
-        ({"format": "otlp"}, MappingError, "expected one of prometheus, otlp_proto"),
+        ({"format": "otlp"}, SettingsError, "expected one of prometheus, otlp_proto"),
+        ({"format": "otlp"}, SettingsError, "cloudevents and arrow need no mapping"),
+        (
+            {"mapping": []},
+            SettingsError,
+            "sources[0] (otlp): found no mapping, expected one; gigawatch map list",
+        ),
+        (
+            {"format": "cloudevents", "constants": {}},
+            SettingsError,
+            "found mapping, expected none of them: what is cloudevents",
+        ),
+        (
+            {"format": "arrow"},
+            SettingsError,
+            "found mapping and constants, expected none of them: what is arrow",
+        ),
         ({"format": "entsoe"}, SettingsError, "expected one that comes on Kafka"),
         ({"topic": "telemetry.gpu"}, SettingsError, "found a topic that is read already"),
         (
@@ -206,6 +224,45 @@ def test_a_source_that_cannot_work_is_refused_with_what_to_set(
     with pytest.raises(error) as refused:
         source_topics([SourceSettings(**whole)], catalog)
     assert says in str(refused.value)
+
+
+def of_all_kinds(make: Any) -> list[Any]:
+    """Records of every type, in every content mode, good and bad."""
+    both = [
+        make.event(topic, binary=binary, id=str(n), source=f"/{topic}/{binary}")
+        for topic in ("telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing")
+        for binary in (False, True)
+        for n in range(3)
+    ]
+    tricky = make.event("telemetry.queue", id="names", workload_class="gpu.utilization.v1")
+    escaped = make.event("telemetry.energy", id="escaped")
+    escaped = make.record(
+        escaped.value.replace(b"energy.reading", b"energy\\u002ereading"), topic=escaped.topic
+    )
+    gpus = [{**json.loads(make.event().value)["data"], "gpu": f"GPU-{n}"} for n in range(5)]
+    message = arrow_message("gpu.utilization.v1", "/arrow", gpus, datetime.fromtimestamp(make.T0, UTC))
+    arrow = make.record(message.value, message.headers)
+    unknown = make.event(id="unknown", envelope={"type": "gpu.utilization.v9"})
+    return [*both, tricky, escaped, arrow, unknown, make.record(b"{broken"), make.record(None)]
+
+
+@pytest.mark.parametrize("form", ["cloudevents", "arrow"])
+def test_our_own_events_on_a_topic_of_another_name_are_what_they_are_on_their_own(
+    tmp_path: Path, catalog: Catalog, make: Any, make_pipeline: Callable[..., Any], form: str
+) -> None:
+    [source] = source_topics([SourceSettings(topic="firehose", format=form)], catalog)
+    found = make_pipeline(tmp_path / "found", sources=[source])
+    wanted = make_pipeline(tmp_path / "wanted")
+    every = of_all_kinds(make)
+    _, letters = found.take(
+        *(make.record(r.value, r.headers, topic="firehose", appended=r.timestamp / 1000) for r in every)
+    )
+    _, others = wanted.take(*every)
+    assert sorted(str(each.reasons) for each in letters) == sorted(str(each.reasons) for each in others)
+    assert found.fates() == wanted.fates() and found.fates()["aggregated", ""] == 24 + 2 + 5
+    for view in ("gpu", "queue", "energy"):
+        rows = f"SELECT * FROM partials_{view}_10s ORDER BY ALL"
+        assert found.sql(rows) == wanted.sql(rows) != []
 
 
 def test_a_new_wire_format_is_one_file_and_one_line(
