@@ -143,6 +143,18 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
         (["run"], {"GIGAWATCH_MEMORY_LIMIT": "lots"}, 2, "memory_limit"),
         (["run"], {"GIGAWATCH_SECURITY_PROTOCOL": "SASL-SSL"}, 2, "'SASL_SSL'"),
         (["run", "--config", "no-such.toml"], {}, 2, "no-such.toml"),
+        (
+            ["run", "--source", "otlp:otlp_proto"],
+            {},
+            2,
+            "--source 'otlp:otlp_proto': found 'otlp:otlp_proto'",
+        ),
+        (
+            ["run", "--source", "topic=a,format=otlp_proto"],
+            {},
+            2,
+            "sources[0] (a): found no mapping, expected one",
+        ),
         (["status", "--data", "no-such-dir"], {}, 2, "name it with --data"),
         (["sql", "SELECT 1", "--data", "no-such-dir"], {}, 2, "no such data directory"),
         (["simulate"], {}, 2, "neither --scenario nor --trace"),
@@ -150,6 +162,7 @@ def test_the_command_line_counts_before_the_environment_before_the_file(tmp_path
         (["simulate", "--scenario", "steady", "--mapping", "x"], {}, 2, "only with --trace"),
         (["simulate", "--trace", "x", "--arrays"], {}, 2, "only with --scenario"),
         (["simulate", "--trace", "x"], {}, 2, "without --mapping"),
+        (["simulate", "--scenario", "dcgm"], {}, 2, "gigawatch demo --scenario dcgm plays it"),
         (["simulate", "--scenario", "steady", "--rate", "-5"], {}, 2, "expected a number above 0"),
         (
             ["simulate", "--scenario", "steady", "--bootstrap", "127.0.0.1:1"],

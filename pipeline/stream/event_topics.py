@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
+from numpy.typing import NDArray
 
 from pipeline.catalog import EventType
 from pipeline.formats.histograms import Differences
@@ -46,7 +47,7 @@ class EventTopicDecoder:
             found.append(decoder.decode(topic_records(mine, self._max_bytes, clock)))
         return found
 
-    def _types(self, records: Records) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def _types(self, records: Records) -> NDArray[np.int64]:
         """The number of each record's type.
 
         A value in structured mode mostly has the name of one type in it, which costs no parse to see; it is opened where it
@@ -55,7 +56,7 @@ class EventTopicDecoder:
         values = pa.array([record.value for record in records], pa.large_binary())
         named = [pc.match_substring(values, f'"{event.type}"').fill_null(False) for event in self._events]
         table = np.stack([column.to_numpy(zero_copy_only=False) for column in named])
-        numbers = table.argmax(axis=0)
+        numbers: NDArray[np.int64] = table.argmax(axis=0)
         doubted = table.sum(axis=0) != 1
         headers = [record.headers for record in records]
         alike = declares_structured(headers[0]) and headers.count(headers[0]) == len(headers)
@@ -82,11 +83,10 @@ class EventTopicDecoder:
         return self._numbers.get(said, 0) if isinstance(said, str) else 0
 
 
-def _only(
-    parts: Sequence[tuple[int, Records]], chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> list[tuple[int, Records]]:
+def _only(parts: Sequence[tuple[int, Records]], chosen: NDArray[np.bool_]) -> list[tuple[int, Records]]:
     """The chosen records of each partition, of all in their order."""
-    kept, at = [], 0
+    kept: list[tuple[int, Records]] = []
+    at = 0
     for part, records in parts:
         mine = [records[n] for n in np.flatnonzero(chosen[at : at + len(records)]).tolist()]
         at += len(records)

@@ -394,3 +394,19 @@ def test_a_check_looks_only_when_it_is_asked(tmp_path: Path) -> None:
     )
     assert [name for name, _ in named if name in ("alertmanager", "webhook", "grafana")] == ["grafana"]
     assert not (tmp_path / "data").exists()
+
+
+def test_each_source_is_looked_at_as_it_would_be_read() -> None:
+    def found(**change: Any) -> list[tuple[str, str]]:
+        settings = load_settings(sources=[{"topic": "have", "format": "cloudevents", **change}])
+        return [(f.verdict, f.found) for f in examine(checks(settings)) if f.check == "sources"]
+
+    [(verdict, words)] = found()
+    assert verdict == "ok" and words.startswith("have: cloudevents becomes ") and "telemetry.gpu" in words
+    [(verdict, words)] = found(mapping="dcgm")
+    assert verdict == "fail" and "sources[0] (have): found mapping, expected none" in words
+
+
+def test_a_sources_topic_that_nobody_has_written_to_is_to_look_at() -> None:
+    finding = kafka_checks.unwritten("otlp_metrics")
+    assert finding.verdict == "warn" and "--source" in finding.remedy
