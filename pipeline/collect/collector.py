@@ -201,7 +201,11 @@ def _labelled(points: Any, target: Target) -> Iterator[Point]:
 def events_of(
     catalog: Catalog, state: TargetState, samples: Sequence[MappedSample], instant: int, every: int
 ) -> Iterator[Event]:
-    """The events of a target's samples: an array for each type, time, interval and report; mostly that is one."""
+    """The events of a target's samples: an array for each type, time, interval and report; mostly that is one.
+
+    Their ids hold the URL's checksum: one host may answer for many devices or zones, each at a path or query of its own.
+    """
+    asked = f"{zlib.crc32(state.target.url.encode()):08x}"
     groups: dict[tuple[str, int, int | None, str], list[Mapping[str, Any]]] = {}
     for sample in samples:
         event_type = catalog.by_topic(sample.topic)
@@ -214,7 +218,7 @@ def events_of(
         for low in range(0, len(data), SAMPLES_IN_MESSAGE):
             event = {
                 "specversion": "1.0",
-                "id": f"{at}/{interval or 0}/{low}{mark}",
+                "id": f"{at}/{interval or 0}/{low}/{asked}{mark}",
                 "source": f"/collect/{state.kind.mapping.mapping}/{state.target.instance}"[:250],
                 "type": event_type.type,
                 "time": time_text(at),

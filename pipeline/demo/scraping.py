@@ -23,7 +23,7 @@ from aiohttp import web
 from pipeline.broker.kafka import HOST, port_or_free
 from pipeline.catalog import Catalog, EventType
 from pipeline.collect.collecting import HEADERS
-from pipeline.collect.collector import Collector, SourceKind, TargetState
+from pipeline.collect.collector import Collector, SourceKind
 from pipeline.collect.scrape import ScrapeOptions
 from pipeline.collect.targets import TargetFile
 from pipeline.formats.registry import format_named
@@ -93,31 +93,43 @@ def _groups(cluster: GpuCluster, address: str) -> Iterator[dict[str, Any]]:
         yield {"targets": [address], "labels": {**where, **said, **mine}}
 
 
-class ScrapedWriter:
-    """Writes steps in which GPUs are pages of exporters; the rest goes to Kafka as it is."""
+class Collected:
+    """The events of a collector as messages, until those of a step are taken."""
 
-    def __init__(self, out: StepWriter, exporters: Exporters) -> None:
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+
+    async def emit(self, event_type: EventType, event: dict[str, Any]) -> None:
+        """Keep an event."""
+        time_ms = round(datetime.fromisoformat(event["time"]).timestamp() * 1000)
+        key, value = event["source"].encode(), msgspec.json.encode(event)
+        self._messages.append(Message(event_type.topic, time_ms, key, HEADERS, value, len(event["data"])))
+
+    def take(self) -> list[Block]:
+        """What was kept, as one block, or none."""
+        found, self._messages = self._messages, []
+        return list(filter(None, [as_block(found)]))
+
+
+class ScrapedWriter:
+    """Writes steps in which GPUs are pages of exporters; the rest goes to Kafka as it is.
+
+    The targets of `collector` are those of `exporters`, and what it finds comes to `collected`.
+    """
+
+    def __init__(
+        self, out: StepWriter, exporters: Exporters, collector: Collector, collected: Collected
+    ) -> None:
         self.sent = out.sent
         self._out, self._exporters = out, exporters
-        self._messages: list[Message] = []
-        self._targets: dict[str, TargetState] = {}
+        self._collector, self._collected = collector, collected
+        self._targets = {urlsplit(target.url).path: state for target, state in collector.states.items()}
 
     @property
     def says(self) -> str:
         """Who is asked, and the first of them for whoever wants to see it."""
         first = next(iter(self._collector.states)).url
         return f"{len(self._targets)} exporters such as {first} are scraped every {INTERVAL} s of event time"
-
-    async def emit(self, event_type: EventType, event: dict[str, Any]) -> None:
-        """Keep an event of the collector's for the end of the step."""
-        time_ms = round(datetime.fromisoformat(event["time"]).timestamp() * 1000)
-        key, value = event["source"].encode(), msgspec.json.encode(event)
-        self._messages.append(Message(event_type.topic, time_ms, key, HEADERS, value, len(event["data"])))
-
-    def scrapes(self, collector: Collector) -> None:
-        """Scrape with this collector, whose events come to `emit`."""
-        self._collector = collector
-        self._targets = {urlsplit(target.url).path: state for target, state in collector.states.items()}
 
     async def write(self, blocks: Iterable[Block], t1_ms: int) -> None:
         """Show what a step's nodes have to say, scrape them, and write everything."""
@@ -131,8 +143,7 @@ class ScrapedWriter:
                 state = self._targets[f"/{key.decode()}/metrics"]
                 asked.append(self._collector.scrape(state, time_ms // 1000))
         await asyncio.gather(*asked)
-        found, self._messages = self._messages, []
-        await self._out.write([*rest, *filter(None, [as_block(found)])], t1_ms)
+        await self._out.write([*rest, *self._collected.take()], t1_ms)
 
 
 def scraping(play: Play, catalog: Catalog, targets: Path, tell: Callable[[str], None]) -> Opens:
@@ -152,19 +163,17 @@ async def scraped(
     play: Play, catalog: Catalog, targets: Path, out: StepWriter
 ) -> AsyncIterator[ScrapedWriter]:
     """The exporters of a play and their collector, while the `async with` lasts; what is collected goes to `out`."""
-    exporters = Exporters()
+    exporters, collected = Exporters(), Collected()
     write_targets(play, exporters.address, targets)
     file = TargetFile(targets)
     file.read()
     kind = SourceKind(format_named("prometheus"), load_source_mapping(str(play.scenario.exporters), catalog))
     given = given_of([f"provider={play.scenario.fleet.provider}"], [f"{n}={n}" for n in FROM_TARGETS])
-    writes = ScrapedWriter(out, exporters)
-    collector = Collector(catalog, lambda _: kind, given, INTERVAL, ScrapeOptions(), writes.emit)
+    collector = Collector(catalog, lambda _: kind, given, INTERVAL, ScrapeOptions(), collected.emit)
     with _untold():
         async with exporters.open(), collector:
             collector.aim(file.targets)
-            writes.scrapes(collector)
-            yield writes
+            yield ScrapedWriter(out, exporters, collector, collected)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ _BUS = (0x1B, 0x2B, 0x3B, 0x4B, 0x9B, 0xAB, 0xBB, 0xCB)
 _MODELS = {80 << 30: "NVIDIA H100 80GB HBM3", 288 << 30: "NVIDIA GB300"}
 
 
-class _Gpu(NamedTuple):
+class _MeasuredGpu(NamedTuple):
     """What one GPU measures: ratios, bytes, watts, millijoules, degrees Celsius."""
 
     utilization: float
@@ -47,45 +47,45 @@ class _Gpu(NamedTuple):
         return self.total - self.reserved - self.memory
 
 
-class _Metric(NamedTuple):
+class _DcgmField(NamedTuple):
     name: str
     kind: str
     says: str
-    value: Callable[[_Gpu], str]
+    value: Callable[[_MeasuredGpu], str]
 
 
 OLD = (
-    _Metric("DCGM_FI_DEV_GPU_TEMP", "gauge", "GPU temperature (in C).", lambda g: f"{g.heat:.0f}"),
-    _Metric("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W).", lambda g: f"{g.watts:.6f}"),
-    _Metric(
+    _DcgmField("DCGM_FI_DEV_GPU_TEMP", "gauge", "GPU temperature (in C).", lambda g: f"{g.heat:.0f}"),
+    _DcgmField("DCGM_FI_DEV_POWER_USAGE", "gauge", "Power draw (in W).", lambda g: f"{g.watts:.6f}"),
+    _DcgmField(
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "counter", "Total energy consumption since boot (in mJ).",
         lambda g: f"{g.energy_mj}",
     ),
-    _Metric("DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %).", lambda g: f"{g.utilization * 100:.0f}"),
-    _Metric("DCGM_FI_DEV_XID_ERRORS", "gauge", "Value of the last XID error encountered.", lambda g: f"{g.xid}"),
-    _Metric("DCGM_FI_DEV_FB_FREE", "gauge", "Framebuffer memory free (in MiB).", lambda g: f"{g.free // _MIB}"),
-    _Metric("DCGM_FI_DEV_FB_USED", "gauge", "Framebuffer memory used (in MiB).", lambda g: f"{g.memory // _MIB}"),
-    _Metric(
+    _DcgmField("DCGM_FI_DEV_GPU_UTIL", "gauge", "GPU utilization (in %).", lambda g: f"{g.utilization * 100:.0f}"),
+    _DcgmField("DCGM_FI_DEV_XID_ERRORS", "gauge", "Value of the last XID error encountered.", lambda g: f"{g.xid}"),
+    _DcgmField("DCGM_FI_DEV_FB_FREE", "gauge", "Framebuffer memory free (in MiB).", lambda g: f"{g.free // _MIB}"),
+    _DcgmField("DCGM_FI_DEV_FB_USED", "gauge", "Framebuffer memory used (in MiB).", lambda g: f"{g.memory // _MIB}"),
+    _DcgmField(
         "DCGM_FI_DEV_FB_RESERVED", "gauge", "Framebuffer memory reserved (in MiB).",
         lambda g: f"{g.reserved // _MIB}",
     ),
-    _Metric(
+    _DcgmField(
         "DCGM_FI_PROF_GR_ENGINE_ACTIVE", "gauge", "Ratio of time the graphics engine is active.",
         lambda g: f"{g.engine:.6f}",
     ),
 )  # fmt: skip
 NEW = (
-    _Metric("DCGM_FI_DEV_GPU_TEMP_CELSIUS", "gauge", "GPU temperature in degrees Celsius.", lambda g: f"{g.heat:.0f}"),
-    _Metric("DCGM_FI_DEV_BOARD_POWER_WATTS", "gauge", "Board power in watts.", lambda g: f"{g.watts:.6f}"),
-    _Metric(
+    _DcgmField("DCGM_FI_DEV_GPU_TEMP_CELSIUS", "gauge", "GPU temperature in degrees Celsius.", lambda g: f"{g.heat:.0f}"),
+    _DcgmField("DCGM_FI_DEV_BOARD_POWER_WATTS", "gauge", "Board power in watts.", lambda g: f"{g.watts:.6f}"),
+    _DcgmField(
         "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", "counter", "GPU energy in joules.",
         lambda g: f"{g.energy_mj // 1000}",
     ),
-    _Metric("DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization ratio.", lambda g: f"{g.utilization:.6f}"),
-    _Metric("DCGM_FI_DEV_XID_ERROR", "gauge", "Value of the last XID error.", lambda g: f"{g.xid}"),
-    _Metric("DCGM_FI_DEV_FB_CAPACITY_BYTES", "gauge", "Framebuffer capacity in bytes.", lambda g: f"{g.total}"),
-    _Metric("DCGM_FI_DEV_FB_USED_BYTES", "gauge", "Framebuffer used in bytes.", lambda g: f"{g.memory}"),
-    _Metric(
+    _DcgmField("DCGM_FI_DEV_GPU_UTIL_RATIO", "gauge", "GPU utilization ratio.", lambda g: f"{g.utilization:.6f}"),
+    _DcgmField("DCGM_FI_DEV_XID_ERROR", "gauge", "Value of the last XID error.", lambda g: f"{g.xid}"),
+    _DcgmField("DCGM_FI_DEV_FB_CAPACITY_BYTES", "gauge", "Framebuffer capacity in bytes.", lambda g: f"{g.total}"),
+    _DcgmField("DCGM_FI_DEV_FB_USED_BYTES", "gauge", "Framebuffer used in bytes.", lambda g: f"{g.memory}"),
+    _DcgmField(
         "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO", "gauge", "Graphics engine utilization ratio.",
         lambda g: f"{g.engine:.6f}",
     ),
@@ -122,7 +122,7 @@ class DcgmExporters:
             [self._machine.memory_bytes] * len(keep), seen.power.tolist(), energy_mj.tolist(),
             seen.heat.tolist(), seen.xid.tolist(),
         )  # fmt: skip
-        gpus = [_Gpu(*values) for values in zip(*columns, strict=True)]
+        gpus = [_MeasuredGpu(*values) for values in zip(*columns, strict=True)]
         there = keep.tolist()
         pages, counts = [], []
         for place in range(len(times_ms)):
@@ -134,7 +134,7 @@ class DcgmExporters:
         return Block(PAGES, times_ms, keys, pages, counts)
 
 
-def _page(metrics: Sequence[_Metric], gpus: Sequence[tuple[str, _Gpu]]) -> bytes:
+def _page(metrics: Sequence[_DcgmField], gpus: Sequence[tuple[str, _MeasuredGpu]]) -> bytes:
     lines: list[str] = []
     for name, kind, says, value in metrics if gpus else ():
         lines += (f"# HELP {name} {says}", f"# TYPE {name} {kind}")

@@ -107,6 +107,12 @@ def test_two_collectors_of_one_target_send_the_same_event_and_an_own_interval_is
     assert slow[0]["interval"] == 300
 
 
+def test_the_devices_that_one_exporter_answers_for_are_no_duplicates_of_each_other() -> None:
+    with endpoints.endpoint({"/probe": dcgm()}) as node:
+        events, _ = scraped(f"{node.url}/probe?target=a", f"{node.url}/probe?target=b")
+    assert len({(event["source"], event["id"]) for event in events}) == 2
+
+
 def test_a_management_controller_is_read_as_json() -> None:
     answer = json.dumps(
         {"Id": "Power", "PowerControl": [{"PowerConsumedWatts": 429, "PowerCapacityWatts": 1400}]}
