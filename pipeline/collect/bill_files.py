@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.collect.bill_objects import fetched
 from pipeline.errors import BillError
 
 Form = Literal["csv", "parquet", "json"]
 ENDINGS = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 """Of a directory's files these are read; those that begin with a dot or an underscore are not, as Spark has it."""
+_NO_FILE = f"{{where}}: found no file of a bill; expected names that end in {', '.join(ENDINGS)}"
 _LOOK = 4096
 
 
@@ -50,7 +51,7 @@ def _of_disk(named: Path) -> Iterator[BillFile]:
         return
     paths = sorted(path for path in named.rglob("*") if path.is_file() and _is_bill(path.name))
     if not paths:
-        raise BillError(f"{named}: found no file of a bill; expected names that end in {', '.join(ENDINGS)}")
+        raise BillError(_NO_FILE.format(where=named))
     yield from (_known(str(path), path) for path in paths)
 
 
@@ -59,40 +60,13 @@ def _is_bill(name: str) -> bool:
 
 
 def _of_s3(url: str, scratch: Path) -> Iterator[BillFile]:
-    """What lies at or below `url`; credentials and region come from the AWS_… variables and files, as in AWS's own tools."""
-    from pyarrow import fs
-
-    scheme, _, place = url.partition("://")
-    if scheme != "s3" or not place.strip("/"):
-        raise BillError(
-            f"{url}: found the scheme {scheme!r}, expected a path on this machine or s3://BUCKET/PREFIX"
-        )
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    try:
-        store = fs.S3FileSystem(endpoint_override=endpoint) if endpoint else fs.S3FileSystem()
-        info = store.get_file_info(place.rstrip("/"))
-        listed = (
-            [info]
-            if info.type == fs.FileType.File
-            else store.get_file_info(fs.FileSelector(place, recursive=True))
-        )
-        keys = sorted(
-            i.path for i in listed if i.type == fs.FileType.File and (i is info or _is_bill(i.base_name))
-        )
-        if not keys:
-            raise BillError(
-                f"{url}: found no file of a bill; expected names that end in {', '.join(ENDINGS)}"
-            )
-        for number, key in enumerate(keys):
-            target = scratch / f"{number}-{Path(key).name}"
-            fs.copy_files(
-                key, str(target), source_filesystem=store, destination_filesystem=fs.LocalFileSystem()
-            )
-            yield _known(f"s3://{key}", target)
-    except OSError as error:
-        raise BillError(
-            f"{url}: cannot be read ({str(error).splitlines()[0]}); check the bucket, AWS_REGION and the AWS credentials"
-        ) from error
+    """What lies at or below `url`."""
+    found = False
+    for name, path in fetched(url, _is_bill, scratch):
+        found = True
+        yield _known(name, path)
+    if not found:
+        raise BillError(_NO_FILE.format(where=url))
 
 
 def _known(name: str, path: Path) -> BillFile:
