@@ -66,7 +66,7 @@ def _keys(store: S3FileSystem, place: str, is_bill: Callable[[str], bool]) -> li
             denied = error
     try:
         below = store.get_file_info(fs.FileSelector(place, recursive=True))
-    except FileNotFoundError:  # asked to allow that, it would say nothing of a bucket that is not there either
+    except FileNotFoundError:  # `allow_not_found` would hide that the bucket is not there either
         below = []
     keys = sorted(one.path for one in below if one.type == fs.FileType.File and is_bill(one.base_name))
     if denied and not keys:
