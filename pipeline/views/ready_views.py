@@ -51,6 +51,7 @@ def ready_views(catalog: Catalog) -> Iterator[ReadyView]:
 
 def _charges_of(event: EventType) -> ReadyView:
     """CHARGES with the columns of the bill, which are those of the schema, after the time."""
-    bill = {column.name: column.description for column in (*event.fields, *event.measures)}
-    columns = {"time": CHARGES.columns["time"], **bill, **CHARGES.columns}
+    fields = {field.name: field.description for field in event.fields}
+    measures = {measure.name: measure.description for measure in event.measures}
+    columns = {"time": CHARGES.columns["time"], **fields, **measures, **CHARGES.columns}
     return replace(CHARGES, columns=columns)
