@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,9 +19,10 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import EventType
 from pipeline.collect.bill_reading import columns_of_bill
 from pipeline.contract.money import total
+from pipeline.formats.inside import plain_object_sql
 from pipeline.rollup.quoting import literal, quoted
 
-FORM = 1
+FORM = 2
 """Part of a delivery's name, for it says how rows become messages: to be counted up when that changes."""
 MESSAGE_BYTES = 400_000
 """Bytes of rows in a message: with the envelope far below what a pipeline takes (`max_message_bytes`)."""
@@ -116,10 +117,19 @@ def _cell(con: DuckDBPyConnection, charge: EventType) -> str:
     times = {column.name for column in charge.fields if column.kind == "time"}
     wanted = [c.name for c in columns_of_bill(charge) if c.name in names]
     wanted += [name for name in names if name.startswith("x_")]
-    fields = [
-        f"{quoted(name)} := {_rfc3339(quoted(name)) if name in times else quoted(name)}" for name in wanted
-    ]
+    objects = {column.name for column in charge.fields if column.kind == "json"}
+    fields = [f"{quoted(name)} := {_said(name, times, objects)}" for name in wanted]
     return f"to_json(struct_pack({', '.join(fields)}))::VARCHAR"
+
+
+def _said(name: str, times: Set[str], objects: Set[str]) -> str:
+    """SQL for what a charge says under a name."""
+    if name in times:
+        return _rfc3339(quoted(name))
+    if name in objects:  # a text in a text has escapes, with which a whole message is decoded one by one
+        plain = plain_object_sql(quoted(name))
+        return f"CASE WHEN {plain} THEN {quoted(name)}::JSON ELSE to_json({quoted(name)}) END"
+    return quoted(name)
 
 
 def _rfc3339(time: str) -> str:

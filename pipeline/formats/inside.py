@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.catalog import EventType, Field, Inside, Measure
 from pipeline.contract.money import money_text
+from pipeline.rollup.quoting import literal
 
 Amount = Callable[[str, Any], Decimal]
 
@@ -58,6 +59,20 @@ def _found_sql(event: EventType, column: Field | Measure, sample: str) -> str:
         words = ", ".join("'" + f'"{word}"'.replace("'", "''") + "'" for word in event.nulls)
         values = [f"CASE WHEN {value} NOT IN ({words}) THEN {value} END" for value in values]
     return f"coalesce({', '.join(values)})" if len(values) > 1 else values[0]
+
+
+_TEXT = r'"[^"\\\x00-\x1f]*"'
+_PAIR = f"{_TEXT} *: *(?:{_TEXT}|true|false|null)"
+_PLAIN = rf"\{{ *(?:{_PAIR} *(?:, *{_PAIR} *)*)?\}}"
+
+
+def plain_object_sql(text: str) -> str:
+    """True for a JSON object of plain texts, as tags are, of which each key comes once.
+
+    No number, no escape, nothing nested: without blanks between, such a text is the one that Python would write.
+    """
+    keys = f"json_keys({text})"  # a regular expression cannot tell whether a key comes again
+    return f"CASE WHEN regexp_full_match({text}, {literal(_PLAIN)}) THEN list_unique({keys}) = len({keys}) ELSE false END"
 
 
 def names_of(columns: Sequence[Field | Measure]) -> dict[str, None]:

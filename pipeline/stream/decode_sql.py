@@ -17,7 +17,7 @@ from datetime import timedelta
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.formats.amounts import LONG_NUMBER, amount_sql
 from pipeline.formats.gpu_uuid import identifies_sql
-from pipeline.formats.inside import names_of, settled_sql
+from pipeline.formats.inside import names_of, plain_object_sql, settled_sql
 from pipeline.formats.times import time_sql
 from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
 from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_CLOCK_AHEAD
@@ -211,7 +211,9 @@ def _plain_string(text: str, shortest: int, longest: int) -> str:
 
 def _field_check(field: Field, text: str) -> str:
     if field.kind == "json":
-        good = "false"  # the slow path writes it anew: one text for one value
+        # One text for one value: json_transform takes out the blanks, anything else is written anew by the slow path.
+        read = field.inside is not None and field.inside.properties
+        good = "false" if read else plain_object_sql(f"{text}::VARCHAR")
     elif field.enum:
         good = _one_of(text, field.enum)
     elif field.kind == "time":

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipeline.catalog import load
 from pipeline.collect.bill_import import Bill, BillOptions
 from pipeline.errors import BillError
+from pipeline.stream.decode import Decoder
 from pipeline.stream.inspect import inspect
 
 SAMPLE = Path("shared") / "data" / "focus" / "focus_1.0_sample.csv"
@@ -371,6 +372,28 @@ def test_a_large_bill_becomes_messages_that_a_pipeline_takes_and_its_rows_stay_i
     assert max(len(value) for _, _, value, _ in messages) < 2**20
     ids = [json.loads(value)["id"] for _, _, value, _ in messages]
     assert len(set(ids)) == len(ids) and report.deliveries[0].total == sum(range(rows))
+
+
+def test_tags_become_an_object_which_is_decoded_with_its_whole_batch(
+    read: Any, bills: Any, taker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not plain stays the text that it was: a number would be written anew, of a repeated key one would go."""
+    plain = ['{"team": "x", "cost-centre": null, "live": true}', '{"who":"Zoë"}', "{}", ""]
+    other = ['{"n": 1.50}', '{"a": "1", "a": "2"}', '{"a": {"b": "c"}}', '{"path": "C:\\\\x"}']
+    rows = [{"Tags": text, "BilledCost": str(n)} for n, text in enumerate((*plain, *other))]
+    for number, few in enumerate((rows[:4], rows[4:])):
+        messages = read(bills.csv(*few, more=["Tags"]), issuer=f"issuer {number}")[1]
+        sent = [charge.get("Tags") for charge in bills.charges(messages)]
+        assert sent == ([*map(json.loads, plain[:3]), None] if number == 0 else other)
+        with monkeypatch.context() as patched:
+            if number == 0:
+                patched.setattr(Decoder, "_inspect", None)
+            taker.take(messages)
+    kept = [text for (text,) in taker.ask("SELECT Tags FROM charges ORDER BY BilledCost")]
+    spaceless = [
+        json.dumps(json.loads(t), separators=(",", ":"), ensure_ascii=False) if t else None for t in plain
+    ]
+    assert kept == [*spaceless, '{"n":1.5}', '{"a":"1"}', '{"a":{"b":"c"}}', '{"path":"C:\\\\x"}']
 
 
 def test_a_row_that_no_message_can_hold_is_refused_by_its_line(read: Any, bills: Any) -> None:

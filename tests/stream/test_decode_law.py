@@ -133,6 +133,26 @@ ODD_VALUES = st.one_of(
 SPACES = st.sampled_from([""] * 16 + [" "] * 4 + ["\n\t ", "\r\n", "\u00a0", "\x0b"])
 
 
+@st.composite
+def tags(draw: st.DrawFn) -> str:
+    """An object as tags are, mostly plain: keys may come again, blanks stand where they may."""
+    plain = st.sampled_from(["team", "cost centre", "", "é😀", "it's", "a/b", "{", "\x7f", "\u2028"]).map(
+        lambda s: json.dumps(s, ensure_ascii=False)
+    )
+    values = st.one_of(*[plain] * 4, st.sampled_from(["true", "null", "0", "-0", "1e3", "[]", "{}"]), STRINGS)
+    keys = st.one_of(*[plain] * 9, STRINGS)
+    pairs = draw(st.lists(st.tuples(keys, values), max_size=4))
+    space, end = draw(st.sampled_from(["", " ", "\n\t"])), draw(st.sampled_from([""] * 9 + [","]))
+    return (
+        "{"
+        + space
+        + f"{space},{space}".join(f"{k}{space}:{space}{v}" for k, v in pairs)
+        + (end if pairs else "")
+        + space
+        + "}"
+    )
+
+
 def good(column: Field | Measure) -> Text:
     """The text of a value that the schema accepts."""
     if column.enum:
@@ -140,9 +160,10 @@ def good(column: Field | Measure) -> Text:
     if column.kind == "time":
         return st.sampled_from(['"2026-09-21T13:33:20.5Z"', '"2026-09-21T15:33:20+02:00"'])
     if column.kind == "json":
-        return st.sampled_from(
+        odd = st.sampled_from(
             ['{"a": 1.50, "a": 2, "b":{"c":[1e-7,10000000000000000.0]}}', '{"team":"x"}', "{}"]
         )
+        return st.one_of(odd, tags())
     if isinstance(column, Field):
         return st.sampled_from(["c1", "GPU-1", "São Paulo"]).map(json.dumps)
     if column.kind == "money":

@@ -9,7 +9,8 @@
 -- id: CloudEvents id: unique for its source
 -- idx: Place in the message's array of charges; 0 for a single one
 -- known_from: First instant of evaluation that could see it, UTC
-SELECT * EXCLUDE (date)
+SELECT
+    * EXCLUDE (date)
 FROM billing
 WHERE "DeliveryId" IS NULL OR "DeliveryId" IN ({counting})
 QUALIFY row_number() OVER (PARTITION BY {revision} ORDER BY "time" DESC, known_from DESC) = 1
