@@ -208,7 +208,7 @@ KEPT: Mapping[str, tuple[str, str]] = {
     "outbox": ("alert changes for receivers", "outbox"),
     "alert_state alert_notes": ("live alerts", "until they end"),
     "revised_*": ("every report of what is measured for a time more than once", "widths.1d"),
-    "reported": ("what sources last counted", WHILE_THERE),
+    "reported": ("what sources last counted", "a day after the series was last heard"),
     "offsets frontier evaluated meta": ("how far everything is taken in and evaluated", WHILE_THERE),
     "series_* entities_* kin_* shared_*": ("names of series and entities", WHILE_THERE),
     "seen_* flow_* sightings_* moved_*": ("when each was last seen", "a day after it was last seen"),

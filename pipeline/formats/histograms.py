@@ -10,9 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from pipeline.formats.point import Buckets, Point
+from pipeline.rollup.grid import DAY
 
+_FORGOTTEN_AFTER = DAY * 1_000_000
+"""Microseconds; for so long a series is expected, and what is expected no longer is forgotten elsewhere too."""
 _Key = tuple[str, tuple[tuple[str, str], ...], int | None]
 
 
@@ -57,21 +61,25 @@ def buckets_of(upto: Mapping[float, float], total: float | None = None) -> Bucke
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a source last reported of a series; `time`: microseconds since 1970, None where it says none."""
+    """What a source last reported of a series.
+
+    `time`: microseconds since 1970, None where it says none.  `heard`: when it came, by the clock of `Differences`.
+    """
 
     time: int | None
     buckets: Buckets
+    heard: int = 0
 
     def text(self) -> str:
         """As JSON, for the ledger."""
         b = self.buckets
-        return json.dumps([self.time, b.bounds, b.counts, b.since])
+        return json.dumps([self.time, b.bounds, b.counts, b.since, self.heard])
 
     @staticmethod
     def read(text: str) -> Reported:
         """The inverse of `text`."""
-        time, bounds, counts, since = json.loads(text)
-        return Reported(time, Buckets(tuple(bounds), tuple(counts), True, since))
+        time, bounds, counts, since, *heard = json.loads(text)
+        return Reported(time, Buckets(tuple(bounds), tuple(counts), True, since), *heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +101,38 @@ def spreads(buckets: Buckets, scale: float = 1.0) -> tuple[Spread, ...]:
 
 
 class Differences:
-    """The last report of each series of each source, and what the next one adds to it."""
+    """The last report of each series of each source, and what the next one adds to it.
+
+    A series that was not heard for a day is forgotten, and begins anew when it comes again.  Its clock is the newest time at
+    which anything was heard, so that a backlog, which comes in faster than it was written, forgets what the days forgot.
+    """
 
     def __init__(self, known: Mapping[str, Reported] | None = None) -> None:
-        self._last = dict(known or {})
+        self._last: dict[str, Reported] = {}
         self._changed: set[str] = set()
+        self._now = 0
+        self.know(known or {})
 
-    def know(self, key: str, last: Reported) -> None:
-        """A series as it was saved."""
-        self._last[key] = last
+    def know(self, saved: Mapping[str, Reported]) -> None:
+        """The series as they were saved, all at once."""
+        self._last.update(sorted(saved.items(), key=lambda each: each[1].heard))
+        self._now = max((last.heard for last in saved.values()), default=self._now)
 
-    def changed(self) -> dict[str, Reported]:
-        """The series that have reported since this was last asked, to be saved."""
-        found = {key: self._last[key] for key in self._changed}
+    def hear(self, time: int) -> None:
+        """What comes next was written at `time` (microseconds since 1970); an earlier one changes nothing."""
+        self._now = max(self._now, time)
+
+    def changed(self) -> dict[str, Reported | None]:
+        """The series that have reported since this was last asked, to be saved; None for those that are forgotten now."""
+        found: dict[str, Reported | None] = {key: self._last[key] for key in self._changed}
         self._changed.clear()
+        for key in [*takewhile(self._is_old, self._last)]:  # they stand in the order in which they were heard
+            del self._last[key]
+            found[key] = None
         return found
+
+    def _is_old(self, key: str) -> bool:
+        return self._last[key].heard < self._now - _FORGOTTEN_AFTER
 
     def added(self, key: str, time: int | None, now: Buckets) -> Buckets | None:
         """What `now`, counted up to `time`, adds since the report before of the same `key`.  Without a time it is newer.
@@ -117,10 +142,11 @@ class Differences:
         """
         if not now.cumulative:
             return now
-        before = self._last.get(key)
+        before = None if key in self._last and self._is_old(key) else self._last.get(key)
         if before and time is not None and before.time is not None and time <= before.time:
             return None
-        self._last[key] = Reported(time, now)
+        self._last.pop(key, None)
+        self._last[key] = Reported(time, now, self._now)
         self._changed.add(key)
         if before is None:
             return None

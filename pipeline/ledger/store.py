@@ -259,7 +259,8 @@ class Ledger:
                 "WHERE r.topic = m.topic AND r.series = m.series",
                 [topics, series],
             )
-            insert(self.con, "reported", ((*key, text) for key, text in delta.reported.items()))
+            kept = ((*key, text) for key, text in delta.reported.items() if text is not None)
+            insert(self.con, "reported", kept)
 
     def reported(self) -> dict[tuple[str, str], str]:
         """(topic of a source, series) → its last cumulative histogram."""

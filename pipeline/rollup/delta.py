@@ -115,8 +115,8 @@ class Delta:
     written: Callable[[], Sequence[Segment]] = tuple
     fates: tuple[Fate, ...] = ()
     set_aside: tuple[AsideCount, ...] = ()
-    reported: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(topic of a source, series) → its last cumulative histogram, from which the next report counts on."""
+    reported: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    """(topic of a source, series) → its last cumulative histogram, from which the next report counts on; None: forgotten."""
 
     @property
     def events(self) -> int:

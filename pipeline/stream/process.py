@@ -73,8 +73,8 @@ class DecodedBatch:
     topics: dict[str, list[Decoded]]
     letters: Sequence[DeadLetter]
     records: int
-    reported: Mapping[tuple[str, str], str]
-    """(topic of a source, series) → its last cumulative histogram."""
+    reported: Mapping[tuple[str, str], str | None]
+    """(topic of a source, series) → its last cumulative histogram; None where it is forgotten."""
     ahead: Mapping[str, Ahead]
     """What is later than the broker's clock, by topic."""
 
@@ -139,9 +139,9 @@ class Processor:
         self, progress: Mapping[Place, datetime], reported: Mapping[tuple[str, str], str] | None = None
     ) -> None:
         """What was known before a restart: the identities of the last minutes, and what histograms had counted."""
-        for (topic, series), text in (reported or {}).items():
-            if topic in self._sources:
-                self._sources[topic].differences.know(series, Reported.read(text))
+        for name, source in self._sources.items():
+            saved = {key: text for (topic, key), text in (reported or {}).items() if topic == name}
+            source.differences.know({key: Reported.read(text) for key, text in saved.items()})
         for event in self._catalog.types:
             self.seen[event.topic].rebuild(self._data, self._feeding(event, progress))
 
@@ -167,7 +167,7 @@ class Processor:
         letters = [letter for _, one in every for letter in _dead_letters(one.refusals)]
         ahead = {topic: found for topic, one in every if (found := _ahead(one.refusals))}
         reported = {
-            (topic, series): last.text()
+            (topic, series): last.text() if last else None
             for topic, source in self._sources.items()
             for series, last in source.differences.changed().items()
         }

@@ -172,6 +172,7 @@ class SourceDecoder:
         broken: list[tuple[ConsumerRecord, str]] = []
         for _, records in parts:
             for record in records:
+                self.differences.hear(int(min(record.timestamp * 1000, clock * 1_000_000)))
                 try:
                     for topic, event in self._events(record):
                         made[topic].append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from math import inf
@@ -324,3 +325,21 @@ def test_histograms_add_what_was_counted_since_the_last_report_through_a_restart
     ]
     pipeline.take(make.record(reports[2], (), topic="kueue", appended=AT + 60))
     assert waits(pipeline) == [(1.0, 2), (10.0, 4), (640.0, 1), (inf, 3)]
+
+
+def test_what_a_source_counted_is_forgotten_a_day_after_it_was_last_heard(
+    tmp_path: Path, catalog: Catalog, make_pipeline: Callable[..., Any], make: Any
+) -> None:
+    sources = [source(catalog, "kueue", "prometheus", "kueue", QUEUES)]
+    report = (CASES / "kueue-wait-histogram" / "1.t0.prom").read_bytes()
+    pipeline = make_pipeline(tmp_path / "data", sources=sources)
+    pipeline.take(make.record(report, (), topic="kueue", appended=AT))
+    known = set(pipeline.ledger.reported())
+    pipeline.close()
+    pipeline = make_pipeline(tmp_path / "data", sources=sources)
+    queue = re.search(rb'cluster_queue="([^"]+)"', report)[1]  # type: ignore[index]
+    other = report.replace(queue, b"another")
+    pipeline.take(make.record(other, (), topic="kueue", appended=AT + 86_400))
+    assert len(known) == 1 and len(pipeline.ledger.reported()) == 2
+    pipeline.take(make.record(other, (), topic="kueue", appended=AT + 86_430))
+    assert len(pipeline.ledger.reported()) == 1 and not known & set(pipeline.ledger.reported())
