@@ -21,7 +21,7 @@ def list_(as_json: AsJson = False) -> None:
 
     Example: gigawatch map list
     """
-    from pipeline.formats.registry import POINT_FORMATS
+    from pipeline.formats.registry import point_formats
     from pipeline.mappings.mapping_file import load_source_mapping, shipped
 
     mappings = [load_source_mapping(name, _catalog(None)) for name in shipped()]
@@ -31,14 +31,14 @@ def list_(as_json: AsJson = False) -> None:
                 "mappings": [
                     m.model_dump(include={"mapping", "source", "text", "formats"}) for m in mappings
                 ],
-                "formats": [{"format": f.name, "says": f.says} for f in POINT_FORMATS],
+                "formats": [{"format": f.name, "says": f.says} for f in point_formats()],
             }
         )
         return
     for m in mappings:
         typer.echo(f"{m.mapping:<20} {m.source}\n{'':<20} {m.text}")
     typer.echo("")
-    for f in POINT_FORMATS:
+    for f in point_formats():
         typer.echo(f"{f.name:<26} {f.says}")
 
 

@@ -24,7 +24,7 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.collect.scrape import Down, ScrapeOptions, fetch, session
 from pipeline.collect.targets import Target
 from pipeline.formats.point import Point, Undecodable, time_text
-from pipeline.formats.wire import Format
+from pipeline.formats.point_format import PointFormat
 from pipeline.mappings.gather import Gathered, MappedSample, report_mark
 from pipeline.mappings.mapping_spec import Given, SourceMapping
 from pipeline.mappings.plans import PlannedGatherer
@@ -42,7 +42,7 @@ Emit = Callable[[EventType, dict[str, Any]], Awaitable[None]]
 class SourceKind:
     """How the answers of targets are read."""
 
-    wire: Format
+    wire: PointFormat
     mapping: SourceMapping
 
 

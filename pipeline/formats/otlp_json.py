@@ -32,7 +32,12 @@ def points(raw: bytes) -> list[Point]:
     try:
         return _read(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ValueError):
-        return list(bounded(_points(json_object(raw))))
+        return list(carefully(raw))
+
+
+def carefully(raw: bytes) -> Iterator[Point]:
+    """The same, a point at a time."""
+    return bounded(_points(json_object(raw)))
 
 
 class _Number(msgspec.Struct, gc=False):

@@ -48,7 +48,7 @@ def points(raw: bytes) -> list[Point]:
         time = from_epoch(message.timestamp) if message.timestamp is not None else None
         fields = {name: value for name, value in message.fields.items() if value is not None}
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        return list(_points(raw))
+        return list(carefully(raw))
     found = list(_of(message.name, labels, fields, time))
     return found if len(found) < MAX_LABELS else list(bounded(iter(found)))
 
@@ -64,7 +64,8 @@ def _keep(tags: bytes) -> SharedLabels:
     return labels
 
 
-def _points(raw: bytes) -> Iterator[Point]:
+def carefully(raw: bytes) -> Iterator[Point]:
+    """The same, a point at a time."""
     found = _json_metrics(raw) if raw.lstrip()[:1] in (b"{", b"[") else _lines(raw)
     yield from bounded(point for name, tags, fields, time in found for point in _of(name, tags, fields, time))
 

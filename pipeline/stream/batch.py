@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
-from pipeline.formats import arrow_stream
+from pipeline.formats.event_format import ATTRIBUTES, MAX_CLOCK_AHEAD, EventFormat, Headers, content_types
+from pipeline.formats.registry import formats_declared
 from pipeline.rollup.delta import Place
 from pipeline.stream.clocks import NO_CLOCK
-from pipeline.stream.inspect import ATTRIBUTES, MAX_CLOCK_AHEAD, declares_structured
 
 Records = Sequence[ConsumerRecord]
 _EPOCH = datetime(1970, 1, 1)
@@ -92,20 +92,18 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class TopicRecords:
-    """The records of one topic: `structured` and `binary` hold those that a decoder may try.
+    """The records of one topic: `tables` holds, by the name of their format, those that a decoder may try.
 
-    Columns: row INTEGER (position in `all`), part INTEGER, record_time TIMESTAMP, value VARCHAR,
-    and for `binary` a BLOB for each attribute, ce_id and so on.  Values that are null, too large or no UTF-8
-    are in neither, nor are records `ahead` (positions): later than the broker's clock by more than a minute.
+    Columns: row INTEGER (position in `all`), part INTEGER, record_time TIMESTAMP, value VARCHAR (BLOB where the format is
+    not JSON), and where attributes are headers a BLOB for each, ce_id and so on.  Values that are null, too large or, of
+    JSON, no UTF-8 are in none, nor are records `ahead` (positions): later than the broker's clock by more than a minute.
     Of a record that is not the broker's stamp, `stamps` (epoch ms) has the lesser of its timestamp and that clock.
     """
 
     all: Records
     stamps: pa.Int64Array
     ahead: frozenset[int]
-    structured: pa.Table | None
-    binary: pa.Table | None
-    arrow: pa.Table | None = None
+    tables: Mapping[str, pa.Table]
 
     def stamp(self, position: int) -> datetime:
         """The record time of one record, as naive UTC."""
@@ -137,21 +135,50 @@ def topic_records(
         2, "record_time", pc.multiply(table["record_time"], 1000).cast(pa.timestamp("us"))
     )
     headers = list(map(attrgetter("headers"), records))
+    tables = {}
+    for wire, chosen in _told_apart(table["value"], headers, _usable(table, max_bytes, ahead)):
+        own = _only(table, chosen)
+        if wire.attributes_in_headers:
+            own = _with_attributes(own, headers)
+        if wire.json:
+            own = _text(own)
+        if own.num_rows:
+            tables[wire.name] = own
+    return TopicRecords(records, stamps, ahead, tables)
+
+
+def _told_apart(
+    values: pa.ChunkedArray, headers: Sequence[Headers], usable: pa.Array
+) -> Iterator[tuple[EventFormat, pa.Array]]:
+    """The formats that there are, and which of the usable records are of each: as `registry.format_of`, but all at once."""
+    declared, place_of = _declared(headers)
+    found: dict[EventFormat, pa.Array] = {}
+    for place, formats in enumerate(declared):
+        rest = usable if place_of is None else pc.and_(usable, pc.equal(place_of, place))
+        for wire in formats:
+            mine = rest
+            if wire.begins:
+                mine = pc.and_(rest, pc.fill_null(pc.starts_with(values, wire.begins), False))
+                rest = pc.and_not(rest, mine)
+            found[wire] = pc.or_(found[wire], mine) if wire in found else mine
+            if not wire.begins:
+                break
+    yield from found.items()
+
+
+def _declared(headers: Sequence[Headers]) -> tuple[list[tuple[EventFormat, ...]], pa.Array | None]:
+    """The formats that headers declare, and which of these each record has; None where all are alike."""
     if headers.count(headers[0]) == len(headers):  # compared in C: the usual case costs next to nothing
-        alike = [declares_structured(headers[0])] * len(headers)
-    else:
-        seen: dict[int, bool] = {}
-        alike = [declares_structured(h) if len(h) != 1 else _of_one(h, seen) for h in headers]
-    usable = _usable(table, max_bytes, ahead)
-    is_structured = pa.array(alike, pa.bool_())
-    structured = _text(_only(table, pc.and_(usable, is_structured)))
-    if all(alike):
-        return TopicRecords(records, stamps, ahead, structured, None)
-    rest = _with_attributes(table, headers).filter(pc.and_not(usable, is_structured))
-    streams = pc.starts_with(rest["value"], arrow_stream.BEGINS)
-    arrow = rest.filter(streams)
-    binary = _text(rest.filter(pc.invert(streams)) if arrow.num_rows else rest)
-    return TopicRecords(records, stamps, ahead, structured, binary, arrow if arrow.num_rows else None)
+        return [formats_declared(headers[0])], None
+    places: dict[tuple[EventFormat, ...], int] = {}
+    seen: dict[object, int] = {}
+    found = []
+    for each in headers:
+        key = each[0] if len(each) == 1 else content_types(each)
+        if key not in seen:
+            seen[key] = places.setdefault(formats_declared(each), len(places))
+        found.append(seen[key])
+    return list(places), pa.array(found, pa.int32())
 
 
 def _stamps(parts: Sequence[Records], clock: float) -> tuple[pa.Int64Array, frozenset[int]]:
@@ -190,15 +217,10 @@ def _only(table: pa.Table, chosen: pa.Array) -> pa.Table:
     return table if pc.all(chosen).as_py() else table.filter(chosen)
 
 
-def _of_one(headers: Sequence[tuple[str, bytes]], seen: dict[int, bool]) -> bool:
-    key = hash(headers[0])
-    if key not in seen:
-        seen[key] = declares_structured(headers)
-    return seen[key]
-
-
-def _with_attributes(table: pa.Table, headers: Sequence[Sequence[tuple[str, bytes]]]) -> pa.Table:
-    found = list(map(dict, headers))  # of a header given twice the last counts
+def _with_attributes(table: pa.Table, headers: Sequence[Headers]) -> pa.Table:
+    if table.num_rows < len(headers):
+        headers = [headers[row] for row in table["row"].to_pylist()]
+    found: list[dict[str, bytes | None]] = list(map(dict, headers))  # of a header given twice the last counts
     for name in ATTRIBUTES:
         values = [attributes.get(f"ce_{name}") for attributes in found]
         table = table.append_column(f"ce_{name}", pa.array(values, pa.binary()))
@@ -211,10 +233,8 @@ def _usable(table: pa.Table, max_bytes: int, ahead: frozenset[int]) -> pa.Array:
     return pc.and_not(usable, pc.is_in(table["row"], pa.array(ahead, pa.int32()))) if ahead else usable
 
 
-def _text(table: pa.Table) -> pa.Table | None:
+def _text(table: pa.Table) -> pa.Table:
     """The table with `value` as text; rows that are not UTF-8 are left out (the slow path names them)."""
-    if not table.num_rows:
-        return None
     at = table.schema.get_field_index("value")
     try:
         texts = table["value"].cast(pa.large_string())

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from pipeline.formats.event_format import MAX_CLOCK_AHEAD
 from pipeline.rollup.grid import DAY
 from pipeline.stream.topic_admin import ClockReading
 
-CLOCKS_DIFFER = 60.0
+CLOCKS_DIFFER = MAX_CLOCK_AHEAD.total_seconds()
 """Seconds that a record may be later than the broker's clock, and that two clocks may differ before somebody is told."""
 AHEAD_HOLDS = 300.0
 """Seconds for which records from the future are spoken of after the last of them."""

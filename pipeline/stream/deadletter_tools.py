@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 
 from pipeline.catalog import Catalog
 from pipeline.errors import BrokerUnreachable, GigawatchError
+from pipeline.formats.event_format import ENVELOPE
 from pipeline.stream.deadletter_writer import PREFIX
 from pipeline.stream.inspect import Outcome, inspect
 from pipeline.stream.topic_admin import HEADER_LIMIT, Settings, TopicState, describe_topics
@@ -32,7 +33,6 @@ WHOLE = {
     *("not_a_cloudevent", "content_type_missing", "unknown_type", "data_missing", "data_empty_array"),
 }
 """Reasons that are about the message and not about one sample of it, beside those of its attributes."""
-ATTRIBUTES = ("specversion", "type", "source", "id", "time")
 POLL_MS = 500
 FETCH_BYTES = 6 * 2**20
 SEND_SECONDS = 30.0
@@ -194,7 +194,7 @@ def _aside(outcome: Outcome) -> str:
 
 def taken_in(letter: Letter, catalog: Catalog, max_message_bytes: int) -> int:
     """Samples of the record that were no part of what is wrong: the good neighbours in its array."""
-    whole = letter.reason in WHOLE or letter.reason.partition("_")[0] in ATTRIBUTES
+    whole = letter.reason in WHOLE or letter.reason.partition("_")[0] in ENVELOPE
     if letter.cut or whole:
         return 0
     return max(0, verdicts(letter, catalog, max_message_bytes).total() - len(letter.reasons.split(",")))

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
+from pipeline.formats.aside_sql import aside_sql, mend_sql
+from pipeline.formats.event_format import ATTRIBUTES, INTERVAL
+from pipeline.formats.registry import event_formats
 from pipeline.ledger.registered import registered
-from pipeline.stream.arrow_columns import ArrowColumns, arrow_sql
-from pipeline.stream.aside import ASIDE, aside_of, aside_sql, mend_sql, with_offsets
+from pipeline.stream.aside import ASIDE, aside_of, with_offsets
 from pipeline.stream.batch import TopicRecords
-from pipeline.stream.decode_sql import decode_sql
 from pipeline.stream.decoded import (
     Decoded,
     Refusal,
@@ -27,7 +28,7 @@ from pipeline.stream.decoded import (
     series_sql,
 )
 from pipeline.stream.identity import Spelling
-from pipeline.stream.inspect import INTERVAL, Outcome, inspect, is_arrow
+from pipeline.stream.inspect import Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
 CAREFUL_FOR = 100
@@ -51,8 +52,8 @@ class Decoder:
         self._con = con
         self._event = event
         self._max_bytes = max_bytes
-        self._sql = decode_sql(event)
-        self._arrow, self._arrow_columns = arrow_sql(event), ArrowColumns(event)
+        self._formats = {each.name: each for each in event_formats()}
+        self._sql = {name: sql for name, each in self._formats.items() if (sql := each.decode(event))}
         self._spelling = Spelling(con, event)
         self._mend, self._aside = mend_sql(event), aside_sql(event)
         self._care = self._careful_for = 0
@@ -61,21 +62,13 @@ class Decoder:
 
     def decode(self, topic: TopicRecords) -> Decoded:
         """Decode the records of one topic."""
-        tables = {"structured": topic.structured, "binary": topic.binary}
-        present = {name: table for name, table in tables.items() if table is not None}
         with contextlib.ExitStack() as stack:
-            for name, table in present.items():
-                stack.enter_context(registered(self._con, f"records_{name}", table))
-            arrow = self._arrow_samples(topic)
-            if arrow is not None:
-                stack.enter_context(registered(self._con, "records_arrow", topic.arrow))
-                stack.enter_context(registered(self._con, "samples_arrow", arrow))
-            counts = {n: t.num_rows for n, t in present.items()}
-            parsed, aside = self._mended(self._parse(counts, arrow is not None))
+            counts = self._registered(topic, stack)
+            parsed, aside = self._mended(self._parse(counts))
             parsed = self._spelling.mend(parsed)
             self._met.make_room()
             places = self._met.places(parsed["quoted"])
-            if met := self._meet_series(parsed, places, topic, list(present), arrow is not None):
+            if met := self._meet_series(parsed, places, topic, list(counts)):
                 places = self._met.places(parsed["quoted"])
         series = self._met.series(places)
         certain = pc.and_kleene(parsed["ok"], _is_named(series))  # no series where `ok` is false
@@ -100,18 +93,20 @@ class Decoder:
         aside = pa.concat_tables([with_offsets(aside, topic.all), pa.Table.from_pylist(late, ASIDE)])
         return Decoded(self._event, samples, met, refusals, aside, arrived)
 
-    def _arrow_samples(self, topic: TopicRecords) -> pa.Table | None:
-        """The samples of the Arrow streams that the fast path takes."""
-        if topic.arrow is None or self._arrow is None:
-            return None
-        declared = [
-            (row, value)
-            for row, value in zip(
-                topic.arrow["row"].to_pylist(), topic.arrow["value"].to_pylist(), strict=True
-            )
-            if is_arrow(value, topic.all[row].headers)
-        ]
-        return self._arrow_columns.samples([row for row, _ in declared], [value for _, value in declared])
+    def _registered(self, topic: TopicRecords, stack: contextlib.ExitStack) -> dict[str, int]:
+        """Gives SQL the records of each format that has a fast path; how many there are of each."""
+        counts = {}
+        for name, table in topic.tables.items():
+            if name not in self._sql:
+                continue
+            if unpack := self._sql[name].unpack:
+                samples = unpack(table["row"].to_pylist(), table["value"].to_pylist())
+                if samples is None:
+                    continue
+                stack.enter_context(registered(self._con, f"samples_{name}", samples))
+            stack.enter_context(registered(self._con, f"records_{name}", table))
+            counts[name] = table.num_rows
+        return counts
 
     def _mended(self, parsed: pa.Table) -> tuple[pa.Table, pa.Table]:
         """The rows with NULL for each measure that is set aside, and what was set aside, without its offsets."""
@@ -165,8 +160,8 @@ class Decoder:
                 f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow"
             ).to_arrow_table()
 
-    def _parse(self, present: Mapping[str, int], arrow: bool) -> pa.Table:
-        """What the decoder makes of the records of each content mode; `present`: how many there are of each.
+    def _parse(self, present: Mapping[str, int]) -> pa.Table:
+        """What the decoder makes of the records of each format; `present`: how many there are of each.
 
         Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
         """
@@ -174,40 +169,42 @@ class Decoder:
         self._care = self._care if self._careful_for else 0
         while True:
             try:
-                return self._parsed(present, self._but_no_json(present), arrow)
+                return self._parsed(present, self._but_no_json(present))
             except (duckdb.InvalidInputException, UnicodeDecodeError):
                 # its message quotes the value, at times cut in the middle of a letter
                 if self._care + 1 == len(_NO_JSON):
                     raise
                 self._care, self._careful_for = self._care + 1, CAREFUL_FOR
 
-    def _but_no_json(self, present: Mapping[str, int]) -> Sequence[str]:
+    def _but_no_json(self, present: Iterable[str]) -> Sequence[str]:
         """The conditions that keep from the decoder what it cannot read.
 
         It is found first, by a question for its rows alone: in front of the decoder it costs twice as much.
         """
-        if not (no_json := _NO_JSON[self._care]) or not present:
+        asked = [name for name in present if self._formats[name].json]
+        if not (no_json := _NO_JSON[self._care]) or not asked:
             return ()
-        found = " UNION ALL ".join(f"SELECT row FROM records_{name} WHERE {no_json}" for name in present)
+        found = " UNION ALL ".join(f"SELECT row FROM records_{name} WHERE {no_json}" for name in asked)
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE no_json AS {found}")
         return ("row NOT IN (FROM no_json)",)
 
-    def _parsed(self, present: Mapping[str, int], where: Sequence[str], arrow: bool) -> pa.Table:
+    def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
-        if arrow and self._arrow is not None:
-            selects.append(_over("records_arrow", self._arrow.samples))
         union = " UNION ALL ".join(selects or [self._nothing()])
         return self._con.sql(f"SELECT *, {identity_sql(self._event)} FROM ({union})").to_arrow_table()
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
-        """The SELECTs for `count` records of one content mode: mostly all are alike, and then they are read once."""
+        """The SELECTs for `count` records of one format: mostly all are alike, and then they are read once."""
         sql, records = self._sql[name], f"records_{name}"
+        where = where if self._formats[name].json else ()
+        if not sql.looks_array:
+            return [_over(name, sql.single, where)]
         ((arrays,),) = self._con.execute(f"SELECT count(*) FROM {records} WHERE {sql.looks_array}").fetchall()
         if arrays in (0, count):
-            return [_over(_only(records, *where), sql.array if arrays else sql.single)]
+            return [_over(name, sql.array if arrays else sql.single, where)]
         return [
-            _over(_only(records, f"NOT {sql.looks_array}", *where), sql.single),
-            _over(_only(records, sql.looks_array, *where), sql.array),
+            _over(name, sql.single, [f"NOT {sql.looks_array}", *where]),
+            _over(name, sql.array, [sql.looks_array, *where]),
         ]
 
     def _arrived(self, where: str, params: dict[str, Any] | None = None) -> dict[tuple[int, datetime], int]:
@@ -219,11 +216,11 @@ class Decoder:
         return {(part, minute): n for part, minute, n in rows}
 
     def _nothing(self) -> str:
-        """The decoder over no record, for a batch in which no value is even text."""
-        none = (
-            "(SELECT 0 AS row, 0 AS part, NULL::TIMESTAMP AS record_time, ''::VARCHAR AS value WHERE false)"
-        )
-        return _over(none, self._sql["structured"].single)
+        """The decoder over no record, for a batch in which none is of a format that it may try."""
+        columns = "0 AS row, 0 AS part, NULL::TIMESTAMP AS record_time, ''::VARCHAR AS value"
+        headers = ", ".join(f"NULL::BLOB AS ce_{name}" for name in ATTRIBUTES)
+        sql = next(sql for name, sql in self._sql.items() if self._formats[name].json)
+        return sql.single.replace("{records}", f"(SELECT {columns}, {headers} WHERE false)")
 
     def _meet_series(
         self,
@@ -231,7 +228,6 @@ class Decoder:
         places: pa.Int32Array,
         topic: TopicRecords,
         present: Sequence[str],
-        arrow: bool,
     ) -> list[pa.Table]:
         """Give every new combination of quoted dimensions its series; NO_SERIES where the slow path refuses it."""
         unmet = pc.and_(parsed["ok"], places.is_null())
@@ -244,9 +240,7 @@ class Decoder:
                 "FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met FROM unmet GROUP BY quoted)"
             ).to_arrow_table()
         with registered(self._con, "wanted", wanted):
-            selects = [_over(f"records_{name}", self._sql[name].names) for name in present]
-            if arrow and self._arrow is not None:
-                selects.append(self._arrow.names)
+            selects = [_over(name, self._sql[name].names) for name in present]
             names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
         names = self._named_with_care(names, wanted, topic)
         with registered(self._con, "names", names):
@@ -315,12 +309,10 @@ def _is_named(series: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.not_equal(series, pa.scalar(NO_SERIES, pa.uint64()))
 
 
-def _only(records: str, *where: str) -> str:
-    return f"(FROM {records} WHERE {' AND '.join(where)})" if where else records
-
-
-def _over(records: str, select: str) -> str:
-    return select.replace("{records}", records)
+def _over(name: str, select: str, where: Sequence[str] = ()) -> str:
+    """A SELECT of a format over its records, or over those for which all of `where` holds."""
+    records = f"(FROM records_{name} WHERE {' AND '.join(where)})" if where else f"records_{name}"
+    return select.replace("{records}", records).replace("{samples}", f"samples_{name}")
 
 
 _NONE_ASIDE = ASIDE.remove(ASIDE.get_field_index("record_offset")).empty_table()

@@ -19,10 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.catalog import EventType
+from pipeline.formats.event_format import MAX_CLOCK_AHEAD
 from pipeline.rollup.aggregate import content_sql
 from pipeline.rollup.delta import Place
 from pipeline.rollup.revised import is_report_sql, reports_sql
-from pipeline.stream.inspect import MAX_CLOCK_AHEAD
 
 WINDOW = timedelta(minutes=2)
 _PRUNE_EVERY = timedelta(seconds=30)

@@ -13,12 +13,13 @@ from aiokafka.structs import ConsumerRecord
 from numpy.typing import NDArray
 
 from pipeline.catalog import EventType
+from pipeline.formats.event_format import Headers, content_types
 from pipeline.formats.histograms import Differences
 from pipeline.formats.lenient_json import read_json
+from pipeline.formats.registry import formats_declared
 from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded
-from pipeline.stream.inspect import declares_structured
 
 EVENT_FORMATS = ("cloudevents", "arrow")
 """What needs no mapping.  Each record says which of the two it is, so a topic may have both."""
@@ -59,10 +60,11 @@ class EventTopicDecoder:
         numbers: NDArray[np.int64] = table.argmax(axis=0)
         doubted = table.sum(axis=0) != 1
         headers = [record.headers for record in records]
-        alike = declares_structured(headers[0]) and headers.count(headers[0]) == len(headers)
+        inside: dict[tuple[bytes, ...], bool] = {}
+        alike = _inside(headers[0], inside) and headers.count(headers[0]) == len(headers)
         for place in np.flatnonzero(doubted).tolist() if alike else range(len(records)):
             record = records[place]
-            if not declares_structured(record.headers):
+            if not _inside(record.headers, inside):
                 numbers[place] = self._of_headers(record)
             elif doubted[place]:
                 numbers[place] = self._of_value(record)
@@ -81,6 +83,14 @@ class EventTopicDecoder:
             return 0
         said = found.get("type") if isinstance(found, dict) else None
         return self._numbers.get(said, 0) if isinstance(said, str) else 0
+
+
+def _inside(headers: Headers, known: dict[tuple[bytes, ...], bool]) -> bool:
+    """Whether a record with these headers has its type in its value; `known`: content types → the same."""
+    types = content_types(headers)
+    if types not in known:
+        known[types] = not formats_declared(headers)[0].attributes_in_headers
+    return known[types]
 
 
 def _only(parts: Sequence[tuple[int, Records]], chosen: NDArray[np.bool_]) -> list[tuple[int, Records]]:

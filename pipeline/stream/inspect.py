@@ -1,7 +1,8 @@
 """The slow path: one Kafka record, opened with care, and the fate of each of its samples with the reason.
 
-The vectorised decoder hands over only what it is not sure of.  This module is the specification that the
-decoder must agree with: what it accepts here is aggregated, with the same values.
+How a record is opened, its format knows (`pipeline/formats`); what of it is good is said here.  The vectorised decoder
+hands over only what it is not sure of.  This module is the specification that the decoder must agree with: what it
+accepts here is aggregated, with the same values.
 """
 
 from __future__ import annotations
@@ -10,32 +11,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from pipeline.catalog import EventType, Field, Measure
-from pipeline.formats import arrow_stream
+from pipeline.formats.event_format import INTERVAL, MAX_CLOCK_AHEAD, MAX_INTERVAL, Headers, json_of
 from pipeline.formats.gpu_uuid import stands_for
 from pipeline.formats.inside import found, tidied
-from pipeline.formats.lenient_json import TOO_DEEP, read_json
+from pipeline.formats.lenient_json import TOO_DEEP
 from pipeline.formats.measures import Fate, SetAside, Unfit, amount, measured
-from pipeline.formats.point import Undecodable
+from pipeline.formats.registry import format_of
 from pipeline.formats.times import read_time
-from pipeline.rollup.grid import DAY
-from pipeline.stream.clocks import CLOCKS_DIFFER
 
-Headers = Sequence[tuple[str, bytes]]
-
-ENVELOPE = ("specversion", "id", "source", "type", "time")
-"""The required attributes of a CloudEvent, all of which Gigawatch reads."""
-INTERVAL = "interval"
-"""An optional extension attribute: the seconds between two reports of its source, where they are not the schema's."""
-ATTRIBUTES = (*ENVELOPE, INTERVAL)
-MAX_INTERVAL = DAY
-_STRUCTURED = b"application/cloudevents"
-
-MAX_CLOCK_AHEAD = timedelta(seconds=CLOCKS_DIFFER)
-"""An event later than its record by more is quarantined: one bad clock must not make honest rows late."""
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -96,7 +83,7 @@ def inspect(
 
 
 def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mapping[str, Any], Any]:
-    """Attributes and data of a CloudEvent in either content mode of the Kafka binding."""
+    """Attributes and data of a CloudEvent, in whatever format it came."""
     if value is None:
         raise Unfit("dead_lettered", "null_value")
     if len(value) > max_bytes:
@@ -105,67 +92,7 @@ def _open(value: bytes | None, headers: Headers, max_bytes: int) -> tuple[Mappin
         raise Unfit("dead_lettered", "confluent_wire_format")
     if value[:2] == _GZIP_MAGIC:
         raise Unfit("dead_lettered", "compressed_value")
-    if declares_structured(headers):
-        return _structured(_json(value))
-    # a name in the binding's own spelling counts before another spelling of it
-    named = {name.lower(): content for name, content in headers if name != name.lower()}
-    named |= {name: content for name, content in headers if name == name.lower()}
-    if "ce_specversion" not in named and "ce_type" not in named:
-        found = _json(value)
-        said = isinstance(found, dict) and "specversion" in found
-        raise Unfit("dead_lettered", "content_type_missing" if said else "not_a_cloudevent")
-    attributes = {
-        name: _utf8(content) for name in ATTRIBUTES if (content := named.get(f"ce_{name}")) is not None
-    }
-    return attributes, _arrow(value) if is_arrow(value, headers) else _json(value)
-
-
-def is_arrow(value: bytes, headers: Headers) -> bool:
-    """Whether a record in binary mode holds an Arrow stream: by its content type and by how it begins."""
-    return value.startswith(arrow_stream.BEGINS) and any(
-        name.lower() == "content-type" and (content or b"").lower().startswith(arrow_stream.CONTENT_TYPE)
-        for name, content in headers
-    )
-
-
-def _arrow(value: bytes) -> list[dict[str, Any]]:
-    try:
-        return arrow_stream.rows(value)
-    except Undecodable as error:
-        too_large = error.reason == "arrow_too_large"
-        raise Unfit("dead_lettered", "arrow_too_large" if too_large else "not_arrow") from error
-
-
-def declares_structured(headers: Headers) -> bool:
-    """Whether a record's headers declare the structured content mode (Kafka protocol binding, 3)."""
-    return any(
-        name.lower() == "content-type" and (value or b"").lower().startswith(_STRUCTURED)
-        for name, value in headers
-    )
-
-
-def _structured(message: Any) -> tuple[Mapping[str, Any], Any]:
-    if not isinstance(message, dict) or "specversion" not in message:
-        raise Unfit("dead_lettered", "not_a_cloudevent")
-    if "data" not in message:
-        raise Unfit("dead_lettered", "data_missing")
-    return message, message["data"]
-
-
-def _utf8(content: bytes) -> str:
-    """A header value: UTF-8 as it is (the Kafka binding has no percent-encoding, unlike that of HTTP)."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unfit("dead_lettered", "not_utf8") from error
-
-
-def _json(value: bytes) -> Any:
-    text = _utf8(value)
-    try:
-        return read_json(text)
-    except ValueError as error:
-        raise Unfit("dead_lettered", "not_json") from error
+    return format_of(headers, value).opened(value, headers)
 
 
 def _envelope(event: EventType, attributes: Mapping[str, Any]) -> tuple[str, str, datetime]:
@@ -292,7 +219,7 @@ def _object(value: Any) -> dict[str, Any] | None:
     """A JSON object, or the one that a text holds: files have such columns as text.  None for anything else."""
     if isinstance(value, str):
         try:
-            value = _json(value.encode())
+            value = json_of(value.encode())
         except (Unfit, UnicodeEncodeError):
             return None
     return value if isinstance(value, dict) else None

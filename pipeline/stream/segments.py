@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.catalog import EventType
+from pipeline.formats.event_format import INTERVAL
 from pipeline.ledger import files
 from pipeline.rollup.delta import Segment
-from pipeline.stream.inspect import INTERVAL
 
 
 def raw_rows(event: EventType, samples: pa.Table) -> pa.Table:

@@ -25,8 +25,8 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.errors import MappingError, SettingsError
 from pipeline.formats.histograms import Differences
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
+from pipeline.formats.point_format import PointFormat
 from pipeline.formats.registry import format_named
-from pipeline.formats.wire import Format
 from pipeline.mappings.gather import MappedSample, report_mark
 from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
 from pipeline.mappings.mapping_spec import NOTHING_GIVEN, Given, SourceMapping
@@ -52,7 +52,7 @@ class SourceTopic:
 
     topic: str
     format: str
-    wire: Format | None
+    wire: PointFormat | None
     mappings: tuple[SourceMapping, ...]
     given: Given
     events: tuple[EventType, ...]
@@ -95,7 +95,7 @@ def _source_topic(each: SourceSettings, catalog: Catalog, where: str) -> SourceT
     )
 
 
-def _format(name: str, where: str) -> Format:
+def _format(name: str, where: str) -> PointFormat:
     """The format of that name, if it comes on Kafka.  Raises SettingsError."""
     try:
         wire = format_named(name)
@@ -152,7 +152,7 @@ class SourceDecoder:
     def __init__(
         self,
         source: SourceTopic,
-        wire: Format,
+        wire: PointFormat,
         catalog: Catalog,
         decoders: Mapping[str, Decoder],
         max_bytes: int,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pipeline.errors import MappingError
 from pipeline.formats import entsoe, otlp_json, otlp_proto, telegraf, vector
 from pipeline.formats.point import Undecodable
-from pipeline.formats.registry import POINT_FORMATS, format_named
-from pipeline.formats.wire import Format
+from pipeline.formats.point_format import PointFormat
+from pipeline.formats.registry import format_named, point_formats
 
 UNFOLDING = b'<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY lol "lol">]><lolz>&lol;</lolz>'
 JUNK = [
@@ -43,18 +43,18 @@ JUNK = [
 ]
 
 
-@pytest.mark.parametrize("wire", POINT_FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("wire", point_formats(), ids=lambda f: f.name)
 @pytest.mark.parametrize("raw", JUNK, ids=lambda raw: repr(raw[:24]))
-def test_junk_is_refused_in_words_or_holds_no_point(wire: Format, raw: bytes) -> None:
+def test_junk_is_refused_in_words_or_holds_no_point(wire: PointFormat, raw: bytes) -> None:
     try:
         assert len(list(wire.points(raw))) <= 3
     except Undecodable as error:
         assert error.reason and len(str(error)) < 400
 
 
-@pytest.mark.parametrize("wire", POINT_FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("wire", point_formats(), ids=lambda f: f.name)
 @given(raw=st.binary(max_size=200))
-def test_no_bytes_end_a_decoder_with_anything_but_a_refusal(wire: Format, raw: bytes) -> None:
+def test_no_bytes_end_a_decoder_with_anything_but_a_refusal(wire: PointFormat, raw: bytes) -> None:
     with contextlib.suppress(Undecodable):
         list(wire.points(raw))
 

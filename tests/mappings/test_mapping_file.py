@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import catalog
 from pipeline.errors import MappingError
-from pipeline.formats.registry import POINT_FORMATS
+from pipeline.formats.registry import point_formats
 from pipeline.mappings.mapping_file import check_given, check_mapping, load_source_mapping, shipped
 from pipeline.mappings.mapping_spec import Given
 
@@ -38,7 +38,7 @@ def test_every_shipped_mapping_is_without_fault_and_names_its_formats(name: str)
     mapping, found = check_mapping(name, CATALOG)
     assert found == [] and mapping is not None
     assert mapping.mapping == name
-    assert set(mapping.formats) <= {f.name for f in POINT_FORMATS}
+    assert set(mapping.formats) <= {f.name for f in point_formats()}
 
 
 def test_a_good_mapping_has_no_fault(tmp_path: Path) -> None:

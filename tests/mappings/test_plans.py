@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import catalog
-from pipeline.formats import otlp_json, telegraf
-from pipeline.formats.point import Point, Undecodable, bounded
+from pipeline.formats.point import Point
 from pipeline.formats.registry import format_named
 from pipeline.mappings.gather import Gathered, Gatherer
 from pipeline.mappings.mapping_file import load_source_mapping
@@ -70,91 +68,3 @@ def test_it_agrees_on_every_case(path: Path) -> None:
             for message in wire.messages((path.parent / name).read_bytes()):
                 points = list(wire.points(message))
                 assert said(planned.gather(points)) == said(specification.gather(points))
-
-
-def both(fast: Any, slow: Any, raw: bytes) -> tuple[Any, Any]:
-    def of(read: Any) -> Any:
-        try:
-            return [
-                (p.name, dict(p.labels), p.value, p.time, p.kind, p.digits, p.cumulative) for p in read(raw)
-            ]
-        except Undecodable as error:
-            return error.reason
-
-    return of(fast), of(slow)
-
-
-def slowly(raw: bytes) -> Iterable[Point]:
-    return bounded(otlp_json._points(otlp_json.json_object(raw)))
-
-
-CHANGES = st.sampled_from(
-    [
-        (b'"asDouble"', b'"asInt"'),
-        (b"1.5", b'"NaN"'),
-        (b"1.5", b'"7"'),
-        (b"1.5", b"null"),
-        (b"1.5", b"true"),
-        (b"1.5", b"[]"),
-        (b'"timeUnixNano": "1', b'"timeUnixNano": "x1'),
-        (b'"flags": 0', b'"flags": 1'),
-        (b'"flags": 0', b'"flags": "1"'),
-        (b'"gauge"', b'"sum"'),
-        (b'"gauge"', b'"histogram"'),
-        (b'"gauge"', b'"summary"'),
-        (b'"stringValue"', b'"intValue"'),
-        (b'"attributes"', b'"attribute"'),
-        (b'"resource"', b'"resauce"'),
-        (b"}", b"]"),
-        (b'{"name"', b'{"nome"'),
-    ]
-)
-
-
-@given(st.lists(CHANGES, max_size=3))
-def test_the_fast_reader_of_otlp_agrees_with_the_slow_one(changes: list[tuple[bytes, bytes]]) -> None:
-    point = {
-        "attributes": [{"key": "UUID", "value": {"stringValue": "GPU-1"}}],
-        "timeUnixNano": "1795461960250000000",
-        "asDouble": 1.5,
-        "flags": 0,
-    }
-    metric = {"name": "m", "gauge": {"dataPoints": [point, {**point, "asDouble": 2}]}}
-    resource = {"attributes": [{"key": "k8s.node.name", "value": {"stringValue": "n"}}]}
-    raw = json.dumps(
-        {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}]}
-    ).encode()
-    for old, new in changes:
-        raw = raw.replace(old, new, 1)
-    fast, slow = both(otlp_json.points, slowly, raw)
-    assert fast == slow
-
-
-@given(
-    st.lists(
-        st.sampled_from(
-            [
-                (b"81", b'"81"'),
-                (b"81", b"null"),
-                (b"81", b"true"),
-                (b"81", b"[1]"),
-                (b"81", b"NaN"),
-                (b'"host"', b'"le"'),
-                (b'"a"', b"3"),
-                (b'"tags"', b'"tag"'),
-                (b'"timestamp"', b'"time"'),
-                (b"1795461960", b'"1795461960"'),
-                (b"}", b""),
-            ]
-        ),
-        max_size=3,
-    )
-)
-def test_the_fast_reader_of_telegraf_agrees_with_the_slow_one(changes: list[tuple[bytes, bytes]]) -> None:
-    raw = (
-        b'{"name": "cpu", "tags": {"host": "a"}, "fields": {"gauge": 81, "x": 1.5}, "timestamp": 1795461960}'
-    )
-    for old, new in changes:
-        raw = raw.replace(old, new, 1)
-    fast, slow = both(telegraf.points, lambda value: bounded(telegraf._points(value)), raw)
-    assert fast == slow

@@ -266,13 +266,13 @@ def test_our_own_events_on_a_topic_of_another_name_are_what_they_are_on_their_ow
         assert found.sql(rows) == wanted.sql(rows) != []
 
 
-def test_a_new_wire_format_is_one_file_and_one_line(
+def test_a_new_format_of_points_is_one_file_and_one_line(
     monkeypatch: pytest.MonkeyPatch, pipe: Callable[..., Any], make: Any
 ) -> None:
-    """The file is the function below, the line its Format in the registry."""
+    """The file is the function below, the line its entry in the registry."""
     from pipeline.formats import registry
     from pipeline.formats.point import Point
-    from pipeline.formats.wire import Format
+    from pipeline.formats.point_format import PointFormat
 
     def points(raw: bytes) -> list[Point]:
         uuid, percent = raw.decode().split(";")
@@ -285,8 +285,8 @@ def test_a_new_wire_format_is_one_file_and_one_line(
             )
         ]
 
-    toy = Format("toy", "a GPU's name and its utilisation", points)
-    monkeypatch.setattr(registry, "POINT_FORMATS", (*registry.POINT_FORMATS, toy))
+    toy = PointFormat("toy", "a GPU's name and its utilisation", points)
+    monkeypatch.setattr(registry, "FORMATS", (*registry.FORMATS, toy))
     pipeline = pipe(("toys", "toy", "dcgm", GPUS))
     pipeline.take(*messages(make, "toys", [b"GPU-7;81"]))
     assert pipeline.sql("SELECT utilization_ratio_max FROM partials_gpu_10s") == [(0.81,)]

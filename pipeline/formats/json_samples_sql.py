@@ -1,110 +1,56 @@
-"""The vectorised decoder of one event type, as SQL over a batch of Kafka records.
+"""The fast path of formats whose samples are JSON objects, as SQL over a batch of Kafka records of one event type.
 
 One lax `json_transform` per message yields every declared property as its own JSON text, so that a missing
 value (NULL), a mistyped one (`"0.5"`, `true`) and a good one differ without a second parse.  A row that is
 good beyond doubt gets `ok`, but for measures that may be set aside: where one is not good, `doubt` has the texts of
-all (`aside.py`).  Anything else is left to `inspect.inspect`, the slow path that names the fate.
-The law that both agree is a test.
+all (`aside_sql.py`).  Anything else is left to the slow path, which names the fate.
+
+A format says where its attributes and its samples stand; `envelope`: attribute → where, as quoted JSON text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.formats.amounts import LONG_NUMBER, amount_sql
+from pipeline.formats.aside_sql import bounds_sql, doubted_sql, interval_sql, mendable
+from pipeline.formats.event_format import INTERVAL, MAX_CLOCK_AHEAD
 from pipeline.formats.gpu_uuid import identifies_sql
 from pipeline.formats.inside import names_of, plain_object_sql, settled_sql
 from pipeline.formats.times import time_sql
-from pipeline.stream.aside import bounds_sql, doubted_sql, interval_sql, mendable
-from pipeline.stream.inspect import ATTRIBUTES, INTERVAL, MAX_CLOCK_AHEAD
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeSql:
-    """SELECTs over a relation `(row, part, record_time, value, <ce_ headers in binary mode>)` in place of `{records}`.
-
-    Of a value that is no JSON they raise duckdb.InvalidInputException.
-
-    Each yields `row, idx, ok, doubt, part, record_time, source, id, time, interval`, then the columns of the event type.
-    `looks_array` tells which of the two a record is for; it may be wrong, and then the slow path judges.
-    `names` is a SELECT of `quoted, good, <dimensions>` for the samples in `wanted(quoted, row, idx)`.
-    """
-
-    looks_array: str
-    single: str
-    array: str
-    names: str
-
-
-_LOOKS_ARRAY = """(contains(value, '[') AND regexp_matches(value, '"data":\\s*\\['))"""
-"""A one-byte search costs 0.05 µs, so the other is asked for only where a bracket is.  It ends at the first match,
-where `contains` OR `contains`, of which both are worked out, would read all of a long message."""
-_STARTS_ARRAY = "starts_with(ltrim(value), '[')"
-
-
-def decode_sql(event: EventType) -> dict[str, DecodeSql]:
-    """The SELECTs of each content mode, `structured` and `binary`, for `event`."""
-    inside = {name: f"j.{name}" for name in ATTRIBUTES}
-    headers = {name: f"e_{name}" for name in ATTRIBUTES}
-    sample = _structure(event)
-    structured, array = ({**dict.fromkeys(ATTRIBUTES, "JSON"), "data": data} for data in (sample, [sample]))
-    return {
-        "structured": DecodeSql(
-            _LOOKS_ARRAY,
-            _single(event, inside, "j.data", _records(_opened(structured))),
-            _array(event, inside, "j.data", _records(_opened(array))),
-            _names(event, "$.data"),
-        ),
-        "binary": DecodeSql(
-            _STARTS_ARRAY,
-            _single(event, headers, "j", _records(f"{_lifted()}, {_opened(sample)}")),
-            _array(event, headers, "j", _records(f"{_lifted()}, {_opened([sample])}")),
-            _names(event, "$"),
-        ),
-    }
-
-
-def envelope_of_headers(event: EventType) -> str:
-    """The message's own columns, as `_envelope` has them, of a message whose value is no text: `{records}` has none."""
-    headers = {name: f"e_{name}" for name in ATTRIBUTES}
-    return _envelope(
-        event, headers, "value", f"(SELECT row, part, record_time, '' AS value, {_lifted()} FROM {{records}})"
-    )
-
-
-def _lifted() -> str:
-    return ", ".join(f"{_header(f'ce_{name}')} AS e_{name}" for name in ATTRIBUTES)
-
-
-def _opened(structure: object) -> str:
+def transformed_sql(structure: object) -> str:
+    """The column `j`: the JSON texts of a message that has this structure."""
     return f"json_transform(value, '{json.dumps(structure)}') AS j"
 
 
-def _records(columns: str) -> str:
+def records_sql(columns: str) -> str:
+    """The records, with what a format makes of their headers and value."""
     return f"(SELECT row, part, record_time, value, {columns} FROM {{records}})"
 
 
-def _single(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
-    opened = _envelope(event, envelope, f"{data} AS s, 0 AS idx, value", records)
+def single_sql(event: EventType, envelope: Mapping[str, str], data: str, records: str) -> str:
+    """SELECT of the samples of messages that hold one each, `data`."""
+    opened = envelope_sql(event, envelope, f"{data} AS s, 0 AS idx, value", records)
     return _select(event, opened)
 
 
-def _array(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
-    """What the samples of a message have in common is looked at once, before they are told apart."""
-    opened = _envelope(event, envelope, f"{data} AS elements", records)
+def array_sql(event: EventType, envelope: Mapping[str, str], data: str, records: str) -> str:
+    """SELECT of the samples of messages that hold a list of them, `data`.
+
+    What the samples of a message have in common is looked at once, before they are told apart.
+    """
+    opened = envelope_sql(event, envelope, f"{data} AS elements", records)
     one = "* EXCLUDE (elements), unnest(elements) AS s, generate_subscripts(elements, 1) - 1 AS idx"
     return _select(event, f"(SELECT {one} FROM {opened})")
 
 
-def _envelope(event: EventType, envelope: dict[str, str], data: str, records: str) -> str:
-    """The message's own columns, and `sound`: whether nothing about it is in doubt but its samples.
-
-    `envelope`: attribute → where it stands, as quoted JSON text.
-    """
+def envelope_sql(event: EventType, envelope: Mapping[str, str], data: str, records: str) -> str:
+    """The message's own columns, and `sound`: whether nothing about it is in doubt but its samples."""
     checks = [
         f"{envelope['specversion']} = '\"1.0\"'",
         f"{envelope['type']} = '\"{event.type}\"'",
@@ -123,14 +69,9 @@ def _envelope(event: EventType, envelope: dict[str, str], data: str, records: st
     )
 
 
-def _structure(event: EventType) -> dict[str, str]:
+def sample_structure(event: EventType) -> dict[str, str]:
     """The `json_transform` structure of one sample: the JSON text of every name that is looked for."""
     return dict.fromkeys(names_of((*event.fields, *event.measures)), "JSON")
-
-
-def _header(name: str) -> str:
-    """The header in quotes, as the structured form has it; NULL when it is no UTF-8."""
-    return f"'\"' || try(decode({name})) || '\"'"
 
 
 def _select(event: EventType, opened: str) -> str:
@@ -171,7 +112,7 @@ def _select(event: EventType, opened: str) -> str:
     )
 
 
-def _names(event: EventType, data: str) -> str:
+def names_sql(event: EventType, data: str) -> str:
     """The dimensions of single samples, looked up where they stand; `good` where they are surely what they seem."""
     structure = json.dumps(dict.fromkeys(names_of(event.dimensions), "JSON"))
     one = f"coalesce(json_extract(value, '{data}[' || idx || ']'), json_extract(value, '{data}'))"

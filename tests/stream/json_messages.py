@@ -1,29 +1,19 @@
-"""The law of the decoder: the vectorised path and `inspect` agree on every message, good or broken.
+"""CloudEvents in JSON, good and broken, as Hypothesis draws them for the law of the formats.
 
-Messages are generated as text, so that every spelling of JSON is met: escapes, repeated keys, commas and
-numbers that one reader takes and another does not.
+They are generated as text, so that every spelling of JSON is met: escapes, repeated keys, commas and numbers that one
+reader takes and another does not.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import duckdb
-import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalog import EventType, Field, Measure, load
-from pipeline.ledger.registered import registered
-from pipeline.stream.batch import stamp_of, topic_records
-from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import Decoded, met_series, receive
-from pipeline.stream.inspect import inspect
+from pipeline.catalog import EventType, Field, Measure
 
 Text = st.SearchStrategy[str]
 Header = tuple[str, bytes | None]
-CATALOG = load()
 
 ODD_NUMBERS = st.sampled_from(
     [
@@ -278,13 +268,22 @@ ODD_HEADERS: st.SearchStrategy[Header] = st.sampled_from(
 )
 
 
+def structured(event: EventType) -> st.SearchStrategy[tuple[bytes, tuple[Header, ...]]]:
+    """(value, headers) of a message with its attributes inside."""
+    return _messages(event, True)
+
+
+def binary(event: EventType) -> st.SearchStrategy[tuple[bytes, tuple[Header, ...]]]:
+    """(value, headers) of a message with its attributes in the headers."""
+    return _messages(event, False)
+
+
 @st.composite
-def messages(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ...]]:
-    """(value, headers) of a message in either content mode."""
+def _messages(draw: st.DrawFn, event: EventType, inside: bool) -> tuple[bytes, tuple[Header, ...]]:
     data = draw(datas(event))
     attributes = envelope(event, draw(st.sampled_from([False] * 4 + [True])))
     odd = draw(st.sampled_from([""] * 26 + ["cut", "utf8", "bom", "none"]))
-    if draw(st.booleans()):
+    if inside:
         pairs = [(name, values.map(json.dumps)) for name, values in attributes.items()]
         if draw(st.booleans()):
             pairs.append(("interval", st.one_of(INTERVALS.map(json.dumps), NUMBERS, ODD_VALUES)))
@@ -305,63 +304,3 @@ def messages(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ..
     elif odd == "none":
         headers = []
     return value, tuple(headers)
-
-
-def known_series(con: duckdb.DuckDBPyConnection, event: EventType, decoded: Decoded) -> str:
-    """The table of all series that a connection's decoder has met so far."""
-    name = f"known_series_{event.view}"
-    with registered(con, "met", met_series(decoded)):
-        con.execute(f"CREATE TEMP TABLE IF NOT EXISTS {name} AS FROM met LIMIT 0")
-        con.execute(f"INSERT INTO {name} FROM met EXCEPT FROM {name}")
-    return name
-
-
-def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, parts: Any, limit: int) -> Any:
-    """Rows and refusals of the decoder over one batch."""
-    decoded = decoder.decode(topic_records(parts, limit))
-    receive(con, decoded)
-    known = known_series(con, event, decoded)
-    names = ", ".join(f'"{name}"' for name, _ in event.columns())
-    rows = con.execute(
-        f"SELECT row, idx, part, record_time, source, id, time, interval, {names} FROM batch_{event.view} "
-        f"JOIN {known} USING (series) ORDER BY row, idx"
-    ).fetchall()
-    refusals = sorted((r.position, r.outcome.idx, r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
-    aside = decoded.aside.select(["row", "idx", "record_offset", "time", "source", "id", "field", "reason"])
-    return [repr(row) for row in rows], refusals, sorted(map(repr, aside.to_pylist()))
-
-
-def slow(event: EventType, records: list[Any], limit: int) -> Any:
-    """The same by `inspect` alone."""
-    rows, refusals, aside = [], [], []
-    for position, one in enumerate(records):
-        for o in inspect(event, one.value, one.headers, stamp_of(one.timestamp), limit):
-            if o.fate == "aggregated":
-                own = [o.row.get(name) for name, _ in event.columns()]
-                head = (position, o.idx, one.partition, stamp_of(one.timestamp), o.source, o.id, o.time)
-                rows.append(repr((*head, o.row["interval"], *own)))
-                of = {"row": position, "idx": o.idx, "record_offset": one.offset, "time": o.time}
-                of |= {"source": o.source, "id": o.id}
-                aside += [repr({**of, "field": a.field, "reason": a.reason}) for a in o.aside]
-            else:
-                refusals.append((position, o.idx, o.fate, o.reason))
-    return rows, refusals, sorted(aside)
-
-
-@pytest.mark.parametrize(
-    "topic", ["telemetry.gpu", "telemetry.queue", "telemetry.energy", "telemetry.billing"]
-)
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
-@given(draw=st.data())
-def test_the_vectorised_decoder_and_the_careful_one_agree_on_every_message(
-    make: Any, topic: str, draw: st.DataObject
-) -> None:
-    event = CATALOG.by_topic(topic)
-    found = draw.draw(st.lists(messages(event), min_size=1, max_size=40))
-    records = [make.record(value, headers, topic=topic, offset=n) for n, (value, headers) in enumerate(found)]
-    con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
-    decoder = Decoder(con.cursor(), event, 20_000)
-    expected = slow(event, records, 20_000)
-    assert fast(decoder, con, event, [(0, records)], 20_000) == expected
-    assert fast(decoder, con, event, [(0, records)], 20_000) == expected, "once the series are known"

@@ -1,4 +1,4 @@
-"""A wire format: its name, how its messages are told apart, and the points that one holds."""
+"""A format of points: its name, how its messages are told apart, and the points that one holds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pipeline.formats.point import Point, Undecodable
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """One wire format.  `points` gives what one message or scrape holds, and raises Undecodable.
+class PointFormat:
+    """One format of points, which a mapping makes samples of; the settings of a source say that its topic has it.
 
+    `points` gives what one message or scrape holds, and raises Undecodable.
     `on_kafka`: whether a topic may carry it; the others are what an endpoint or a file holds.
+    `carefully`: the same, a point at a time, where `points` is a fast way of its own; a law says that both agree
+    (`tests/formats/test_fast_points_law.py`).
     """
 
     name: str
     says: str
     points: Callable[[bytes], Iterable[Point]]
     on_kafka: bool = True
+    carefully: Callable[[bytes], Iterable[Point]] | None = None
 
     def messages(self, raw: bytes) -> Iterator[bytes]:
         """The messages of a file: all of it, or each of its lines where it is none as a whole."""

@@ -1,23 +1,16 @@
-"""The law of Arrow streams: the fast path over their columns and `inspect` agree on every sample, good or broken."""
+"""Arrow streams, good and broken, as Hypothesis draws them for the law of the formats."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
-import duckdb
 import pyarrow as pa
-import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import EventType, Field, Measure
 from pipeline.formats import arrow_stream
-from pipeline.stream.arrow_columns import ArrowColumns
-from pipeline.stream.decode import Decoder
-from tests.stream.test_decode_law import ATTRIBUTES, CATALOG, INTERVALS, QUIET, Header, fast, slow
+from tests.stream.json_messages import ATTRIBUTES, INTERVALS, QUIET, Header
 
-LIMIT = 1 << 20
 TEXT_TYPES = (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()))
 ODD_TEXTS = (
     None,
@@ -90,52 +83,3 @@ def streams(draw: st.DrawFn, event: EventType) -> tuple[bytes, tuple[Header, ...
     headers += [("ce_interval", text.encode()) for text in draw(st.lists(INTERVALS, max_size=1))]
     said = st.sampled_from([arrow_stream.CONTENT_TYPE] * 9 + [b"application/json"])
     return value, (*headers, ("content-type", draw(said)))
-
-
-@pytest.mark.parametrize("topic", ["telemetry.gpu", "telemetry.queue", "telemetry.energy"])
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
-@given(draw=st.data())
-def test_the_columns_of_arrow_streams_and_the_careful_path_agree_on_every_sample(
-    make: Any, topic: str, draw: st.DataObject
-) -> None:
-    event = CATALOG.by_topic(topic)
-    found = draw.draw(st.lists(streams(event), min_size=1, max_size=8))
-    records = [make.record(value, headers, topic=topic, offset=n) for n, (value, headers) in enumerate(found)]
-    con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
-    decoder = Decoder(con.cursor(), event, LIMIT)
-    expected = slow(event, records, LIMIT)
-    assert fast(decoder, con, event, [(0, records)], LIMIT) == expected
-    assert fast(decoder, con, event, [(0, records)], LIMIT) == expected, "once the series are known"
-
-
-def test_good_columns_do_not_become_python_objects(monkeypatch: pytest.MonkeyPatch, make: Any) -> None:
-    event = CATALOG.by_topic("telemetry.gpu")
-    gpu = {"provider": "p", "region": "r", "site": "s", "cluster": "c", "sku": "k", "node": "n", "xid": 0}
-    table = pa.Table.from_pylist([{**gpu, "gpu": f"GPU-{n}", "power_watts": 600.0 + n} for n in range(50)])
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, table.schema) as stream:
-        stream.write_table(table)
-    headers = [(f"ce_{name}", text.encode()) for name, text in {
-        "specversion": "1.0", "type": event.type, "source": "/s", "id": "1", "time": "2026-09-21T13:33:20.123Z",
-    }.items()]  # fmt: skip
-    record = make.record(
-        out.getvalue().to_pybytes(),
-        (*headers, ("content-type", arrow_stream.CONTENT_TYPE)),
-        topic=event.topic,
-    )
-    expected = slow(event, [record], LIMIT)
-    assert len(expected[0]) == 50
-    monkeypatch.setattr("pipeline.stream.decode.inspect", None)  # nothing of it is asked
-    con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
-    assert fast(Decoder(con.cursor(), event, LIMIT), con, event, [(0, [record])], LIMIT) == expected
-
-
-def test_a_column_of_another_type_is_left_to_the_careful_path() -> None:
-    event = CATALOG.by_topic("telemetry.gpu")
-    table = pa.table({"gpu": ["GPU-1"], "power_watts": ["600"]})
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, table.schema) as stream:
-        stream.write_table(table)
-    assert ArrowColumns(event).samples([0], [out.getvalue().to_pybytes()]) is None
