@@ -35,11 +35,11 @@ from pipeline.history.retention import Keep
 from pipeline.ledger import status
 from pipeline.ledger.store import Ledger
 from pipeline.ledger.transaction import Hooks
+from pipeline.mappings.recording_mapping import load_mapping
 from pipeline.notify.wire_text import wire_annotations, wire_labels
 from pipeline.rollup.grid import DAY
 from pipeline.settings import load_settings
 from pipeline.simulate import scenarios
-from pipeline.simulate.recording_mapping import load_mapping
 from pipeline.stream.batch import Batch
 from pipeline.stream.process import Processor
 from pipeline.views.all_views import names as view_names

@@ -171,7 +171,7 @@ def simulate(
 
 def _seconds(option: str, text: str | None) -> float | None:
     """`60s`, `2m` or `90` as seconds.  Raises SettingsError."""
-    from pipeline.simulate.fleet_spec import parse_duration
+    from pipeline.contract.checked_parts import parse_duration
 
     if text is None:
         return None

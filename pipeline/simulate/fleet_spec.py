@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.contract.checked_parts import Duration
 
 #: Seconds between two reports of one source (`x-interval` of the GPU, queue and energy schemas).
 INTERVAL = 30
 
-_DURATION = re.compile(r"(-?)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
 
@@ -36,26 +37,12 @@ SKUS: dict[str, Machine] = {
 }
 
 
-def parse_duration(text: object) -> int:
-    """`90`, `"90s"`, `"1h30m"`, `"-20d"` → seconds.  Raises ValueError for anything else."""
-    if isinstance(text, int) and not isinstance(text, bool):
-        return text
-    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if not found or not any(found.groups()[1:]):
-        raise ValueError(f"found {text!r}, expected a duration such as 90s, 15m or 1h30m")
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups()[1:])
-    total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-    return -total if found[1] else total
-
-
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ValueError(f"found {text!r}, expected a name of letters, digits and _ . : -")
     return text
 
 
-Moment = Annotated[int, BeforeValidator(parse_duration)]
-Duration = Annotated[Moment, Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 

@@ -27,8 +27,8 @@ from pipeline.catalog import Catalog, EventType, Field, Measure
 from pipeline.catalog import load as load_catalog
 from pipeline.contract.faults import did_you_mean, one_of
 from pipeline.errors import ScenarioError
-from pipeline.simulate.recorded_cells import cell_moment, cell_value
-from pipeline.simulate.recording_mapping import FileSpec, Mapping, TopicMapping, load_mapping
+from pipeline.mappings.recorded_cells import cell_moment, cell_value
+from pipeline.mappings.recording_mapping import FileSpec, Mapping, TopicMapping, load_mapping
 
 __all__ = ["Mapping", "Recorded", "Recording", "load_mapping", "record"]
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.simulate.fleet_spec import Moment, Name, Spec
+from pipeline.contract.checked_parts import Moment
+from pipeline.simulate.fleet_spec import Name, Spec
 
 
 class ExpectedAlert(Spec):

@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.contract.checked_parts import Duration, fault_text, parse_duration
 from pipeline.contract.document import Document, read
 from pipeline.contract.faults import DocumentPath, did_you_mean, dotted, one_of
 from pipeline.errors import ContractError, ScenarioError
 from pipeline.rollup.grid import DAY
 from pipeline.simulate.cloud_events import Mode
 from pipeline.simulate.fleet import Fleet
-from pipeline.simulate.fleet_spec import INTERVAL, Duration, Effect, FleetSpec, Name, Spec, parse_duration
+from pipeline.simulate.fleet_spec import INTERVAL, Effect, FleetSpec, Name, Spec
 from pipeline.simulate.scenario_alerts import Comparison, ExpectedAlert, compare
 
 __all__ = ["Comparison", "ExpectedAlert", "Play", "Scenario", "compare", "load", "names", "plan"]
@@ -130,20 +131,6 @@ def _like(value: dict[str, Any]) -> dict[str, Any]:
     other = _like(read(path, path.name).value)
     own = {name: each for name, each in value.items() if name != "like"}
     return {**other, "contract": str(path.parent / other["contract"]), **own}
-
-
-def fault_text(document: Document, problem: Mapping[str, Any]) -> str:
-    """A problem as pydantic tells it, with the place in the file."""
-    path = tuple(problem["loc"])
-    line, column = document.place(path, key=problem["type"] == "extra_forbidden")
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        text = f"found the unknown field {path[-1]!r}, expected a field of this place"
-    elif problem["type"] == "missing":
-        text = f"found nothing, expected the field {path[-1]!r}"
-    elif not text.startswith("found") and ": found" not in text:
-        text = f"found {problem['input']!r}: {text}"
-    return f"{document.file}:{line}:{column} {dotted(path)}: {text}"
 
 
 def _unmatched(scenario: Scenario, document: Document) -> Iterable[str]:

@@ -10,14 +10,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.catalog import Catalog
 from pipeline.catalog import load as load_catalog
+from pipeline.contract.checked_parts import Duration, fault_text
 from pipeline.contract.document import Document, read
 from pipeline.contract.faults import did_you_mean, one_of
 from pipeline.errors import ContractError, ScenarioError
-from pipeline.simulate.fleet_spec import Duration, Spec
-from pipeline.simulate.scenarios import fault_text
+from pipeline.mappings.mapping_spec import MappingPart
 
 
-class ColumnSpec(Spec):
+class RecordingPart(MappingPart, populate_by_name=False):
+    """A part of a recording's mapping: its keys are those of the file alone."""
+
+
+class ColumnSpec(RecordingPart):
     """Where a field or measure comes from: `column`, a number times `scale`, gathered `as` the last value or a list of all."""
 
     column: str
@@ -25,7 +29,7 @@ class ColumnSpec(Spec):
     take: Annotated[Literal["last", "list"], Field(alias="as")] = "last"
 
 
-class FileSpec(Spec):
+class FileSpec(RecordingPart):
     """One CSV file with a header; `time` names its column, `unit` what that counts since 1970, or `rfc3339`."""
 
     file: str
@@ -34,7 +38,7 @@ class FileSpec(Spec):
     fields: Annotated[dict[str, ColumnSpec], Field(min_length=1)]
 
 
-class TopicMapping(Spec):
+class TopicMapping(RecordingPart):
     """How files become the events of one topic.
 
     `entity`: field → column, part of what makes two rows one event; `constants`: field → value, for what the
@@ -56,7 +60,7 @@ class TopicMapping(Spec):
         return self
 
 
-class Mapping(Spec):
+class Mapping(RecordingPart):
     """A mapping file.  `time_scale` below 1 makes the recording's time pass faster in event time too."""
 
     mapping: str
