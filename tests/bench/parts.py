@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Sizes:
     """How much each part does: events to catch up on, of the backlog, repetitions, seconds of real time; how often
-    each panel asks, and of how many days; rows of a bill; seconds of scraping; points of each form of a source, and samples
-    in Arrow batches.
+    each panel asks, and of how many days; rows of a bill; seconds of scraping; points of each form of a source, and
+    the records of a batch of them; samples in Arrow batches.
 
     A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
     """
@@ -64,7 +64,8 @@ class Sizes:
     days: int = 90
     bill_rows: int = 1_000_000
     scrape_seconds: int = 60
-    points: int = 2_000_000
+    points: int = 4_000_000
+    source_batch: int = 20_000
     arrow_samples: int = 6_000_000
 
     @staticmethod
@@ -79,6 +80,7 @@ class Sizes:
             bill_rows=100_000,
             scrape_seconds=15,
             points=300_000,
+            source_batch=2_000,
             arrow_samples=1_200_000,
         )
 
@@ -154,9 +156,9 @@ class Bench:
         data: Path,
         *,
         housekeeping: bool,
-        sources: Sequence[Mapping[str, Any]] = (),
+        **settings: Any,
     ) -> Figures:
-        """The pipeline over what stands in the topic, or in those of `sources`, until the last event is committed.
+        """The pipeline over what stands in the topic, until the last event is committed; `settings`: others than the defaults.
 
         The rate is that between the first and the last commit, over the events committed after the first.
         Housekeeping publishes and seals, ten seconds after the start for the first time, all that came in until then.
@@ -169,7 +171,7 @@ class Bench:
                 *(str(HERE / "pipeline_run.py"), "--bootstrap", bootstrap, "--data", str(data)),
                 *("--contract", str(contract.parent), "--out", str(out), "--messages", str(events)),
                 *(() if housekeeping else ("--no-housekeeping",)),
-                *(("--sources", json.dumps(sources)) if sources else ()),
+                *(("--settings", json.dumps(settings)) if settings else ()),
             ],
             {},
         )

@@ -1,9 +1,9 @@
 """The pipeline as a process of its own that notes what it commits.
 
     python pipeline_run.py --bootstrap HOST:PORT --data DIR --contract DIR --out FILE [--messages N]
-        [--no-housekeeping] [--webhook URL] [--sources JSON]
+        [--no-housekeeping] [--webhook URL] [--settings JSON]
 
-Its settings are the defaults, but with `--no-housekeeping` it neither publishes nor seals.
+Its settings are the defaults but for those of `--settings`; with `--no-housekeeping` it neither publishes nor seals.
 
 It ends after `--messages` events, or by SIGTERM, as the pipeline does.  `FILE` then holds every commit as
 (seconds since the start, events), CPU and memory, and the delays measured.  VmHWM is the kernel's word for
@@ -114,9 +114,7 @@ def main() -> None:
     parser.add_argument("--webhook")
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--no-housekeeping", action="store_true")
-    parser.add_argument(
-        "--sources", type=json.loads, default=[], help="the [[sources]] of the settings, as JSON"
-    )
+    parser.add_argument("--settings", type=json.loads, default={}, help="others than the defaults, as JSON")
     given = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("GIGAWATCH_")]:
         del os.environ[name]  # about some other pipeline; the figures are those of the default settings
@@ -125,7 +123,7 @@ def main() -> None:
     housekeeping = {"publish_every": NOT_WITHIN} if given.no_housekeeping else {}
     settings = load_settings(
         bootstrap=given.bootstrap, data=Path(given.data), contract=Path(given.contract), webhook=given.webhook,
-        door=readers, board=readers, sources=given.sources, **housekeeping,
+        door=readers, board=readers, **housekeeping, **given.settings,
     )  # fmt: skip
     asyncio.run(observe(settings, Path(given.out), given.messages))
 

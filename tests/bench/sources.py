@@ -215,7 +215,10 @@ def figures(bench: Bench) -> Figures:
             messages, samples = asyncio.run(fill(kafka.bootstrap, form, bench.sizes.points))
             source = {"topic": form, "format": form, "mapping": "dcgm", "constants": CONSTANTS}
             with bench.data(form) as data:
-                run = bench.catch_up(kafka.bootstrap, samples, data, housekeeping=True, sources=[source])
+                run = bench.catch_up(
+                    kafka.bootstrap, samples, data, housekeeping=True,
+                    sources=[source], batch_records=bench.sizes.source_batch,
+                )  # fmt: skip
         found[f"{form}_points_per_s"] = run["events_per_s"] * len(METRICS)
         found[f"{form}_cpu_us_per_point"] = run["cpu_us_per_event"] / len(METRICS)
         bench.say(f"{form}: {messages:,} messages, {found[f'{form}_points_per_s']:,.0f} points/s")
