@@ -12,6 +12,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import accumulate, groupby
 from urllib.parse import quote
 
 from duckdb import DuckDBPyConnection
@@ -154,14 +155,16 @@ def messages(
     named = f'{{"{charge.delivery}":{json.dumps(delivery.name)},'
     number = 0
     for low in range(0, delivery.rows, ROWS_AT_ONCE):
-        found = con.execute(
-            "SELECT string_agg(? || cell[2:], ',' ORDER BY n), count(*)::INTEGER FROM ("
-            f"SELECT n, cell, sum(strlen(cell)) OVER (ORDER BY n) // {MESSAGE_BYTES} AS chunk FROM placed "
-            "WHERE place = ? AND n >= ? AND n < ?) GROUP BY chunk ORDER BY chunk",
-            [named, delivery.place, low, low + ROWS_AT_ONCE],
+        # joined here: to sort within an aggregate takes DuckDB five times as long as all of this
+        rows = con.execute(
+            "SELECT cell[2:], strlen(cell) FROM placed WHERE place = ? AND n >= ? AND n < ? ORDER BY n",
+            [delivery.place, low, low + ROWS_AT_ONCE],
         ).fetchall()
-        for samples, rows in found:
-            yield _event(delivery, charge.type, f"{delivery.name}/{number}", time, f"[{samples}]"), rows
+        upto = accumulate(size for _, size in rows)
+        for _, chunk in groupby(zip(rows, upto, strict=True), lambda each: each[1] // MESSAGE_BYTES):
+            cells = [cell for (cell, _), _ in chunk]
+            samples = named + f",{named}".join(cells)
+            yield _event(delivery, charge.type, f"{delivery.name}/{number}", time, f"[{samples}]"), len(cells)
             number += 1
 
 

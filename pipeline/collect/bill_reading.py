@@ -60,10 +60,11 @@ class _Kind:
 def read_rows(con: DuckDBPyConnection, charge: EventType, present: Sequence[str]) -> None:
     """Make `charges(file, row, account, <columns>)` of `raw(file, row, <present>)`, and `bad(file, row, name, found, why)`.
 
-    Money and quantities become text with all digits, times TIMESTAMP; labels and custom columns stay as they are.
+    Money and quantities become text with all digits, times TIMESTAMP; labels and custom columns stay as they are.  What
+    stands between is a view: to write it costs more than to find a column under its names again.
     """
     read = [column for column in columns_of_bill(charge) if _names(column, present)]
-    con.execute("CREATE TABLE settled AS " + _settled(present, read))
+    con.execute("CREATE VIEW settled AS " + _settled(present, read))
     kinds = {column.name: kind for column in read if (kind := _kind(column, charge))}
     odd = _note_odd(con, kinds)
     values = [f"{kind.value(name, name in odd)} AS {quoted(name)}" for name, kind in kinds.items()]
@@ -71,7 +72,7 @@ def read_rows(con: DuckDBPyConnection, charge: EventType, present: Sequence[str]
     joins = " ".join(kinds[name].join(name) for name in odd)
     con.execute(f"CREATE TABLE charges AS SELECT {', '.join([others, *values])} FROM settled {joins}")
     con.execute("CREATE TABLE bad AS " + " UNION ALL ".join(_faults(charge, read, kinds, odd)))
-    con.execute("DROP TABLE settled")
+    con.execute("DROP VIEW settled")
 
 
 def columns_of_bill(charge: EventType) -> Iterator[Column]:
