@@ -23,6 +23,7 @@ from msgspec import structs
 from pipeline.catalog import Catalog, EventType
 from pipeline.collect.scrape import Down, ScrapeOptions, fetch, session
 from pipeline.collect.targets import Target
+from pipeline.formats.histograms import Differences
 from pipeline.formats.point import Point, Undecodable, time_text
 from pipeline.formats.point_format import PointFormat
 from pipeline.mappings.gather import Gathered, MappedSample, report_mark
@@ -53,6 +54,7 @@ class TargetState:
     target: Target
     kind: SourceKind
     gatherer: PlannedGatherer
+    differences: Differences
     up: bool | None = None
     why: str = ""
     seconds: float = 0.0
@@ -138,19 +140,19 @@ class Collector:
     async def scrape(self, state: TargetState, instant: int) -> None:
         """Scrape a target as of an instant (epoch seconds), and hand on what came."""
         async with self._room:
-            found = await self._ask(state)
+            found = await self._ask(state, instant)
         whole = [sample for sample in found.samples if not sample.lacks]
         state.count(len(whole), len(found.samples) - len(whole))
         for event_type, event in events_of(self._catalog, state, whole, instant, self._every):
             await self._emit(event_type, event)
 
-    async def _ask(self, state: TargetState) -> Gathered:
+    async def _ask(self, state: TargetState, instant: int) -> Gathered:
         """What a target answers, nothing when it is down; that this has changed is logged."""
         assert self._client is not None
         begun, found, reason, why = time.monotonic(), Gathered(), "", ""
         try:
             raw = await fetch(self._client, state.target, self._options.most)
-            found = await asyncio.get_running_loop().run_in_executor(self._reader, _read, state, raw)
+            found = await asyncio.get_running_loop().run_in_executor(self._reader, _read, state, raw, instant)
         except Down as error:
             reason, why = error.reason, str(error)
         except Undecodable as error:
@@ -163,7 +165,9 @@ class Collector:
 
     def _state(self, target: Target) -> TargetState:
         kind = self._kinds(target.mapping or "")
-        return TargetState(target, kind, PlannedGatherer(kind.mapping, self._catalog, self._given))
+        differences = Differences()
+        gatherer = PlannedGatherer(kind.mapping, self._catalog, self._given, differences)
+        return TargetState(target, kind, gatherer, differences)
 
     async def _keep_on(self, state: TargetState) -> None:
         offset = zlib.crc32(state.target.url.encode()) % (self._every * 1000) / 1000
@@ -182,9 +186,12 @@ class Collector:
                 log.error("a scrape failed by our own fault", target=state.target.url, error=repr(error))
 
 
-def _read(state: TargetState, raw: bytes) -> Gathered:
-    """The samples of an answer.  Raises Undecodable."""
-    return state.gatherer.gather(list(_labelled(state.kind.wire.points(raw), state.target)))
+def _read(state: TargetState, raw: bytes, instant: int) -> Gathered:
+    """The samples of an answer, which came at `instant` (epoch seconds).  Raises Undecodable."""
+    state.differences.hear(instant * 1_000_000)
+    found = state.gatherer.gather(list(_labelled(state.kind.wire.points(raw), state.target)))
+    state.differences.changed()  # nothing is saved here; what was not heard for a day is forgotten
+    return found
 
 
 def _labelled(points: Any, target: Target) -> Iterator[Point]:

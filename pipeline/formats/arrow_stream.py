@@ -235,6 +235,7 @@ def _opened(value: bytes, headers: Headers) -> tuple[Mapping[str, Any], Any]:
 FORMAT = EventFormat(
     "arrow",
     "an Arrow IPC stream, its columns the properties of the schema, with the attributes of a CloudEvent in the headers",
+    "arrow",
     _opened,
     _decode,
     content_type=CONTENT_TYPE,

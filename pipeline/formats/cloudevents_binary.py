@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.catalog import EventType
-from pipeline.formats.event_format import ATTRIBUTES, DecodeSql, EventFormat, Headers, json_of, text_of
+from pipeline.formats.event_format import (
+    ATTRIBUTES,
+    CLOUDEVENTS,
+    DecodeSql,
+    EventFormat,
+    Headers,
+    json_of,
+    text_of,
+)
 from pipeline.formats.json_samples_sql import (
     array_sql,
     envelope_sql,
@@ -64,6 +72,7 @@ def _decode(event: EventType) -> DecodeSql:
 FORMAT = EventFormat(
     "cloudevents_binary",
     "CloudEvents, JSON with the attributes in the headers",
+    CLOUDEVENTS,
     _opened,
     _decode,
     attributes_in_headers=True,

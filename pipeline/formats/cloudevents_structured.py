@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.catalog import EventType
-from pipeline.formats.event_format import ATTRIBUTES, DecodeSql, EventFormat, Headers, json_of
+from pipeline.formats.event_format import ATTRIBUTES, CLOUDEVENTS, DecodeSql, EventFormat, Headers, json_of
 from pipeline.formats.json_samples_sql import (
     array_sql,
     names_sql,
@@ -52,6 +52,7 @@ def _decode(event: EventType) -> DecodeSql:
 FORMAT = EventFormat(
     "cloudevents_structured",
     "CloudEvents, JSON with the attributes inside",
+    CLOUDEVENTS,
     _opened,
     _decode,
     content_type=b"application/cloudevents",

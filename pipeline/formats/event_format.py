@@ -21,6 +21,8 @@ from pipeline.rollup.grid import DAY
 
 Headers = Sequence[tuple[str, bytes | None]]
 
+CLOUDEVENTS = "cloudevents"
+"""Settings call both content modes by one name."""
 ENVELOPE = ("specversion", "id", "source", "type", "time")
 """The required attributes of a CloudEvent, all of which Gigawatch reads."""
 INTERVAL = "interval"
@@ -63,10 +65,12 @@ class EventFormat:
     `decode`: the fast path of an event type; None where each record is opened.
     `json`: the value is JSON text, and `{records}` has it as VARCHAR; otherwise as BLOB.
     `attributes_in_headers`: `{records}` has a BLOB for each attribute: ce_id and so on.
+    `family`: how settings call it for a topic of another name; each record says which of them it is.
     """
 
     name: str
     says: str
+    family: str
     opened: Callable[[bytes, Headers], tuple[Mapping[str, Any], Any]]
     decode: Callable[[EventType], DecodeSql | None]
     content_type: bytes = b""

@@ -55,6 +55,11 @@ def event_formats() -> tuple[EventFormat, ...]:
     return tuple(each for each in FORMATS if isinstance(each, EventFormat))
 
 
+def event_families() -> tuple[str, ...]:
+    """What settings may call the format of a topic that carries events already."""
+    return tuple(dict.fromkeys(each.family for each in event_formats()))
+
+
 def point_formats() -> tuple[PointFormat, ...]:
     """The formats of points, which mappings are for."""
     return tuple(each for each in FORMATS if isinstance(each, PointFormat))

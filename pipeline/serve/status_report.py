@@ -34,7 +34,7 @@ EXTRA = (
     "undelivered",
 )
 """What `status --json` says beyond a report."""
-MAKE_TOPICS = "it is looked for again and again; gigawatch topics create makes it"
+MAKE_TOPICS = "it is looked for again and again; gigawatch topics create makes it, unless it is a source's"
 QUIET_AFTER = 30.0
 """Seconds after which a living pipeline's status, written every two, is too old."""
 

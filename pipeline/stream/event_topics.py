@@ -21,9 +21,6 @@ from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import Decoded
 
-EVENT_FORMATS = ("cloudevents", "arrow")
-"""What needs no mapping.  Each record says which of the two it is, so a topic may have both."""
-
 
 class EventTopicDecoder:
     """Decodes the records of one topic, batch by batch, in their order; `events`: the types that they may be of."""

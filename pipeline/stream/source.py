@@ -256,7 +256,8 @@ class BatchSource(Service):
         absent = set(self._topics) - there
         if absent - self._absent:
             log.warning(
-                "topics are not there; they are looked for again and again. `gigawatch topics create` makes them",
+                "topics are not there; they are looked for again and again. `gigawatch topics create` makes them, "
+                "unless they are a source's",
                 topics=sorted(absent - self._absent),
             )
         self._absent = absent

@@ -26,7 +26,7 @@ from pipeline.errors import MappingError, SettingsError
 from pipeline.formats.histograms import Differences
 from pipeline.formats.point import LATEST, Point, Undecodable, time_text
 from pipeline.formats.point_format import PointFormat
-from pipeline.formats.registry import format_named
+from pipeline.formats.registry import event_families, format_named
 from pipeline.mappings.gather import MappedSample, report_mark
 from pipeline.mappings.mapping_file import check_given, lacking, load_source_mapping
 from pipeline.mappings.mapping_spec import NOTHING_GIVEN, Given, SourceMapping
@@ -35,7 +35,7 @@ from pipeline.settings import SourceSettings
 from pipeline.stream.batch import Records, topic_records
 from pipeline.stream.decode import Decoder
 from pipeline.stream.decoded import BEYOND, Decoded, Refusal
-from pipeline.stream.event_topics import EVENT_FORMATS, EventTopicDecoder
+from pipeline.stream.event_topics import EventTopicDecoder
 
 EVENT = (("content-type", b"application/cloudevents+json"),)
 IGNORED_NAMES = 1_000
@@ -70,7 +70,7 @@ def source_topics(sources: Sequence[SourceSettings], catalog: Catalog) -> tuple[
 
 
 def _source_topic(each: SourceSettings, catalog: Catalog, where: str) -> SourceTopic:
-    if each.format in EVENT_FORMATS:
+    if each.format in event_families():
         return _of_events(each, catalog, where)
     wire = _format(each.format, where)
     if not each.mappings:
@@ -100,7 +100,7 @@ def _format(name: str, where: str) -> PointFormat:
     try:
         wire = format_named(name)
     except MappingError as error:
-        raise SettingsError(f"{where}: {error}; {' and '.join(EVENT_FORMATS)} need no mapping") from error
+        raise SettingsError(f"{where}: {error}; {' and '.join(event_families())} need no mapping") from error
     if not wire.on_kafka:
         raise SettingsError(f"{where}: found the format {wire.name}, expected one that comes on Kafka")
     return wire

@@ -130,7 +130,7 @@ def test_a_clause_that_matches_nothing_and_a_missing_topic_are_notes() -> None:
     assert [(p.level, p.title, p.text) for p in problems(of, Routing(), NOW)] == [
         ("warn", "A clause matches nothing that was ever seen", f"C{words[1:]}"),
         ("warn", "The topic telemetry.energy is missing",
-         "It is looked for again and again; gigawatch topics create makes it."),
+         "It is looked for again and again; gigawatch topics create makes it, unless it is a source's."),
     ]  # fmt: skip
 
 

@@ -235,7 +235,7 @@ def test_only_the_certificate_of_the_target_itself_is_trusted(
 
 
 def test_what_a_histogram_counts_between_two_scrapes_is_what_is_sent() -> None:
-    """The state of a target is its own, and stays while it is aimed at."""
+    """The state of a target is its own, and stays while it is aimed at; a series that is gone for a day begins anew."""
     events: list[Any] = []
 
     async def emit(_: Any, event: dict[str, Any]) -> None:
@@ -253,15 +253,15 @@ def test_what_a_histogram_counts_between_two_scrapes_is_what_is_sent() -> None:
         given = given_of([*PLACE[:2], "cluster=c", "workload_class=training"], [])
         async with Collector(CATALOG, lambda _: kind("kueue"), given, 30, ScrapeOptions(), emit) as collector:
             target = target_of(f"{node.url}/metrics")
-            for count in (10, 14):
+            for seconds, count in ((0, 10), (30, 14), (2 * 86_400, 90), (2 * 86_400 + 30, 97)):
                 node.answers["/metrics"] = kueue(count)
                 collector.aim([target])
-                await collector.once(INSTANT)
+                await collector.once(INSTANT + seconds)
 
     with endpoints.endpoint({}) as node:
         asyncio.run(run(node))
-    assert "admission_wait_seconds" not in events[0]
-    assert sum(each["count"] for each in events[1]["admission_wait_seconds"]) == 4
+    counted = [sum(each["count"] for each in event.get("admission_wait_seconds", ())) for event in events]
+    assert counted == [0, 4, 0, 7]
 
 
 # --- targets -----------------------------------------------------------------------------------------------------

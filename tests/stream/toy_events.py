@@ -36,7 +36,12 @@ def _decode(event: EventType) -> DecodeSql:
 
 
 FORMAT = EventFormat(
-    "toy", "a list of type, source, id, time and sample", _opened, _decode, content_type=b"application/x-toy"
+    "toy",
+    "a list of type, source, id, time and sample",
+    "toy",
+    _opened,
+    _decode,
+    content_type=b"application/x-toy",
 )
 
 
