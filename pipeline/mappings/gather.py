@@ -160,6 +160,10 @@ class SampleGatherer:
         self.joined = set(samples.joined or ())
         self.own -= self.joined
         self.metrics = self.own | self.joined
+        self._ways: dict[str, list[MeasureFrom]] = {}
+        for way in (way for ways in samples.measures.values() for way in ways):
+            for metric in way.metrics:
+                self._ways.setdefault(metric, []).append(way)
         self.notes: Counter[tuple[str, str]] = Counter()
 
     def note_in(self, notes: Counter[tuple[str, str]]) -> None:
@@ -193,8 +197,7 @@ class SampleGatherer:
         """Whether one of the ways to a measure asks for it, or it is a histogram: these are followed whatever they say."""
         if isinstance(point.value, Buckets) or self.spec.count:
             return True
-        ways = [way for ways in self.spec.measures.values() for way in ways if point.name in way.metrics]
-        return any(passes(way, point) for way in ways)
+        return any(passes(way, point) for way in self._ways.get(point.name, ()))
 
     def keys(self, point: Point) -> list[tuple[str, ...]]:
         """What the point may be known by, the surest first; none where nothing says whose it is."""

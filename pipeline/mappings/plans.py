@@ -88,6 +88,7 @@ class PlannedGatherer:
         self._by_content: dict[tuple[str, frozenset[tuple[str, str]]], _KnownSeries | None] = {}
         self._plans: dict[tuple[int, ...], _Plan | None] = {}
         self._groups: dict[tuple[int, tuple[str, ...]], int] = {}
+        self._keys: dict[tuple[int, int], tuple[Mapping[str, str], list[tuple[str, ...]]]] = {}
         self._met = 0
 
     def gather(self, points: Iterable[Point]) -> Gathered:
@@ -180,7 +181,8 @@ class PlannedGatherer:
                 measures.append(_MeasurePlan(name, at, unit, in_whole(part.event.measure(name))))
         if part.event.entity is None and not measures:
             return None
-        data, _, lacks = part.named(points, {})
+        # labels alone name a sample, and mostly all its points share them
+        data, _, lacks = part.named(list({id(point.labels): point for point in points}.values()), {})
         return _Plan(data, lacks, measures)
 
     @staticmethod
@@ -240,11 +242,20 @@ class PlannedGatherer:
             return None
         if not part.wanted(point):
             return _KnownSeries(-1, -1, -1, (), False, point.labels)
-        keys = part.keys(point)
+        keys = self._keys_of(parts[0], point)
         if not keys:
             return None
         group = self._groups.setdefault((parts[0], keys[0]), len(self._groups))
         return _KnownSeries(self._met, parts[0], group, keys[0], False, point.labels)
+
+    def _keys_of(self, part: int, point: Point) -> list[tuple[str, ...]]:
+        """What a point of a simple part may be known by: labels alone say it, and a series' metrics mostly share theirs."""
+        kept = self._keys.get((part, id(point.labels)))
+        if kept is None or kept[0] is not point.labels:
+            kept = point.labels, self._specification.parts[part].keys(point)
+            if isinstance(point.labels, SharedLabels):
+                self._keys[part, id(point.labels)] = kept
+        return kept[1]
 
 
 def _is_simple(part: SampleGatherer) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -61,6 +62,7 @@ _UNITS: dict[str, dict[str, Decimal]] = {
 _NUMBERED = re.compile(r"(?:(?P<number>\d+(?:\.\d+)?) )?(?P<unit>\S+)")
 
 
+@lru_cache(1024)
 def unit_of(text: str, measured: str) -> Unit | None:
     """What turns `text` into the unit of a measure; None where it is no unit of that kind.
 
