@@ -6,6 +6,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 SYSTEM = "tests/system"
+AS_SYSTEM = ("tests/demo",)
+"""Rooms whose tests run whole installations too: two of them at once would keep each other from their deadlines."""
 
 
 class ByRoom(LoadScopeScheduling):
@@ -19,6 +21,8 @@ def room_of(nodeid: str) -> str:
     """The folder of a test, or its file where that lies in no room."""
     file = nodeid.partition("::")[0]
     folder = file.rpartition("/")[0]
+    if folder in AS_SYSTEM:
+        return SYSTEM
     return file if folder == "tests" else folder
 
 

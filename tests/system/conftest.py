@@ -33,7 +33,7 @@ from pipeline.simulate.writer import Sent, writer
 from pipeline.stream.topic_admin import describe_topics
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that anything may take which takes one or two on an idle machine: a hang ends the test, not a load."""
 
 

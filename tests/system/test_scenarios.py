@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from pipeline.catalog import load
+from pipeline.rollup.grid import GRID
 from pipeline.simulate import scenarios
 from pipeline.simulate.scenarios import Play
 from pipeline.simulate.simulator import simulate
@@ -86,7 +87,13 @@ async def _play(bootstrap: str, play: Play, over: threading.Event) -> None:
 def _settled(play: Play) -> Callable[[dict[str, Any]], bool]:
     def settled(status: dict[str, Any]) -> bool:
         marks = {t: _epoch(at) for t, at in status["watermarks"].items()}
-        return len(marks) == len(load().topics) and min(marks.values()) >= play.end - SETTLED_WITHIN
+        evaluated = status["evaluated_to"]  # the watermark does not wait for it, and a busy machine is behind
+        return (
+            len(marks) == len(load().topics)
+            and min(marks.values()) >= play.end - SETTLED_WITHIN
+            and evaluated is not None
+            and _epoch(evaluated) >= play.end - SETTLED_WITHIN - GRID
+        )
 
     return settled
 
