@@ -274,7 +274,7 @@ def test_files_that_are_replaced_while_they_are_read_give_the_old_rows_or_the_ne
         "SELECT sum(samples), max(window_start), sum(gpus), min(cluster) FROM gpu_1m "
         "GROUP BY time_bucket(INTERVAL 10 MINUTE, window_start)"
     )
-    right, done = [], threading.Event()
+    right, done, replaced = [], threading.Event(), []
     for version in versions:
         for path, content in version.items():
             path.write_bytes(content)
@@ -286,14 +286,19 @@ def test_files_that_are_replaced_while_they_are_read_give_the_old_rows_or_the_ne
                 staged = tmp_path / "staged"
                 staged.write_bytes(content)
                 staged.replace(path)
+            replaced.append(True)
             if done.wait(0.05):  # what is published is replaced every ten seconds
                 return
 
     replacing = threading.Thread(target=replace)
     replacing.start()
     try:
-        for _ in range(1000):
+        asked = 0
+        while asked < 1000 and (
+            asked < 100 or len(replaced) < 200
+        ):  # a slow machine sees as many in fewer questions
             assert set(query.ask(con, one_file).rows) <= right[0] | right[1]
+            asked += 1
     finally:
         done.set()
         replacing.join()
