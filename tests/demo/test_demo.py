@@ -144,6 +144,7 @@ def test_the_peak_season_ends_with_exactly_the_promised_alerts(tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)  # ten thousand scrapes, as fast as the machine can
 def test_the_peak_season_that_is_scraped_from_exporters_ends_with_exactly_the_promised_alerts(
     tmp_path: Path,
