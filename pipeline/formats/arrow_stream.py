@@ -28,6 +28,7 @@ from pipeline.formats.event_format import DecodeSql, EventFormat, Headers
 from pipeline.formats.gpu_uuid import identifies_sql
 from pipeline.formats.measures import Unfit
 from pipeline.formats.point import Undecodable
+from pipeline.rollup.quoting import literal
 
 Column = Field | Measure
 MOST_NUMBER = 10**9
@@ -151,7 +152,7 @@ def _measure_check(measure: Measure, value: str) -> str:
 
 
 def _literals(values: Sequence[str]) -> str:
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return ", ".join(map(literal, values))
 
 
 class ArrowColumns:

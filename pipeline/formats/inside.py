@@ -56,7 +56,7 @@ def settled_sql(event: EventType, columns: Sequence[Field | Measure], sample: st
 def _found_sql(event: EventType, column: Field | Measure, sample: str) -> str:
     values = [f"{sample}.{name}" for name in (column.name, *column.aliases)]
     if event.nulls:
-        words = ", ".join("'" + f'"{word}"'.replace("'", "''") + "'" for word in event.nulls)
+        words = ", ".join(literal(f'"{word}"') for word in event.nulls)
         values = [f"CASE WHEN {value} NOT IN ({words}) THEN {value} END" for value in values]
     return f"coalesce({', '.join(values)})" if len(values) > 1 else values[0]
 

@@ -21,6 +21,7 @@ from pipeline.formats.event_format import INTERVAL, MAX_CLOCK_AHEAD
 from pipeline.formats.gpu_uuid import identifies_sql
 from pipeline.formats.inside import names_of, plain_object_sql, settled_sql
 from pipeline.formats.times import time_sql
+from pipeline.rollup.quoting import literal
 
 
 def transformed_sql(structure: object) -> str:
@@ -177,16 +178,12 @@ def _name(field: Field, text: str) -> str:
 
 
 def _one_of(text: str, values: Iterable[str]) -> str:
-    return f"{text} IN ({', '.join(_literal(json.dumps(v)) for v in values)})"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    return f"{text} IN ({', '.join(literal(json.dumps(v)) for v in values)})"
 
 
 def _parse(measure: Measure, text: str) -> str:
     if measure.kind == "text":
-        cases = " ".join(f"WHEN {_literal(json.dumps(v))} THEN {_literal(v)}" for v in measure.enum)
+        cases = " ".join(f"WHEN {literal(json.dumps(v))} THEN {literal(v)}" for v in measure.enum)
         return f"CASE {text}::VARCHAR {cases} END"
     if measure.kind == "money":
         return amount_sql(text)

@@ -19,6 +19,7 @@ from duckdb import DuckDBPyConnection
 from pipeline.catalog import Catalog
 from pipeline.readings.reading import GRID, GRID_US
 from pipeline.rollup.grid import DAY
+from pipeline.rollup.quoting import literal
 
 QUIET = 2 * DAY
 """Seconds; as long as 10 s partials are kept, so that no reading looks back farther."""
@@ -101,7 +102,7 @@ class Heard:
             yield (
                 f"SELECT greatest({issued}, epoch_us(known_from) // {GRID_US}) AS known, {issued} AS heard FROM {event.kept}"
             )
-        names = ", ".join("'" + topic.replace("'", "''") + "'" for topic in topics)
+        names = ", ".join(map(literal, topics))
         minute = f"epoch_us(minute) // {GRID_US} + {60 // GRID}"
         own = f"topic IN ({names})" if topics else "true"
         yield f"SELECT {minute} AS known, {minute} AS heard FROM fates WHERE {own}"

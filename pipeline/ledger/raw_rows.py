@@ -89,8 +89,8 @@ class RawRows:
                 "(SELECT unnest($of::UBIGINT[]), unnest($who::VARCHAR[])) GROUP BY ALL"
             )
 
-        # The entities are told before the series are joined: of a fleet's minute few are asked for, and four fifths of
-        # the work was to join the others.
+        # The entities are picked out before the series are joined.  Few of a fleet's are asked for, and to join all the
+        # others was four fifths of the work.
         who = f"{name} IN (SELECT unnest($who::VARCHAR[]))"
         found = self._found(event, start, end, series, select, values, who)
         return {(row["series"], row["entity"]): row["label"] for row in (found.to_pylist() if found else ())}

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pipeline.catalog import EventType, Mark, MarkTest, Measure
 from pipeline.rollup.grid import GRID, floor_sql
 from pipeline.rollup.histogram import bucket_sql
+from pipeline.rollup.quoting import literal
 
 BLOCK_BITS = 512
 """Entities in one bit set: `bitstring_agg` needs constant bounds and `bit_or` equal widths."""
@@ -157,7 +158,7 @@ def _test(test: MarkTest) -> str:
 
 
 def _literal(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+    return str(value) if isinstance(value, int) else literal(value)
 
 
 def entities_sql(event: EventType, samples: str) -> str:
