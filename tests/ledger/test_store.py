@@ -30,6 +30,7 @@ from pipeline.ledger import tables
 from pipeline.ledger.files import disk_errors
 from pipeline.ledger.lock import DirectoryLock
 from pipeline.ledger.store import Ledger
+from pipeline.ledger.tables import SCHEMA_VERSION
 from pipeline.ledger.transaction import transaction
 from pipeline.rollup.grid import WIDTHS
 
@@ -183,7 +184,8 @@ def test_a_ledger_of_a_newer_program_is_refused_and_not_touched(tmp_path: Path, 
     ledger.con.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'")
     ledger.close()
     before = contents(tmp_path)
-    with pytest.raises(LedgerError, match=r"newer Gigawatch \(schema version 999; this program knows 8\)"):
+    told = rf"newer Gigawatch \(schema version 999; this program knows {SCHEMA_VERSION}\)"
+    with pytest.raises(LedgerError, match=told):
         Ledger(tmp_path, catalog)
     assert contents(tmp_path) == before
     DirectoryLock(tmp_path).release()
