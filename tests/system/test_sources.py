@@ -76,9 +76,7 @@ def test_every_format_becomes_rollups_and_an_alert_and_a_restart_counts_nothing_
         return bool(worker.one(firing) == len(topics))
 
     worker.await_status("an alert for each format", all_fire)
-    seen = (
-        "SELECT region, count(DISTINCT gpu), min(utilization_ratio), max(power_watts) FROM gpu GROUP BY ALL ORDER BY 1"
-    )
+    seen = "SELECT region, count(DISTINCT gpu), min(utilization_ratio), max(power_watts) FROM gpu GROUP BY ALL ORDER BY 1"
     expected = [(topic, 2, 0.81, 634.5) for topic in sorted(topics.values())]
     worker.await_status("their samples can be read", lambda _: worker.ask(seen) == expected)
     fates = dict(worker.ask("SELECT fate, sum(n) FROM fates GROUP BY ALL"))
