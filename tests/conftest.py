@@ -26,6 +26,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 from pipeline.broker.kafka import LAUNCHER, EmbeddedKafka, free_port
 from pipeline.catalog import load
 from pipeline.stream.topic_admin import admin, create_topics, default_specs
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_CI = os.environ.get("CI") == "true"
@@ -107,9 +108,9 @@ def _delete(bootstrap: str, names: list[str]) -> None:
                 client.delete_topics([name])
             except UnknownTopicOrPartitionError:
                 continue
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while left := set(names) & set(client.list_topics()):
-            assert time.monotonic() < deadline, f"still there after 30 s: {left}"
+            assert time.monotonic() < deadline, f"still there after {PATIENCE:.0f} s: {left}"
             time.sleep(0.05)
 
 
@@ -170,7 +171,7 @@ class Alertmanager:
         self.start()
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process and self.process.poll() is None:
             try:
                 if httpx.get(f"{self.url}/-/ready", trust_env=False).is_success:

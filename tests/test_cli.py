@@ -27,6 +27,7 @@ from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.ledger import status
 from pipeline.serve.status_report import head
 from pipeline.simulate.scenarios import load, plan
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
@@ -60,7 +61,7 @@ def gigawatch(
     """One command, its output to a pipe, with its exit code checked."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_") and k != "COLUMNS"}
     done = subprocess.run(
-        command(*arguments), input=stdin, capture_output=True, text=True, timeout=240,
+        command(*arguments), input=stdin, capture_output=True, text=True, timeout=PATIENCE,
         env={**env, **environment},
     )  # fmt: skip
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
@@ -274,14 +275,14 @@ class Running:
 
     def await_events(self, n: int) -> dict[str, Any]:
         """The status of this process once `n` events are in."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process and self.process.poll() is None, self.lines()
             found = status.read(self.data)
             if found and found["pid"] == self.process.pid and found["events"]["in"] >= n:
                 return self.status()
             time.sleep(0.2)
-        raise AssertionError(f"not {n} events after 180 s: {self.lines()}")
+        raise AssertionError(f"not {n} events after {PATIENCE:.0f} s: {self.lines()}")
 
     def lines(self) -> list[str]:
         return Path(self.log.name).read_text().splitlines()
@@ -289,7 +290,7 @@ class Running:
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -343,11 +344,13 @@ def write_bad(bootstrap: str) -> None:
     structured = [("content-type", b"application/cloudevents+json")]
     for value in BAD.values():
         headers = [("trace", b"\x80\x81"), *structured]
-        producer.send("telemetry.gpu", value=value, key=ODD_KEY, headers=headers, partition=0).get(30)
+        producer.send("telemetry.gpu", value=value, key=ODD_KEY, headers=headers, partition=0).get(PATIENCE)
     event = good_sample()
     event["data"].append({**event["data"][0], "gpu": 17})
-    producer.send("telemetry.gpu", value=json.dumps(event).encode(), headers=structured, partition=0).get(30)
-    producer.send("telemetry.gpu", value=b"x" * (2**20 + 1), headers=structured, partition=0).get(30)
+    producer.send("telemetry.gpu", value=json.dumps(event).encode(), headers=structured, partition=0).get(
+        PATIENCE
+    )
+    producer.send("telemetry.gpu", value=b"x" * (2**20 + 1), headers=structured, partition=0).get(PATIENCE)
     producer.close()
 
 
@@ -384,7 +387,7 @@ def test_the_history_is_asked_in_sql_beside_a_running_pipeline(running: Running)
         return list(csv.DictReader(io.StringIO(text)))
 
     expected = running.status()["by_topic"]["telemetry.gpu"]["aggregated"]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE
     while sum(int(row["n"]) for row in asked()) < expected and time.monotonic() < deadline:
         time.sleep(1)
     rows = asked()
@@ -557,7 +560,7 @@ def test_the_lag_grows_while_nobody_reads_and_status_asks_kafka_for_it(running: 
     before = sum(sum(parts.values()) for parts in running.status()["lag"].values())
     producer = KafkaProducer(bootstrap_servers=running.bootstrap)
     for _ in range(7):
-        producer.send("telemetry.queue", value=b"waits", partition=1).get(30)
+        producer.send("telemetry.queue", value=b"waits", partition=1).get(PATIENCE)
     producer.close()
     assert sum(sum(parts.values()) for parts in running.status()["lag"].values()) == before + 7
     away = gigawatch("status", "--data", running.data, "--bootstrap", "127.0.0.1:1").stdout
@@ -601,7 +604,7 @@ def test_the_embedded_kafka_runs_until_it_is_told_to_stop(tmp_path: Path) -> Non
     assert f"127.0.0.1:{port}" in line
     assert "created" in gigawatch("topics", "create", "--bootstrap", f"127.0.0.1:{port}").stdout
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert (
         "no broker there"
         in gigawatch("topics", "describe", "--bootstrap", f"127.0.0.1:{port}", code=3).stderr

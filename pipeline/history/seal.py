@@ -31,11 +31,8 @@ from pipeline.rollup.grid import HOUR
 from pipeline.rollup.quoting import literal, quoted
 from pipeline.views.published import QUARANTINE, QUARANTINE_TABLE, PublishedTable, raw_table
 
-ROWS_AT_ONCE = 1_000_000
-"""Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory.
-
-DuckDB sorts two million rows of the GPU type in about the 600 MB that it has by default, and does not always spill in time.
-"""
+ROWS_AT_ONCE = 2_000_000
+"""Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory."""
 ROW_GROUP = 122_880
 HOURS_AT_ONCE = 4
 """Segments of more hours are gathered in a table first: a bill has thousands, and each would read all segments again."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.board.stage import Stage
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD_READY = "board ready at "
@@ -40,7 +41,7 @@ class Board:
         assert self.process.stdin is not None
         if not self.process.stdin.closed:
             self.process.stdin.close()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
 
 def start_board(data: Path, log: Path, *arguments: str) -> Board:

@@ -12,10 +12,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
+from tests.patience import PATIENCE
+
 ON_CI = os.environ.get("CI") == "true"
 SIZES = {"phone": 375, "desk": 1280}
-PATIENCE = 30_000
+PATIENCE_MS = PATIENCE * 1000
 """Milliseconds that something may take to appear; the machine is shared."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     def come(board: Any, width: int = 1280, **how: Any) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 800}, **how))
         page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE_MS)
         page.on("console", lambda message: said.append(message.text))  # policy violations are told there too
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(board.url)
@@ -76,7 +80,7 @@ def test_everybody_can_use_it_and_nothing_sticks_out(
     closed = Axe().run(page, options={"resultTypes": ["violations"]})
     assert closed.violations_count == 0, closed.generate_report()
     page.locator("details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
-    expect(page.locator("article.alert .live canvas").first).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("article.alert .live canvas").first).to_be_visible()
     found = Axe().run(page, options={"resultTypes": ["violations"]})
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]
@@ -96,7 +100,7 @@ def test_an_alert_that_fires_appears_and_is_said_aloud_and_nothing_else_moves(
     stage.alert(region="ap-south", severity="warning", ago=1)
     stage.publish()
     new = page.locator("article.alert", has_text="ap-south")
-    expect(new).to_be_visible(timeout=PATIENCE)
+    expect(new).to_be_visible()
     expect(page.locator("[aria-live=polite]")).to_have_text(re.compile(r"New alert, warning: .*ap-south"))
     assert first.locator("details").evaluate_all("all => all.every((one) => one.open)"), (
         "what was opened stays open"
@@ -114,7 +118,7 @@ def test_an_alert_that_fires_appears_and_is_said_aloud_and_nothing_else_moves(
         resolved_at=stage.now,
     )
     stage.publish()
-    expect(new).to_have_count(0, timeout=PATIENCE)
+    expect(new).to_have_count(0)
     expect(page.locator("#over li", has_text="ap-south")).to_be_visible()
     expect(page.locator("[aria-live=polite]")).to_have_text("One alert is over.")
 
@@ -128,7 +132,7 @@ def test_a_place_on_the_page_is_kept_while_it_changes(
     before = heading.bounding_box()
     stage.alert(region="ap-south", ago=1)
     stage.publish()
-    expect(page.locator("article.alert", has_text="ap-south")).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("article.alert", has_text="ap-south")).to_have_count(1)
     after = heading.bounding_box()
     assert before and after and abs(before["y"] - after["y"]) < 2
 
@@ -136,7 +140,7 @@ def test_a_place_on_the_page_is_kept_while_it_changes(
 def test_a_chart_says_the_value_under_the_pointer(shared_board: Any, visit: Callable[..., Page]) -> None:
     page = visit(shared_board)
     figure = opened(page.locator("article.alert").first).locator("figure")
-    figure.locator(".live canvas").first.wait_for(timeout=PATIENCE)
+    figure.locator(".live canvas").first.wait_for()
     figure.locator(".plot").hover()
     expect(figure.locator(".read")).to_have_text(
         re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d UTC: observed [\d,]+, bound 4,096$")
@@ -149,7 +153,7 @@ def test_a_board_that_is_gone_is_said_on_the_page_that_is_still_open(board: Any,
     page.goto(board.url)
     board.stop()
     lost = page.get_by_role("alert")
-    expect(lost).to_be_visible(timeout=PATIENCE)
+    expect(lost).to_be_visible()
     expect(lost).to_contain_text("The board does not answer. What is below is as of")
     context.close()
 
@@ -160,7 +164,7 @@ def test_a_pipeline_that_dies_is_said_on_the_page_that_is_open(
     page = visit(board)
     expect(page.locator("#problems")).to_have_count(0)
     stage.close()
-    expect(page.locator("h1")).to_contain_text("The pipeline has been dead since", timeout=PATIENCE)
+    expect(page.locator("h1")).to_contain_text("The pipeline has been dead since")
     assert page.title().startswith("STALE")
 
 
@@ -212,7 +216,7 @@ def test_six_alerts_fit_a_phone_and_two_hundred_are_a_few_lines(
     for n in range(194):
         stage.alert(severity="warning", labels={"clause": f"floor-{n % 8}", "cluster": f"fra-h{n}"})
     stage.publish()
-    expect(page.locator("#alerts > article, #alerts > .group")).to_have_count(9, timeout=PATIENCE)
+    expect(page.locator("#alerts > article, #alerts > .group")).to_have_count(9)
     expect(page.locator("#alerts article")).to_have_count(200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     folded = page.locator("#alerts .group").last
@@ -256,5 +260,5 @@ def test_behind_a_proxy_with_a_path_of_its_own_an_alerts_link_opens_its_card(
     )
     stage.alert(region="ap-south", ago=1)
     stage.publish()
-    expect(page.locator("article.alert", has_text="ap-south")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("article.alert", has_text="ap-south")).to_be_visible()
     context.close()

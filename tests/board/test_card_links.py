@@ -27,6 +27,7 @@ from pipeline.notify.wire_text import wire_labels
 from pipeline.rules.alert_message import from_json
 from pipeline.rules.alerts import AlertChange, AlertState
 from pipeline.settings import load_settings
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 OPEN = Elsewhere("https://am.example/am", "https://grafana.example")
@@ -178,7 +179,7 @@ def test_a_card_calls_writes_silences_and_opens_grafana(stage: Any, open_board: 
         "--grafana-url",
         "https://grafana.example/",
     )
-    text = httpx.get(board.url, trust_env=False, timeout=20).text
+    text = httpx.get(board.url, trust_env=False, timeout=PATIENCE).text
     for words in (
         '<a href="tel:+49305550100" rel="noreferrer noopener">+49 30 555 0100</a>',
         '<a href="mailto:noc@aurora.example" rel="noreferrer noopener">noc@aurora.example</a>, javascript:alert(1), &lt;b&gt;',
@@ -194,7 +195,7 @@ def test_a_card_calls_writes_silences_and_opens_grafana(stage: Any, open_board: 
         "--alertmanager-external-url",
         "https://am.example",
     )
-    text = httpx.get(seen.url, trust_env=False, timeout=20).text
+    text = httpx.get(seen.url, trust_env=False, timeout=PATIENCE).text
     assert 'href="https://am.example/#/silences/new?' in text and "d/gigawatch-clause" not in text
 
 

@@ -18,6 +18,7 @@ import structlog
 
 from pipeline.board.connections import MOST
 from pipeline.serve.logs import Seldom, log_to_stderr
+from tests.patience import PATIENCE
 
 Open = Callable[..., Any]
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
@@ -42,7 +43,7 @@ def connections(board: Any, count: int, said: bytes) -> Iterator[list[socket.soc
     with contextlib.ExitStack() as stack:
         found = []
         for _ in range(count):
-            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE))
             with contextlib.suppress(OSError):
                 one.sendall(said)
             found.append(one)
@@ -56,7 +57,7 @@ def test_a_thousand_half_sent_requests_keep_nobody_out(stage: Any, open_board: O
         process = psutil.Process(board.process.pid)
         assert len(process.net_connections("tcp")) <= MOST + 50  # those that close are counted too
         for path in ("/", "/healthz", "/metrics", "/status.json"):
-            assert httpx.get(f"{board.url}{path}", trust_env=False, timeout=20).status_code == 200
+            assert httpx.get(f"{board.url}{path}", trust_env=False, timeout=PATIENCE).status_code == 200
     assert board.log.read_text() == ""
     assert board.stop() == 0
 
@@ -69,7 +70,9 @@ def test_those_that_never_speak_tls_keep_nobody_out_either(
     board = open_board(stage.data, "--tls-cert", str(cert), "--tls-key", str(key))
     with connections(board, MOST + 100, b"\x16"):
         trust = ssl.create_default_context(cafile=str(cert))
-        answer = httpx.get(f"https://{board.address}/healthz", verify=trust, trust_env=False, timeout=20)
+        answer = httpx.get(
+            f"https://{board.address}/healthz", verify=trust, trust_env=False, timeout=PATIENCE
+        )
         assert answer.status_code == 200
     assert board.log.read_text() == ""
 
@@ -83,7 +86,7 @@ def test_nonsense_is_refused_and_is_a_line_in_the_log_not_a_traceback(stage: Any
             with contextlib.suppress(ConnectionResetError):
                 start = one.recv(4096)
                 assert start == b"" or start.split()[1] in (b"400", b"404", b"405", b"413", b"421"), start
-    assert httpx.get(f"{board.url}/healthz", trust_env=False, timeout=20).status_code == 200
+    assert httpx.get(f"{board.url}/healthz", trust_env=False, timeout=PATIENCE).status_code == 200
     lines = [json.loads(line) for line in board.log.read_text().splitlines()]
     assert len(lines) <= 2, lines
     assert lines[0]["event"].startswith("a request that is no HTTP, from 127.0.0.1: ")

@@ -24,6 +24,7 @@ from pipeline.board.pages import POLICY, Pages
 from pipeline.catalog import load
 from pipeline.notify.wire_text import wire_labels
 from pipeline.serve.users import FAILURES
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 ON_CI = os.environ.get("CI") == "true"
@@ -31,20 +32,20 @@ Open = Callable[..., Any]
 
 
 def get(board: Any, path: str = "/", **how: Any) -> httpx.Response:
-    return httpx.get(f"{board.url}{path}", trust_env=False, timeout=20, **how)
+    return httpx.get(f"{board.url}{path}", trust_env=False, timeout=PATIENCE, **how)
 
 
 def eventually(asked: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not asked():
-        assert time.monotonic() < deadline, f"not within 30 s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE:.0f} s: {what}"
         time.sleep(0.2)
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-P", "-m", "pipeline.cli", *arguments], cwd=ROOT, capture_output=True, text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -106,7 +107,7 @@ def test_every_answer_tells_the_browser_to_trust_nothing_else(shared_board: Any)
         assert headers["x-frame-options"] == "DENY"
     assert get(shared_board, "/nowhere").status_code == 404
     assert get(shared_board, "/static/../board.py").status_code == 404
-    assert httpx.post(shared_board.url, trust_env=False).status_code == 405
+    assert httpx.post(shared_board.url, trust_env=False, timeout=PATIENCE).status_code == 405
 
 
 def test_a_page_that_the_browser_has_is_not_sent_again_and_files_are_kept_for_ever(shared_board: Any) -> None:
@@ -349,7 +350,7 @@ def test_with_users_and_tls_only_the_right_password_comes_in(
     )
     url = f"https://127.0.0.1:{board.address.rpartition(':')[2]}"
     with httpx.Client(
-        verify=ssl.create_default_context(cafile=str(cert)), trust_env=False, timeout=20
+        verify=ssl.create_default_context(cafile=str(cert)), trust_env=False, timeout=PATIENCE
     ) as client:
         asked = client.get(url)
         assert asked.status_code == 401 and asked.headers["www-authenticate"].startswith("Basic ")
@@ -387,7 +388,7 @@ def test_a_child_ends_when_its_parent_does_and_at_sigterm(stage: Any, open_board
     first, second = open_board(stage.data), open_board(stage.data)
     assert first.stop() == 0
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(20) == 0
+    assert second.process.wait(PATIENCE) == 0
     assert second.log.read_text() == ""
 
 

@@ -19,6 +19,7 @@ from pipeline.broker.java import Jar, cache, class_path, locked
 from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.stream.topic_admin import TopicSpec, cluster_id, create_topics, describe_topics
+from tests.patience import PATIENCE
 
 TOPIC = TopicSpec("words")
 
@@ -26,12 +27,12 @@ TOPIC = TopicSpec("words")
 def produce(bootstrap: str, *words: bytes, compression: str | None = None) -> None:
     producer = KafkaProducer(bootstrap_servers=bootstrap, compression_type=compression)
     for word in words:
-        producer.send(TOPIC.name, word).get(30)
+        producer.send(TOPIC.name, word).get(PATIENCE)
     producer.close()
 
 
 def consume(bootstrap: str, count: int) -> list[bytes]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=20_000)
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, consumer_timeout_ms=PATIENCE * 1000)
     consumer.assign([TopicPartition(TOPIC.name, 0)])
     consumer.seek_to_beginning()
     words = [record.value for _, record in zip(range(count), consumer, strict=False)]
@@ -39,7 +40,7 @@ def consume(bootstrap: str, count: int) -> list[bytes]:
     return words
 
 
-def ended(pid: int, seconds: float = 20) -> bool:
+def ended(pid: int, seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

@@ -22,7 +22,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.catalog import load
@@ -34,6 +33,8 @@ from pipeline.formats.registry import format_named
 from pipeline.mappings.mapping_file import load_source_mapping
 from pipeline.mappings.trial import given_of
 from pipeline.stream.inspect import inspect
+from tests.patience import PATIENCE
+from tests.records import records_of
 
 _spec = importlib.util.spec_from_file_location("endpoints", Path(__file__).with_name("endpoints.py"))
 assert _spec and _spec.loader
@@ -313,7 +314,7 @@ def command(*arguments: object) -> list[str]:
 def collect(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment
+        command(*arguments), capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, env=environment
     )
     assert done.returncode == code and "Traceback" not in done.stderr, f"{done.stdout}\n{done.stderr}"
     return done
@@ -386,22 +387,11 @@ def test_what_a_source_does_not_say_is_named() -> None:
 
 
 def values(bootstrap: str, topic: str) -> list[dict[str, Any]]:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap)
-    try:
-        parts = [TopicPartition(topic, part) for part in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(parts)
-        consumer.seek_to_beginning()
-        ends, found = consumer.end_offsets(parts), []
-        while any(consumer.position(part) < ends[part] for part in parts):
-            for batch in consumer.poll(timeout_ms=500).values():
-                found += [json.loads(record.value) for record in batch]
-        return found
-    finally:
-        consumer.close()
+    return [json.loads(record.value) for record in records_of(bootstrap, topic)]
 
 
 def eventually(true: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (found := true()):
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
@@ -436,7 +426,7 @@ def test_it_goes_on_while_targets_come_go_and_fall_silent_and_ends_in_good_order
 
         def metric(text: str) -> bool:
             try:
-                return text in httpx.get(f"{page}/metrics", trust_env=False).text
+                return text in httpx.get(f"{page}/metrics", trust_env=False, timeout=PATIENCE).text
             except httpx.TransportError:
                 return False
 
@@ -448,7 +438,7 @@ def test_it_goes_on_while_targets_come_go_and_fall_silent_and_ends_in_good_order
                 "up",
             )
             eventually(lambda: metric('reason="unreachable"'), "the other is down")
-            assert httpx.get(f"{page}/healthz", trust_env=False).status_code == 200
+            assert httpx.get(f"{page}/healthz", trust_env=False, timeout=PATIENCE).status_code == 200
             path.write_text("broken: [")
             time.sleep(1.2)
             path.write_text(json.dumps([{"targets": [second.address]}]))
@@ -460,7 +450,7 @@ def test_it_goes_on_while_targets_come_go_and_fall_silent_and_ends_in_good_order
             eventually(lambda: metric('reason="not_prometheus_text"'), "it is down")
         finally:
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=60)
+            _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, said
         assert "cannot be taken over" in said and "target is down" in said and "Traceback" not in said
     found = values(kafka.bootstrap, "telemetry.gpu")

@@ -25,12 +25,12 @@ from testcontainers.core.network import Network
 from pipeline.broker.kafka import free_port
 from pipeline.errors import BrokerUnreachable
 from pipeline.stream.topic_admin import cluster_id
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text("utf-8"))[
     "services"
 ]
-PATIENCE = 180.0
 
 # The reaper is one more image to pull; every fixture here removes what it started.
 testcontainers_config.ryuk_disabled = True

@@ -16,6 +16,7 @@ from testcontainers.core.container import DockerContainer
 
 from pipeline.ledger import status
 from pipeline.stream.topic_admin import describe_topics
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -58,7 +59,7 @@ def test_the_pipeline_takes_everything_in_from_kafka_in_a_container(
     def gigawatch(*command: str) -> str:
         return subprocess.run(
             [sys.executable, "-m", "pipeline.cli", *command], check=True, text=True, cwd=ROOT, env=environment,
-            stdout=subprocess.PIPE, timeout=120,
+            stdout=subprocess.PIPE, timeout=PATIENCE,
         ).stdout  # fmt: skip
 
     gigawatch("topics", "create", "--partitions", "2")
@@ -78,7 +79,7 @@ def test_the_pipeline_takes_everything_in_from_kafka_in_a_container(
         assert events["in"] == before + sent
         assert events["aggregated"] == events["in"], "every event of the steady fleet is a good one"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         if process.poll() is None:
             process.kill()

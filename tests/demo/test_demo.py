@@ -34,6 +34,7 @@ from pipeline.history.query import open_views
 from pipeline.ledger import status
 from pipeline.simulate import scenarios
 from pipeline.simulate.writer import Sent
+from tests.patience import PATIENCE
 
 REPORT = {
     *("events", "set_aside", "by_topic", "offsets", "rate_events_per_s", "freshness_s"),
@@ -106,7 +107,7 @@ def start(
         command("--data", data, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     started.append(process)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while not ((found := status.read(data)) and found["events"]["in"] > 3000):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -114,7 +115,7 @@ def start(
 
 
 def gone(children: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(children, timeout=30)[1]
+    return not psutil.wait_procs(children, timeout=PATIENCE)[1]
 
 
 @pytest.mark.slow
@@ -145,7 +146,6 @@ def test_the_peak_season_ends_with_exactly_the_promised_alerts(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.timeout(1200)  # ten thousand scrapes, as fast as the machine can
 def test_the_peak_season_that_is_scraped_from_exporters_ends_with_exactly_the_promised_alerts(
     tmp_path: Path,
 ) -> None:
@@ -181,7 +181,7 @@ def test_an_interrupted_demo_leaves_no_process_and_a_second_run_starts_clean(
     process, children = start(started, data, "--scenario", str(short), "--speed", "4")
     assert any("java" in child.name() for child in children) and len(children) >= 2
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE) == 130
     assert gone(children)
     before = status.read(data)
     assert before is not None and before["state"] == "stopped", "the pipeline was let finish"
@@ -307,7 +307,7 @@ def test_the_receiver_takes_what_the_webhook_posts_and_refuses_the_rest() -> Non
     }  # fmt: skip
     with Receiver() as receiver:
         post = [
-            httpx.post(receiver.url, content=body, trust_env=False).status_code
+            httpx.post(receiver.url, content=body, trust_env=False, timeout=PATIENCE).status_code
             for body in (json.dumps({"alerts": [alert]}), "not json", '{"alerts": [{}]}')
         ]
     assert post == [200, 400, 400]
@@ -407,6 +407,6 @@ def test_what_to_try_next_asks_only_for_what_is_published(tmp_path: Path) -> Non
     assert len(lines) == 2 and "gpu_15m" in lines[1], "no alert has been published"
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline.cli", *shlex.split(lines[1])[1:], "--format", "csv"], cwd=ROOT,
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0 and len(done.stdout.splitlines()) > 1, done.stderr

@@ -26,6 +26,7 @@ from pipeline.catalog import load
 from pipeline.serve.child import Door
 from pipeline.views.all_views import names
 from pipeline.views.all_views import names as view_names
+from tests.patience import PATIENCE
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 Call = Callable[..., pymysql.Connection]
@@ -322,7 +323,7 @@ def mysql(door: Door, *arguments: str, input: str | None = None) -> subprocess.C
     host, _, port = door.address.rpartition(":")
     return subprocess.run(
         [command, "--no-defaults", "-h", host, "-P", port, "--protocol=tcp", "-u", "noc", *arguments],
-        input=input, capture_output=True, text=True, timeout=60,
+        input=input, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -412,7 +413,7 @@ def test_grafanas_driver_asks_in_both_protocols_and_cancels(go_client: Path, doo
     attacks = runpy.run_path(str(Path(__file__).with_name("test_attacks.py")))["INJECTIONS"]
     texts = json.dumps([text for text in attacks if text])
     done = subprocess.run(
-        [str(go_client), door.address, GRAFANA, texts], capture_output=True, text=True, timeout=120
+        [str(go_client), door.address, GRAFANA, texts], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)

@@ -17,6 +17,7 @@ from pipeline.door.connection_limits import ConnectionLimits
 from pipeline.door.fair_queue import FairQueue, Places, Who
 from pipeline.serve.child import Door
 from pipeline.serve.users import PROBE
+from tests.patience import PATIENCE
 
 Call = Callable[..., pymysql.Connection]
 ENDLESS = "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1"
@@ -44,7 +45,7 @@ def asking_without_end(connections: list[pymysql.Connection]) -> Iterator[list[i
         for connection in connections:
             connection._sock.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE)
 
 
 def test_eight_questions_without_end_do_not_make_another_user_wait(door: Door, call: Call) -> None:
@@ -54,7 +55,7 @@ def test_eight_questions_without_end_do_not_make_another_user_wait(door: Door, c
                 for _ in range(3):
                     cursor.execute("SELECT count(*) FROM gpu")
                     assert cursor.fetchone() == (240,)
-        assert door.fault(30) is None, "nor `run`, which asks whether the door answers"
+        assert door.fault(PATIENCE) is None, "nor `run`, which asks whether the door answers"
         assert answered == [], "all eight are still at it"
 
 
@@ -63,7 +64,7 @@ def test_strangers_who_never_log_in_take_no_place_from_those_who_do(door: Door, 
     inside = call(door)
     with ExitStack() as stack:
         lines = [
-            stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=PATIENCE))
             for _ in range(ConnectionLimits().unauthenticated * 3)
         ]
         for _ in range(3):

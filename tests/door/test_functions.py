@@ -23,6 +23,7 @@ from pipeline.door.failover import Engines
 from pipeline.door.fair_queue import Places, Who
 from pipeline.door.mysql_catalog import MACROS
 from pipeline.errors import QueryError
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLER = """SELECT "IS DISTINCT FROM"(uuid(), 0)"""
@@ -287,9 +288,9 @@ def test_clients_of_a_door_whose_engine_is_killed_again_and_again_notice_nothing
                     cursor.execute(KILLER)
                 assert "Stack Trace" not in str(raised.value)
         for thread in threads:
-            thread.join(120)
+            thread.join(PATIENCE)
         assert answers == [((240,),)] * 120
         assert psutil.pid_exists(process.pid)
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0

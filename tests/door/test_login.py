@@ -34,6 +34,7 @@ from pipeline.serve.users import (
     proves,
     read_users,
 )
+from tests.patience import PATIENCE
 
 Call = Callable[..., pymysql.Connection]
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ def test_a_refused_client_that_goes_on_talking_is_not_answered(
 ) -> None:
     door = open_door("--users", str(users[0]))
     host, _, port = door.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
         line.recv(4096)
         capabilities = 0x00000200 | 0x00008000 | 0x00080000
         body = (
@@ -171,7 +172,7 @@ def test_a_hello_that_arrives_together_with_the_request_for_tls_is_not_lost(
     host, _, port = door.address.rpartition(":")
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = tls(certificate).wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
         line.recv(4096)
         with pytest.raises(ssl.SSLWantReadError):
             client.do_handshake()
@@ -290,7 +291,7 @@ def test_an_entry_is_what_mysql_stores() -> None:
 )  # fmt: skip
 def test_noise_in_place_of_a_login_harms_nobody(door: Door, call: Call, noise: bytes) -> None:
     host, _, port = door.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
         line.sendall(noise)
         if not noise:
             line.shutdown(socket.SHUT_WR)
@@ -305,7 +306,7 @@ def test_noise_in_place_of_a_login_harms_nobody(door: Door, call: Call, noise: b
 
 def test_a_login_that_comes_byte_by_byte_is_understood(door: Door) -> None:
     host, _, port = door.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as line:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
         line.recv(4096)
         body = (
             struct.pack("<IIB23x", 0x0200 | 0x8000 | 0x80000, 1 << 24, 45) + b"x\0\0mysql_native_password\0"
@@ -329,7 +330,7 @@ def test_the_door_ends_with_the_one_that_opened_it(published: Path, tmp_path: Pa
     translators = child.children()
     parent.kill()
     parent.wait()
-    gone, alive = psutil.wait_procs([child, *translators], timeout=30)
+    gone, alive = psutil.wait_procs([child, *translators], timeout=PATIENCE)
     assert not alive and len(gone) == 2
 
 
@@ -340,7 +341,7 @@ def test_a_door_that_was_killed_is_opened_again_at_the_same_address(
         address, pid = door.address, door.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(pid)], timeout=10)
+        psutil.wait_procs([psutil.Process(pid)], timeout=PATIENCE)
         door.stop()
         door.start()
         assert (door.address, door.pid == pid) == (address, False)
@@ -368,5 +369,5 @@ def test_the_command_says_where_it_listens_and_stops_at_a_signal_in_the_midst_of
         one._execute_command(3, "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i) = 1")
     assert list(tmp_path.iterdir())
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     assert list(tmp_path.iterdir()) == []

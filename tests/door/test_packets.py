@@ -24,6 +24,7 @@ from pipeline.door.session import first_word
 from pipeline.errors import QueryError
 from pipeline.serve import packet_reader
 from pipeline.serve.child import Door
+from tests.patience import PATIENCE
 
 Call = Callable[..., pymysql.Connection]
 
@@ -43,7 +44,7 @@ def framed(body: bytes, sequence: int) -> bytes:
 def dialled(door: Door) -> Iterator[socket.socket]:
     """A raw connection that has read the door's first packet."""
     host, _, port = door.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=30) as line:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
         assert line.recv(4096)
         yield line
 

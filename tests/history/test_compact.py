@@ -13,6 +13,7 @@ import pytest
 from pipeline.catalog import Catalog
 from pipeline.history import compact, query
 from pipeline.ledger import files
+from tests.patience import PATIENCE
 
 T = 1_767_225_600  # 2026-01-01T00:00:00Z
 LATER = T + 90_000
@@ -296,7 +297,7 @@ def test_a_reader_beside_sealing_publishing_and_merging_never_sees_a_count_go_do
             merge(ledger)
             compact.compact_partials(ledger.ledger.cursor(), catalog)
         stop.touch()
-        out, err = reader.communicate(timeout=60)
+        out, err = reader.communicate(timeout=PATIENCE)
     finally:
         reader.kill()
     assert reader.returncode == 0, err

@@ -33,6 +33,7 @@ from pipeline.ledger.store import Ledger
 from pipeline.ledger.tables import SCHEMA_VERSION
 from pipeline.ledger.transaction import transaction
 from pipeline.rollup.grid import WIDTHS
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
@@ -421,7 +422,7 @@ COUNTS = "SELECT (SELECT sum(samples) FROM partials_gpu_1d), (SELECT sum(rows) F
 def filled(data: Path, limit: int) -> int:
     """Deltas of 300 samples that were applied before a process found the disk full, and said so."""
     process = python(FILL, data, limit)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output[-3000:]
     count, _, text = output.strip().splitlines()[-1].partition(" ")
     assert "no space left on the disk" in text and "with a smaller keep_raw_days less is kept" in text

@@ -19,6 +19,7 @@ from pipeline.notify.destination import Destination, Habits
 from pipeline.notify.outbox import OutboxRow, OutboxUpdate
 from pipeline.notify.policy import Policy
 from pipeline.rules.alert_message import AlertMessage, to_json
+from tests.patience import PATIENCE
 
 OUTBOX = """CREATE TABLE outbox(seq BIGINT, created TIMESTAMP, destination VARCHAR, body VARCHAR,
             attempts INTEGER, next_try TIMESTAMP, delivered TIMESTAMP, last_error VARCHAR)"""
@@ -236,7 +237,7 @@ def active() -> Callable[..., list[dict[str, Any]]]:
 
     def ask(am: Any, **labels: str) -> list[dict[str, Any]]:
         only = [("filter", f'{name}="{value}"') for name, value in labels.items()]
-        answer = httpx.get(f"{am.url}/api/v2/alerts", params=only, trust_env=False)
+        answer = httpx.get(f"{am.url}/api/v2/alerts", params=only, trust_env=False, timeout=PATIENCE)
         found: list[dict[str, Any]] = answer.raise_for_status().json()
         return found
 
@@ -297,7 +298,7 @@ def running() -> Callable[[Delivery], contextlib.AbstractAsyncContextManager[Del
     return _running
 
 
-async def _until(true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+async def _until(true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while True:
         seen = true()

@@ -20,6 +20,7 @@ from pipeline.notify.delivery import Delivery
 from pipeline.notify.policy import Policy
 from pipeline.notify.webhook import Webhook
 from pipeline.rules.alert_message import AlertMessage, from_json
+from tests.patience import PATIENCE
 
 Change = Callable[..., AlertMessage]
 
@@ -330,7 +331,7 @@ def test_a_stop_does_not_wait_for_a_destination_that_hangs_and_loses_nothing(
             task = asyncio.create_task(delivery.run())
             await until(lambda: hook.requests == 1)
             delivery.stop()
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, PATIENCE)
             assert len(asyncio.all_tasks()) <= 2 + hook.requests
 
     asyncio.run(scenario())
@@ -346,7 +347,7 @@ def test_a_stop_while_idle_ends_every_wait(receiver, outbox, until) -> None:
             task = asyncio.create_task(delivery.run())
             await asyncio.sleep(0.05)
             delivery.stop()
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, PATIENCE)
 
     asyncio.run(scenario())
 

@@ -15,7 +15,6 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.notify.delivery import Delivery
 from pipeline.notify.destination import DeliveryRefused
@@ -24,6 +23,7 @@ from pipeline.notify.links import anchor_of
 from pipeline.notify.webhook import Webhook
 from pipeline.rules.alert_message import from_json
 from pipeline.stream.topic_admin import TopicSpec, create_topics
+from tests.records import records_of
 
 
 @contextlib.asynccontextmanager
@@ -44,19 +44,9 @@ def new_topic(bootstrap: str) -> str:
     return name
 
 
-def records_of(bootstrap: str, topic: str) -> list[tuple[str, dict[str, Any]]]:
+def told_in(bootstrap: str, topic: str) -> list[tuple[str, dict[str, Any]]]:
     """(key, value) of every record of the topic, in order."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    part = TopicPartition(topic, 0)
-    try:
-        consumer.assign([part])
-        end, found = consumer.end_offsets([part])[part], []
-        while consumer.position(part) < end:
-            for batch in consumer.poll(timeout_ms=1000).values():
-                found += [(record.key.decode(), json.loads(record.value)) for record in batch]
-        return found
-    finally:
-        consumer.close()
+    return [(record.key.decode(), json.loads(record.value)) for record in records_of(bootstrap, topic)]
 
 
 def test_a_change_is_a_record_under_its_identity(kafka, change) -> None:
@@ -68,7 +58,7 @@ def test_a_change_is_a_record_under_its_identity(kafka, change) -> None:
             await AlertTopic(producer, topic=topic).send([sent], 0.0)
 
     asyncio.run(scenario())
-    ((key, value),) = records_of(kafka.bootstrap, topic)
+    ((key, value),) = told_in(kafka.bootstrap, topic)
     assert key == sent.identity
     assert from_json(json.dumps(value)) == sent
 
@@ -93,7 +83,7 @@ def test_a_change_that_is_too_large_is_refused_and_its_neighbours_arrive(
                 await until(lambda: delivery.lanes[0].refused == 1)
 
     asyncio.run(scenario())
-    assert {key: value["generator_url"] for key, value in records_of(kafka.bootstrap, topic)} == {
+    assert {key: value["generator_url"] for key, value in told_in(kafka.bootstrap, topic)} == {
         name: f"https://noc.example/#{anchor_of('CapacityShortfall', change(name).labels)}" for name in "ab"
     }, "and each links to its card on the board"
 
@@ -127,10 +117,10 @@ def test_when_kafka_is_down_alerts_still_go_out_and_say_so_and_the_topic_is_whol
                 noted = hook.accepted[-1]["alerts"][0]["annotations"]
                 assert "Kafka takes no writes" in noted["kafka_outage"]
                 await asyncio.to_thread(fresh_kafka.start)
-                await until(lambda: all(row["delivered"] for row in ledger.rows("kafka")), 90)
+                await until(lambda: all(row["delivered"] for row in ledger.rows("kafka")))
 
     asyncio.run(scenario())
-    found = records_of(fresh_kafka.bootstrap, topic)
+    found = told_in(fresh_kafka.bootstrap, topic)
     assert next(value["state"] for key, value in found if key == "a") == "firing"
     assert {key: value["state"] for key, value in found} == {"a": "resolved", "b": "firing", "c": "firing"}
 
@@ -160,7 +150,7 @@ def test_whatever_fails_the_topic_has_every_change_of_an_identity_in_order(
                 await until(lambda: all(row["delivered"] for row in ledger.rows(topic)))
 
     asyncio.run(scenario())
-    found = records_of(kafka.bootstrap, topic)
+    found = told_in(kafka.bootstrap, topic)
     for who in set(history):
         told = [value["fired_at"] for key, value in found if key == str(who)]
         without_repeats = [at for n, at in enumerate(told) if n == 0 or told[n - 1] != at]

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from pipeline.rules.telemetry import OWN
+from tests.patience import PATIENCE
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "alertmanager.yml"
 Labels = dict[str, str]
@@ -42,7 +43,7 @@ def post(alertmanager_factory: Callable[..., Any]) -> Callable[..., Any]:
         am = alertmanager_factory(SHIPPED.read_text("utf-8"))
         end = (datetime.now(UTC) + timedelta(minutes=4)).isoformat()
         body = [{"labels": labels, "endsAt": end} for labels in alerts]
-        httpx.post(f"{am.url}/api/v2/alerts", json=body, trust_env=False).raise_for_status()
+        httpx.post(f"{am.url}/api/v2/alerts", json=body, trust_env=False, timeout=PATIENCE).raise_for_status()
         return am
 
     return send
@@ -50,7 +51,7 @@ def post(alertmanager_factory: Callable[..., Any]) -> Callable[..., Any]:
 
 def held_back(am: Any) -> set[str]:
     """`alertname/region` of what Alertmanager says is inhibited."""
-    answer = httpx.get(f"{am.url}/api/v2/alerts", trust_env=False).raise_for_status().json()
+    answer = httpx.get(f"{am.url}/api/v2/alerts", trust_env=False, timeout=PATIENCE).raise_for_status().json()
     return {
         f"{a['labels']['alertname']}/{a['labels'].get('region', '')}"
         for a in answer
@@ -106,7 +107,11 @@ def test_alerts_are_grouped_by_contract_and_region_for_who_is_called_by_severity
         alert("TrancheExhausted", severity="ticket", region=""),
         alert("Watchdog", contract=OWN, severity="info", region=""),
     )
-    groups = httpx.get(f"{am.url}/api/v2/alerts/groups", trust_env=False).raise_for_status().json()
+    groups = (
+        httpx.get(f"{am.url}/api/v2/alerts/groups", trust_env=False, timeout=PATIENCE)
+        .raise_for_status()
+        .json()
+    )
     found = {
         (
             group["receiver"]["name"],

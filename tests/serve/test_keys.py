@@ -14,6 +14,7 @@ import pytest
 from pipeline.errors import SettingsError
 from pipeline.serve.child import Board, Door
 from pipeline.serve.keys import make_keys
+from tests.patience import PATIENCE
 
 
 def _entrance(keys: Path) -> list[str]:
@@ -36,7 +37,7 @@ def test_door_and_board_let_in_who_has_what_is_made(published: Path, tmp_path: P
             pymysql.connect(**login, password="guessed")
     with Board(published, tmp_path / "log", guarded) as board:
         url = f"https://127.0.0.1:{board.address.rpartition(':')[2]}/"
-        asked: Callable[..., Any] = httpx.Client(verify=context, trust_env=False).get
+        asked: Callable[..., Any] = httpx.Client(verify=context, trust_env=False, timeout=PATIENCE).get
         assert asked(url).status_code == 401
         assert asked(url, auth=("grafana", password)).status_code == 200
 

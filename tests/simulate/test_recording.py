@@ -19,6 +19,7 @@ from pipeline.broker.kafka import EmbeddedKafka
 from pipeline.errors import ScenarioError
 from pipeline.simulate.recording import Recorded, Recording, load_mapping, record
 from pipeline.simulate.replay import replay, shift_ms, steps
+from tests.records import records_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GENTD26 = ROOT.parent / "shared" / "data" / "gentd26"
@@ -202,18 +203,11 @@ def test_no_event_is_in_the_future_of_the_clock_that_sends_it(
 def test_a_replay_reaches_the_broker_whole_with_times_of_today(
     tmp_path: Path, kafka: EmbeddedKafka, telemetry_topics: Any
 ) -> None:
-    from kafka import KafkaConsumer
-
     telemetry_topics(partitions=2)
     found = recording(tmp_path)
     sent = asyncio.run(replay(kafka.bootstrap, found))
     assert sent.messages == {"telemetry.gpu": 5, "telemetry.queue": 4}
-    consumer = KafkaConsumer(
-        "telemetry.gpu", bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest",
-        consumer_timeout_ms=3000,
-    )  # fmt: skip
-    events = [json.loads(record.value) for record in consumer]
-    consumer.close()
+    events = [json.loads(record.value) for record in records_of(kafka.bootstrap, "telemetry.gpu")]
     assert {(e["source"], e["data"].get("utilization_ratio")) for e in events} == {
         ("/trace/a", 0.5), ("/trace/a", 0.755), ("/trace/b", 0.12), ("/trace/b", 1.0), ("/trace/c", None),
     }  # fmt: skip

@@ -25,6 +25,8 @@ from pipeline.simulate.fleet_spec import BillingSpec, ClusterSpec, Effect, Fleet
 from pipeline.simulate.scenarios import Play, load, plan
 from pipeline.simulate.simulator import fill, simulate, step_ms
 from pipeline.simulate.writer import Sent
+from tests.patience import PATIENCE
+from tests.records import records_of
 
 START = 1_795_000_020
 NODES = ClusterSpec(cluster="h", sku="ND_H100_v5", gpus=64)
@@ -258,18 +260,9 @@ TOPICS = ("telemetry.billing", "telemetry.energy", "telemetry.gpu", "telemetry.q
 
 def consume(bootstrap: str, topic: str) -> dict[int, list[Any]]:
     """Every record of a topic, by partition."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    parts = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic) or ()]
-    consumer.assign(parts)
-    ends = consumer.end_offsets(parts)
-    consumer.seek_to_beginning(*parts)
-    out: dict[int, list[Any]] = {part.partition: [] for part in parts}
-    while any(len(out[part.partition]) < ends[part] for part in parts):
-        for part, records in consumer.poll(timeout_ms=1000).items():
-            out[part.partition] += records
-    consumer.close()
+    out: dict[int, list[Any]] = {}
+    for record in records_of(bootstrap, topic):
+        out.setdefault(record.partition, []).append(record)
     return out
 
 
@@ -317,7 +310,7 @@ def test_after_its_end_a_play_goes_on_in_real_time_until_it_is_stopped(
                 reached.set()
 
         playing = asyncio.create_task(simulate(kafka.bootstrap, play, linger=True, progress=look))
-        await asyncio.wait_for(reached.wait(), 60)
+        await asyncio.wait_for(reached.wait(), PATIENCE)
         playing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await playing

@@ -16,6 +16,7 @@ from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.errors import BrokerUnreachable, SettingsError
 from pipeline.settings import load_settings
 from pipeline.stream.topic_admin import TopicSpec, cluster_id, create_topics
+from tests.patience import PATIENCE
 
 PASSWORD = "let me in"
 JAAS = (
@@ -86,7 +87,7 @@ def test_the_tools_and_the_pipeline_speak_tls_and_sasl(secured: dict[str, Any]) 
         await consumer.start()
         try:
             await producer.send_and_wait("safe", b"hello")
-            return (await asyncio.wait_for(consumer.getone(), 30)).value
+            return (await asyncio.wait_for(consumer.getone(), PATIENCE)).value
         finally:
             await consumer.stop()
             await producer.stop()

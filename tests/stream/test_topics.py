@@ -23,6 +23,7 @@ from pipeline.stream.topic_admin import (
     default_specs,
     describe_topics,
 )
+from tests.patience import PATIENCE
 
 LONG_AGO_MS = 1_000_000_000_000
 
@@ -33,9 +34,9 @@ def test_the_brokers_clock_stamps_every_record_of_a_telemetry_topic(
     gpu = telemetry_topics(partitions=1)[0]
     before = int(time.time() * 1000) - 1000
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
-    producer.send(gpu, b"{}", timestamp_ms=LONG_AGO_MS).get(30)
+    producer.send(gpu, b"{}", timestamp_ms=LONG_AGO_MS).get(PATIENCE)
     producer.close()
-    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, consumer_timeout_ms=10_000)
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap, consumer_timeout_ms=PATIENCE * 1000)
     consumer.assign([TopicPartition(gpu, 0)])
     consumer.seek_to_beginning()
     record = next(consumer)
@@ -61,8 +62,8 @@ def test_the_largest_record_that_a_topic_takes_fits_into_the_dead_letters(
     gpu = telemetry_topics(partitions=1)[0]
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, max_request_size=6 * 1024 * 1024)
     body = b"x" * (4 * 1024 * 1024 - 200)
-    producer.send(gpu, body).get(30)
-    producer.send(DEADLETTER, body, headers=[("reason", b"r" * 1000)]).get(30)
+    producer.send(gpu, body).get(PATIENCE)
+    producer.send(DEADLETTER, body, headers=[("reason", b"r" * 1000)]).get(PATIENCE)
     producer.close()
     [letters] = describe_topics(kafka.bootstrap, [DEADLETTER])
     assert (letters.offsets, letters.records) == ({0: (0, 1)}, 1)
@@ -138,7 +139,7 @@ def test_a_failed_probe_leaves_no_thread_behind() -> None:
         for _ in range(3):
             with pytest.raises(BrokerUnreachable):
                 cluster_id(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() <= before

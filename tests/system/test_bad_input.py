@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from kafka import KafkaConsumer
 
 from pipeline.simulate.cloud_events import STRUCTURED, binary_headers, rfc3339
 from pipeline.stream.deadletter_writer import VALUE_LIMIT
+from tests.records import records_of
 
 GPU = "telemetry.gpu"
 OVERSIZED = 1_500_000
@@ -125,7 +125,9 @@ def _letters_hold_the_originals(bootstrap: str, records: list[Any], cases: list[
         for fate, reason in outcome
         if fate == DEAD
     }
-    letters = {int(_ours(letter)["offset"]): letter for letter in _letters(bootstrap)}
+    letters = {
+        int(_ours(letter)["offset"]): letter for letter in records_of(bootstrap, "telemetry.deadletter")
+    }
     assert letters.keys() == dead.keys()
     for offset, letter in letters.items():
         value, headers = records[offset]
@@ -138,19 +140,6 @@ def _letters_hold_the_originals(bootstrap: str, records: list[Any], cases: list[
         assert int(ours["headers-dropped"]) == len(headers) - len(kept) <= max(0, len(headers) - 30), dead[
             offset
         ]
-
-
-def _letters(bootstrap: str) -> list[Any]:
-    consumer = KafkaConsumer(
-        "telemetry.deadletter",
-        bootstrap_servers=bootstrap,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=4000,
-    )
-    try:
-        return list(consumer)
-    finally:
-        consumer.close()
 
 
 def _ours(letter: Any) -> dict[str, str]:
@@ -178,7 +167,7 @@ def test_a_header_name_that_is_no_text_holds_nothing_up(
     worker = worker_factory(kafka.bootstrap).start().await_begun().await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()
     assert worker.one("SELECT count(*) FROM gpu") == worker.one("SELECT count(DISTINCT id) FROM gpu") == 402
-    letters = _letters(kafka.bootstrap)
+    letters = records_of(kafka.bootstrap, "telemetry.deadletter")
     assert [letter.value for letter in letters] == [b"bad", b"bad"]
     assert all(("\ufffd\ufffd", b"1") in letter.headers for letter in letters)
 

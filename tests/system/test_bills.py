@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.stream.topic_admin import describe_topics
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 BILLING, DELIVERIES = "telemetry.billing", "telemetry.deliveries"
@@ -50,7 +51,7 @@ def importing(bootstrap: str, *arguments: object) -> subprocess.Popen[str]:
 def imported(bootstrap: str, *arguments: object, code: int = 0) -> str:
     """The output of an import that ends by itself."""
     process = importing(bootstrap, *arguments)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code and "Traceback" not in err, f"{out}\n{err}"
     return out if code == 0 else err
 
@@ -111,7 +112,7 @@ def test_an_import_without_its_topics_is_refused_before_a_row_is_sent(
     telemetry_topics(1)
     with admin(kafka.bootstrap) as client:
         client.delete_topics([topic for topic in (BILLING, DELIVERIES) if topic not in there])
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while (BILLING in client.list_topics()) != (BILLING in there) or DELIVERIES in client.list_topics():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -137,7 +138,7 @@ def test_a_bill_with_a_bad_cell_is_told_and_not_sent(
     file = bill(tmp_path / "bill.csv", 3, "1.25")
     file.write_text(file.read_text() + 'Halcyon,Usage,USD,2026-11-01,2026-11-02,"1,25",vm\n')
     process = importing(kafka.bootstrap, file, "--json")
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     report = json.loads(out)
     assert (report["rows"], report["accepted"], report["refused"], report["sent"]) == (4, 3, 1, False)

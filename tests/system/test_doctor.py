@@ -16,6 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from pipeline.broker.kafka import EmbeddedKafka, free_port
 from pipeline.stream.topic_admin import admin, describe_topics
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "schemas" / "example-contract.yaml"
@@ -34,7 +35,7 @@ def doctor(tmp_path: Path) -> Callable[..., tuple[int, Checks]]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")}
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.cli", "doctor", "--json", *map(str, arguments)],
-            capture_output=True, text=True, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, timeout=120,
+            capture_output=True, text=True, cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, timeout=PATIENCE,
         )  # fmt: skip
         assert done.stdout and "Traceback" not in done.stderr, done.stderr
         by_check: Checks = {}
@@ -131,7 +132,7 @@ def test_the_newest_record_shows_the_brokers_clock(
 ) -> None:
     telemetry_topics()
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap)
-    producer.send("telemetry.gpu", b"{}", timestamp_ms=1_000_000_000_000).get(30)
+    producer.send("telemetry.gpu", b"{}", timestamp_ms=1_000_000_000_000).get(PATIENCE)
     producer.close()
     _, found = doctor("--bootstrap", kafka.bootstrap)
     [clock] = found["clock"]
@@ -171,7 +172,7 @@ def test_a_pipeline_is_well_while_it_lives_and_says_so(
 
     def check() -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pipeline.cli", "status", "--check", "--data", str(worker.data)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE)
 
     assert (check().returncode, "no pipeline runs" in check().stderr) == (1, True)
     worker.start().await_begun()

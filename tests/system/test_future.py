@@ -14,6 +14,7 @@ from pipeline.broker.kafka import EmbeddedKafka
 from pipeline.simulate.cloud_events import STRUCTURED
 from pipeline.stream.own_topics import mend_letters, shut
 from pipeline.stream.topic_admin import DEADLETTER, TopicSpec, admin, clock_of, create_topics
+from tests.patience import PATIENCE
 
 GPU = "telemetry.gpu"
 YEARS_72 = 72 * 365 * 86_400
@@ -29,7 +30,7 @@ def test_one_record_of_2098_stops_nothing(
     def send(name: str, at: float) -> None:
         producer.send(
             GPU, gpu_event(name, at), headers=list(STRUCTURED), timestamp_ms=int(at * 1000), partition=0
-        ).get(30)
+        ).get(PATIENCE)
 
     worker = worker_factory(fresh_kafka.bootstrap).start()
     send("before", time.time() - 1)

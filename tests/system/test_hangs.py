@@ -14,6 +14,7 @@ import pytest
 from pipeline.broker.kafka import EmbeddedKafka
 from pipeline.errors import Stalled
 from pipeline.serve.status_report import well
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +56,7 @@ def hanging(tmp_path: Path, worker_factory: Any) -> Callable[..., Any]:
 
 
 def _active(url: str) -> dict[str, dict[str, Any]]:
-    found = httpx.get(f"{url}/api/v2/alerts", trust_env=False).json()
+    found = httpx.get(f"{url}/api/v2/alerts", trust_env=False, timeout=PATIENCE).json()
     return {alert["labels"]["alertname"]: alert for alert in found}
 
 

@@ -22,12 +22,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer
 
 from pipeline.simulate.cloud_events import Block
 from pipeline.simulate.fleet import Fleet
 from pipeline.simulate.fleet_spec import BillingSpec, FleetSpec, QueueSpec
 from pipeline.simulate.writer import writer
+from tests.patience import PATIENCE
+from tests.records import records_of
 
 ROOT = Path(__file__).parents[2]
 GPUS, CYCLES, KILLS = 4_032, 125, 20
@@ -219,7 +220,7 @@ def test_twenty_kills_lose_nothing_and_count_nothing_twice(
         time.sleep(1.0)  # one more round of the reader, over what the stop published
     finally:
         reader.send_signal(signal.SIGTERM)
-        assert reader.wait(60) == 0
+        assert reader.wait(PATIENCE) == 0
     _compare_fates(worker, truth)
     _compare_rollups(worker, truth)
     _compare_raw(worker, truth)
@@ -300,16 +301,7 @@ def _compare_raw(worker: Any, truth: Truth) -> None:
 
 def _compare_dead_letters(bootstrap: str, truth: Truth) -> None:
     """Every one is there; a kill between the topic and the ledger may have written it twice."""
-    consumer = KafkaConsumer(
-        "telemetry.deadletter",
-        bootstrap_servers=bootstrap,
-        auto_offset_reset="earliest",
-        consumer_timeout_ms=5000,
-    )
-    try:
-        keys = {record.key for record in consumer}
-    finally:
-        consumer.close()
+    keys = {record.key for record in records_of(bootstrap, "telemetry.deadletter")}
     assert len(keys) == truth.fates["telemetry.gpu", "dead_lettered"]
 
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from pipeline.stream.topic_admin import DEADLETTER, TopicSpec, admin, create_topics, describe_topics
+from tests.patience import PATIENCE
 
 LATE = "SELECT count(*) FROM {} WHERE known_from > time_bucket(INTERVAL 10 SECOND, time) + INTERVAL 10 SECOND"
 """A row that comes within the allowed lateness is known from the end of its window on; a late one is not."""
@@ -124,7 +125,9 @@ def test_a_broker_that_stood_still_for_a_minute_is_reported_as_such_and_as_nothi
 
 
 def _active(alertmanager: Any) -> set[str]:
-    answer = httpx.get(f"{alertmanager.url}/api/v2/alerts", params={"active": "true"}, trust_env=False)
+    answer = httpx.get(
+        f"{alertmanager.url}/api/v2/alerts", params={"active": "true"}, trust_env=False, timeout=PATIENCE
+    )
     return {alert["labels"]["alertname"] for alert in answer.raise_for_status().json()}
 
 

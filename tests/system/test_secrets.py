@@ -25,6 +25,7 @@ from pipeline.errors import SettingsError
 from pipeline.history.query import ask, open_views
 from pipeline.notify.post import checked_url
 from pipeline.settings import load_settings
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD, TOKEN, PATH, USERINFO, GRAFANA = (
@@ -84,7 +85,7 @@ def command(*arguments: str, **variables: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIGAWATCH_")} | variables
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pipeline.cli", "--log-level", "debug", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, env=environment,
     )  # fmt: skip
     return done.stdout + done.stderr
 
@@ -129,7 +130,9 @@ def test_nothing_that_a_run_writes_has_a_secret_in_it(
     )
     board = worker.status()["servers"]["board"]["address"]
     for path in ("/", "/metrics", "/status.json", "/readyz"):
-        found[f"the board's {path}"] = httpx.get(f"http://{board}{path}", trust_env=False, timeout=20).content
+        found[f"the board's {path}"] = httpx.get(
+            f"http://{board}{path}", trust_env=False, timeout=PATIENCE
+        ).content
     for child in psutil.Process(worker.process.pid).children(recursive=True):
         found[f"the command line of {child.pid}"] = "\0".join(child.cmdline()).encode()
     for words in (["status"], ["status", "--json"], ["doctor", "--bootstrap", guarded]):

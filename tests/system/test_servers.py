@@ -14,6 +14,8 @@ import psutil
 import pymysql
 import pytest
 
+from tests.patience import PATIENCE
+
 
 def _server(status: dict[str, Any], command: str) -> dict[str, Any]:
     found: dict[str, Any] = (status["servers"] or {}).get(command) or {"address": None, "error": None}
@@ -62,7 +64,7 @@ def test_a_running_pipeline_has_a_door_that_is_opened_again_when_it_is_killed_an
     worker.await_status("it is named again", lambda s: _server(s, "door")["address"] == address)
     [again] = _children(worker, "door")
     assert worker.stop() == 0, worker.said()
-    _, alive = psutil.wait_procs([again], timeout=10)
+    _, alive = psutil.wait_procs([again], timeout=PATIENCE)
     assert not alive
     assert "Traceback" not in worker.said()
 
@@ -76,7 +78,7 @@ def test_a_pipeline_that_is_killed_takes_its_door_and_its_board_with_it(
     servers = _children(worker, "door") + _children(worker, "board")
     assert len(servers) == 2
     worker.kill()
-    _, alive = psutil.wait_procs(servers, timeout=20)
+    _, alive = psutil.wait_procs(servers, timeout=PATIENCE)
     assert not alive
 
 
@@ -87,10 +89,11 @@ def test_a_running_pipeline_has_a_board_that_says_so(sent: str, worker_factory: 
     worker.await_status("the board is open", lambda s: _server(s, "board")["address"])
     board = f"http://{_server(worker.status(), 'board')['address']}"
     ready = eventually(
-        "the board is ready", lambda: (a := httpx.get(f"{board}/readyz", trust_env=False)).is_success and a
+        "the board is ready",
+        lambda: (a := httpx.get(f"{board}/readyz", trust_env=False, timeout=PATIENCE)).is_success and a,
     )
     assert str(worker.data) in ready.text
-    status = httpx.get(f"{board}/status.json", trust_env=False).json()
+    status = httpx.get(f"{board}/status.json", trust_env=False, timeout=PATIENCE).json()
     assert (status["pipeline"]["running"], status["events"]["in"]) == (True, 50)
     assert worker.stop() == 0, worker.said()
 

