@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import catalog, producer
-from pipeline.formats.arrow_stream import rows
+from pipeline.formats import arrow_stream
 from pipeline.formats.point import Undecodable
 from pipeline.producer import TOPICS, KafkaMessage, Producer, arrow_message, message
 from pipeline.stream.inspect import inspect
@@ -83,6 +84,34 @@ def test_an_arrow_batch_becomes_the_same_rows_as_json() -> None:
     assert [fate for fate, *_ in as_json] == ["aggregated", "aggregated"]
 
 
+def test_of_a_large_batch_only_what_is_in_doubt_is_opened_one_by_one() -> None:
+    samples = [{**GPU, "gpu": f"GPU-{n}"} for n in range(1000)]
+    samples[700] = {**GPU, "gpu": "GPU-700", "power_watts": -5.0}
+    event, at = catalog.load().by_topic("telemetry.gpu"), AT.replace(tzinfo=None)
+    found = arrow_message("gpu.utilization.v1", "/a", samples, AT)
+    certain = set(range(1000)) - {700}
+    (opened,) = inspect(event, found.value, found.headers, at, 1 << 20, certain=certain)
+    assert (opened.idx, opened.fate, opened.row["gpu"]) == (700, "aggregated", "GPU-700")
+    assert [each.field for each in opened.aside] == ["power_watts"]
+
+
+def test_an_arrow_value_that_python_does_not_have_is_of_another_type_and_its_neighbours_live() -> None:
+    event, at = catalog.load().by_topic("telemetry.gpu"), AT.replace(tzinfo=None)
+    found = arrow_message("gpu.utilization.v1", "/a", [{**GPU, "gpu": f"GPU-{n}"} for n in range(100)], AT)
+    years = pa.array([0] * 41 + [2**62] + [0] * 58, pa.timestamp("us"))
+    for column, fates in (("made_at", set()), ("data_class", {(41, "dead_lettered", "data_class_mistyped")})):
+        table = arrow_stream.table(found.value).append_column(column, years)
+        if fates:
+            texts = pc.if_else(pc.equal(years, years[0]), None, years)
+            table = table.set_column(table.num_columns - 1, column, texts)
+        out = pa.BufferOutputStream()
+        with pa.ipc.new_stream(out, table.schema) as stream:
+            stream.write_table(table)
+        outcomes = list(inspect(event, out.getvalue().to_pybytes(), found.headers, at, 1 << 20))
+        refused = {(o.idx, o.fate, o.reason) for o in outcomes if o.fate != "aggregated"}
+        assert refused == fates and len(outcomes) == 100
+
+
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 def test_an_arrow_bomb_is_refused_before_it_is_unpacked(codec: str) -> None:
     table = pa.table({"gpu": pa.array(["x" * 1000] * 90_000)})
@@ -90,7 +119,7 @@ def test_an_arrow_bomb_is_refused_before_it_is_unpacked(codec: str) -> None:
     with pa.ipc.new_stream(out, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
         stream.write_table(table)
     with pytest.raises(Undecodable, match="at most 67,108,864 bytes"):
-        rows(out.getvalue().to_pybytes())
+        arrow_stream.table(out.getvalue().to_pybytes())
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
@@ -98,7 +127,7 @@ def test_a_broken_arrow_stream_is_refused_in_words(junk: bytes, cut: int) -> Non
     good = arrow_message("gpu.utilization.v1", "/a", [GPU], AT).value
     for raw in (b"\xff\xff\xff\xff" + junk, good[:cut], good[:cut] + junk + good[cut + len(junk) :]):
         with contextlib.suppress(Undecodable):
-            rows(raw)
+            list(arrow_stream.Rows(arrow_stream.table(raw)))
 
 
 def test_it_knows_the_topic_of_every_type() -> None:

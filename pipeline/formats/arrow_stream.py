@@ -40,19 +40,45 @@ BEGINS = b"\xff\xff\xff\xff"
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
 """Bytes of all columns, once they are unpacked."""
+_TOGETHER = 50
+"""Samples that the slow path opens at once."""
 _FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 """How a compressed buffer begins, after its length: zstd, LZ4."""
 
 
-def rows(raw: bytes) -> list[dict[str, Any]]:
-    """The samples of a stream, without what is null.  Raises Undecodable."""
-    try:
-        found = table(raw).to_pylist()
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        if isinstance(error, Undecodable):
-            raise
-        raise Undecodable("not_arrow") from error
-    return [{name: _plain(value) for name, value in row.items() if value is not None} for row in found]
+class Rows(Sequence[dict[str, Any]]):
+    """The samples of a stream, each without what is null; what Python has no value for is told by its type.
+
+    They are opened a few at a time, as they are asked for: one bad sample of a thousand is not the price of all.
+    """
+
+    def __init__(self, samples: pa.Table) -> None:
+        self._samples = samples
+        self._opened: dict[int, list[dict[str, Any]]] = {}
+
+    def __len__(self) -> int:
+        return int(self._samples.num_rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        block = place // _TOGETHER
+        try:
+            if block not in self._opened:
+                self._opened = {block: self._samples.slice(block * _TOGETHER, _TOGETHER).to_pylist()}
+            row = self._opened[block][place % _TOGETHER]
+        except (pa.ArrowException, ValueError, OverflowError):  # one of its neighbours, perhaps
+            row = self._alone(place)
+        return {name: _plain(value) for name, value in row.items() if value is not None}
+
+    def _alone(self, place: int) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        for name, column in zip(self._samples.column_names, self._samples.columns, strict=True):
+            try:
+                row[name] = column[place].as_py()
+            except (pa.ArrowException, ValueError, OverflowError):
+                row[name] = column[place]
+        return row
 
 
 def _plain(value: Any) -> Any:
@@ -227,7 +253,7 @@ def _declared(column: Column) -> pa.DataType:
 def _opened(value: bytes, headers: Headers) -> tuple[Mapping[str, Any], Any]:
     attributes = attributes_of(value, headers)
     try:
-        return attributes, rows(value)
+        return attributes, Rows(table(value))
     except Undecodable as error:
         too_large = error.reason == "arrow_too_large"
         raise Unfit("dead_lettered", "arrow_too_large" if too_large else "not_arrow") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -142,11 +142,9 @@ class Decoder:
         aside: list[dict[str, Any]] = []
         for position, certain in doubtful.items():
             record, stamp = topic.all[position], topic.stamp(position)
-            outcomes = list(self._inspect(topic, position))
-            arrived[record.partition, stamp.replace(second=0, microsecond=0)] += len(outcomes)
+            outcomes = list(self._inspect(topic, position, certain))
+            arrived[record.partition, stamp.replace(second=0, microsecond=0)] += len(outcomes) + len(certain)
             for outcome in outcomes:
-                if outcome.idx in certain:
-                    continue
                 if outcome.fate == "aggregated":
                     rows.append(self._row(position, record, stamp, outcome))
                     aside += aside_of(position, record, stamp, outcome)
@@ -282,10 +280,10 @@ class Decoder:
                 doubtful[position].add(idx)
         return doubtful
 
-    def _inspect(self, topic: TopicRecords, position: int) -> Iterable[Outcome]:
+    def _inspect(self, topic: TopicRecords, position: int, certain: Container[int] = ()) -> Iterable[Outcome]:
         record, ahead = topic.all[position], position in topic.ahead
         return inspect(
-            self._event, record.value, record.headers, topic.stamp(position), self._max_bytes, ahead
+            self._event, record.value, record.headers, topic.stamp(position), self._max_bytes, ahead, certain
         )
 
     def _row(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -53,8 +53,9 @@ def inspect(
     record_time: datetime,
     max_bytes: int,
     ahead: bool = False,
+    certain: Container[int] = (),
 ) -> Iterator[Outcome]:
-    """Open one record of `event`'s topic; yields an outcome for each sample, or one for the message.
+    """Open one record of `event`'s topic; yields an outcome for each sample but those of `certain`, or one for the message.
 
     `record_time` is the Kafka timestamp, naive UTC, or the broker's clock if that is less; `ahead`: the timestamp is
     later than that clock by more than MAX_CLOCK_AHEAD.  `max_bytes` bounds the value.
@@ -66,16 +67,21 @@ def inspect(
     except Unfit as refused:
         yield Outcome(0, refused.fate, refused.reason)
         return
-    samples = data if isinstance(data, list) else [data]
-    if not samples:
+    many = isinstance(data, Sequence) and not isinstance(data, str)
+    samples = data if many else [data]
+    if not len(samples):
         yield Outcome(0, "dead_lettered", "data_empty_array", source=source, id=ident, time=moment)
-    for idx, sample in enumerate(samples):
+    for idx in range(len(samples)):
+        if idx in certain:
+            continue
+        sample = None
         try:
+            sample = samples[idx]
             if ahead:
                 raise Unfit("quarantined", "record_time_in_future")
             if moment > record_time + MAX_CLOCK_AHEAD:
                 raise Unfit("quarantined", "time_in_future")
-            row, aside = _row(event, sample, idx if isinstance(data, list) else None)
+            row, aside = _row(event, sample, idx if many else None)
             row[INTERVAL] = interval
             yield Outcome(idx, "aggregated", "", row, sample, moment, source, ident, (*aside, *doubted))
         except Unfit as refused:

@@ -165,7 +165,7 @@ async def fill_arrow(bootstrap: str, samples: int, fleet: int) -> int:
 
 def agent(n: int) -> dict[str, pa.Array]:
     """What does not change of the GPUs that one agent reports: 1,000 of a cluster, eight to a node."""
-    gpus = [f"GPU-{n:08x}-0c43-4e0a-8a6e-{i:012x}" for i in range(ARROW_ROWS)]
+    gpus = [f"GPU-{n:08x}-0c43-4e0a-8a6e-{i + 1:012x}" for i in range(ARROW_ROWS)]
     constant = {**CONSTANTS, "cluster": f"ams-h{n % 20}"}
     return {
         **{name: pa.array([text] * ARROW_ROWS) for name, text in constant.items()},
