@@ -505,7 +505,7 @@ def test_an_example_is_a_good_event_on_both_paths(example: dict[str, Any], mode:
         con.execute("SET TimeZone = 'UTC'")
         decoded = Decoder(con.cursor(), event, MAX_BYTES).decode(topic_records([(0, [record])], MAX_BYTES))
         assert decoded.refusals == []
-        receive(con, decoded)
+        receive(con, event, decoded.samples)
         counted = con.execute(f"SELECT count(*) FROM batch_{event.view}").fetchone()
     assert counted == (message.samples,)
 

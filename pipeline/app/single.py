@@ -23,7 +23,7 @@ from pipeline.app import self_report
 from pipeline.app.contract_watch import ContractWatch
 from pipeline.app.failure import FirstFailure
 from pipeline.app.lifecycle import run_until, until_signal
-from pipeline.app.opening import look_at_broker, opened_ledger, told, watermarks_of
+from pipeline.app.opening import choose_allocator, look_at_broker, opened_ledger, told, watermarks_of
 from pipeline.app.parts import Parts
 from pipeline.history.housekeeping import Housekeeper
 from pipeline.history.retention import Keep
@@ -121,6 +121,7 @@ async def wire(settings: Settings, contracts: ContractWatch) -> AsyncIterator[Pa
 
     Raises BrokerUnreachable, DataDirectoryInUse, ForeignCluster, LedgerError; nothing is changed then.
     """
+    choose_allocator()
     async with contextlib.AsyncExitStack() as closing:
         types, clocks, delays, failure = contracts.catalog, Clocks(), Delays(), FirstFailure()
         kafka = settings.kafka_client()

@@ -67,6 +67,8 @@ class Admission:
         self._day: datetime | None = None
         self._series = pa.array([], pa.uint64())
         self._refusing = False
+        self._at_most = max_entities
+        """Entities that there can be at most now; they are counted when that would be too many."""
 
     def admit(self, decoded: Decoded, known_from: datetime) -> tuple[Decoded, list[Beyond]]:
         """What of a batch is let in, and what is not.
@@ -117,8 +119,11 @@ class Admission:
         """The samples whose entity is known or has a place.  Mostly all fit, and then nobody is asked for by name."""
         assert self._event.entity is not None
         view, name = self._event.view, self._event.entity.name
+        self._at_most += samples.num_rows
+        if self._at_most <= self._max_entities:
+            return samples
         ((count,),) = self._con.execute(f"SELECT count(*) FROM entities_{view}").fetchall()
-        room = self._max_entities - count
+        room, self._at_most = self._max_entities - count, count + samples.num_rows
         if samples.num_rows <= room:
             return samples
         with registered(self._con, "arriving", samples):

@@ -1,7 +1,6 @@
 """What a topic's records became: on its way from the decoder's connection to that on which deltas are made.
 
-A batch is decoded on a connection of its own, which yields Arrow tables; `receive` puts the samples into a temporary
-table there, replaced by the next batch.
+A batch is decoded on a connection of its own, which yields Arrow tables; `receive` gives the other one their samples.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import pyarrow as pa
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import EventType
-from pipeline.ledger.registered import registered
 from pipeline.stream.inspect import Outcome
 
 BEYOND = pa.schema(
@@ -69,17 +67,21 @@ class Decoded:
     """Of values of histograms those that are only known to be greater, as `BEYOND` has them."""
 
 
-def receive(con: duckdb.DuckDBPyConnection, decoded: Decoded) -> None:
-    """Make `batch_{view}` of what was decoded.
+def receive(con: duckdb.DuckDBPyConnection, event: EventType, samples: pa.Table) -> None:
+    """Make `batch_{view}` of `samples`, as they are: to copy them costs more than to scan them where they lie.
 
     Its columns are those of `Decoded.samples` but the dimensions, which follow from `series`.
     """
-    event = decoded.event
-    with registered(con, "samples", decoded.samples):
-        con.execute(
-            f"CREATE OR REPLACE TEMP TABLE batch_{event.view} AS "
-            f"SELECT * EXCLUDE ({dimensions_sql(event)}) FROM samples"
-        )
+    con.register(_batch(event), samples.drop_columns([d.name for d in event.dimensions]))
+
+
+def forget(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
+    """The samples that `receive` has put there are large."""
+    con.unregister(_batch(event))
+
+
+def _batch(event: EventType) -> str:
+    return f"batch_{event.view}"
 
 
 def met_series(decoded: Decoded) -> pa.Table:

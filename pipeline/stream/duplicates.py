@@ -72,8 +72,8 @@ class RecentIdentities:
                 [paths, low, high],
             )
 
-    def remove_duplicates(self, progress: Progress) -> dict[tuple[int, datetime], int]:
-        """Delete the duplicates from `batch_{view}`; how many there were by (partition, minute).
+    def find_duplicates(self, progress: Progress) -> dict[tuple[int, datetime], int]:
+        """How many of `batch_{view}` are duplicates, by (partition, minute); if any, `duplicates_{view}(row, idx)` names them.
 
         `progress` is each partition's greatest min(event time, record time) before this batch.
         """
@@ -87,13 +87,10 @@ class RecentIdentities:
             f"SELECT part, date_trunc('minute', record_time), count(*) FROM batch_{view} "
             f"SEMI JOIN duplicates_{view} USING (row, idx) GROUP BY ALL"
         ).fetchall()
-        self._con.execute(
-            f"DELETE FROM batch_{view} WHERE (row, idx) IN (SELECT (row, idx) FROM duplicates_{view})"
-        )
         return {(part, minute): n for part, minute, n in counted}
 
     def remember(self, progress: Mapping[Place, datetime]) -> None:
-        """Keep this batch's identities, and forget those that no partition can ask for again."""
+        """Keep the identities of `batch_{view}`, now without duplicates, and forget those that no partition can ask for again."""
         if self._event.retained:
             return
         view = self._event.view

@@ -41,7 +41,7 @@ from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import Decoded, Refusal, met_series, receive
+from pipeline.stream.decoded import Decoded, Refusal, forget, met_series, receive
 from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.quarantine_rows import ROWS, SAMPLE_LIMIT, beyond_row, doubted_row
 from pipeline.stream.segments import write_raw, write_segment
@@ -188,8 +188,11 @@ class Processor:
                 event = decoded.event
                 feeding = self._feeding(event, progress)
                 work = Work(topic, event, decoded, known_from[event.topic], before, feeding)
-                for step in STEPS:
-                    work = step(self, work)
+                try:
+                    for step in STEPS:
+                        work = step(self, work)
+                finally:
+                    forget(self._con, event)
                 done.append(work)
         segments = [segment for w in done for segment in w.segments]
         return Delta(
@@ -211,29 +214,31 @@ class Processor:
         return replace(work, decoded=decoded, beyond=beyonds)
 
     def _receive(self, work: Work) -> Work:
-        receive(self._con, work.decoded)
-        return work
+        receive(self._con, work.event, work.decoded.samples)
+        return replace(work, samples=work.decoded.samples)
 
     def _remove_duplicates(self, work: Work) -> Work:
         seen = self.seen[work.event.topic]
         arrivals = self._arrow(arrivals_sql(work.event, f"batch_{work.event.view}"))
         progress = _reached(arrivals, work.before)
-        duplicates = seen.remove_duplicates(work.before)
+        samples = work.samples
+        if duplicates := seen.find_duplicates(work.before):
+            samples = self._without_duplicates(work)
+            receive(self._con, work.event, samples)
         seen.remember({**work.feeding, **{(work.topic, part): at for part, at in progress.items()}})
-        return replace(work, arrivals=arrivals, progress=progress, duplicates=duplicates)
+        return replace(work, samples=samples, arrivals=arrivals, progress=progress, duplicates=duplicates)
+
+    def _without_duplicates(self, work: Work) -> pa.Table:
+        with registered(self._con, "samples", work.samples):
+            return self._arrow(f"FROM samples ANTI JOIN duplicates_{work.event.view} USING (row, idx)")
 
     def _write_segment(self, work: Work) -> Work:
         """The raw rows, with their dimensions."""
-        event, samples = work.event, work.decoded.samples
-        if work.duplicates:
-            with registered(self._con, "samples", samples):
-                samples = self._con.sql(
-                    f"FROM samples ANTI JOIN duplicates_{event.view} USING (row, idx)"
-                ).to_arrow_table()
-        if not samples.num_rows:
-            return replace(work, samples=samples)
-        segment = self._writer.submit(write_raw, self._segments, event, samples)
-        return replace(work, samples=samples, segments=(*work.segments, segment))
+        assert work.samples is not None
+        if not work.samples.num_rows:
+            return work
+        segment = self._writer.submit(write_raw, self._segments, work.event, work.samples)
+        return replace(work, segments=(*work.segments, segment))
 
     def _roll_up(self, work: Work) -> Work:
         """What the samples add up to, as values."""

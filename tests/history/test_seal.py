@@ -179,6 +179,20 @@ def test_a_backlog_is_sealed_in_pieces_that_fit_in_memory(
     assert published(ledger.data, catalog) == identities(flat(two_hours))
 
 
+def test_segments_that_do_not_fit_in_memory_together_are_sealed_by_halves(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    for n in range(8):
+        node = f"{n}" * 10_000
+        ledger.add("gpu", [rows.gpu(T + i % 3000, 10_000 * n + i, node=f"{i}{node}") for i in range(400)])
+    ledger.con.execute("SET memory_limit = '40MB'")
+    assert ledger.seal() == 3_200
+    assert len(list(ledger.data.glob(GPU_FILES))) > 1
+    assert not list((ledger.data / "staging").iterdir())
+    ledger.con.execute("SET memory_limit = '600MB'")
+    assert len(published(ledger.data, catalog)) == 3_200
+
+
 def test_a_quarantined_row_lies_in_the_hour_of_its_record_however_absurd_its_time(
     ledger: Any, catalog: Catalog, rows: Any
 ) -> None:

@@ -53,7 +53,7 @@ def known_series(con: duckdb.DuckDBPyConnection, event: EventType, decoded: Deco
 def fast(decoder: Decoder, con: duckdb.DuckDBPyConnection, event: EventType, parts: Any, limit: int) -> Any:
     """Rows and refusals of the decoder over one batch."""
     decoded = decoder.decode(topic_records(parts, limit))
-    receive(con, decoded)
+    receive(con, event, decoded.samples)
     known = known_series(con, event, decoded)
     names = ", ".join(f'"{name}"' for name, _ in event.columns())
     rows = con.execute(
