@@ -31,10 +31,11 @@ from pipeline.rollup.grid import HOUR
 from pipeline.rollup.quoting import literal, quoted
 from pipeline.views.published import QUARANTINE, QUARANTINE_TABLE, PublishedTable, raw_table
 
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 500_000
 """Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory.
 
-DuckDB sorts two million rows of the GPU type in about the 600 MB that it has by default, and does not always spill in time.
+DuckDB has 600 MB by default.  A row of the GPU type takes about 600 bytes, half of them its key, while it is sorted, and
+what cannot be spilt in time ends the sort.
 """
 ROW_GROUP = 122_880
 HOURS_AT_ONCE = 4
