@@ -31,10 +31,10 @@ from tests.patience import PATIENCE
 from tests.records import records_of
 
 ROOT = Path(__file__).parents[2]
-GPUS, CYCLES, KILLS = 4_032, 125, 20
+GPUS = 4_032
 STEP_MS = 2_000
-STEPS = CYCLES * 30_000 // STEP_MS
-"""504,000 GPU samples: every GPU once in a cycle of 30 s, in steps of event time."""
+STEPS_OF_A_CYCLE = 30_000 // STEP_MS
+"""Every GPU reports once in a cycle of 30 s, in steps of event time."""
 BAD_OF = 200
 """One record of so many is followed by one that cannot be understood or believed, and by a re-sent one."""
 STEPS_A_SECOND = 18.0
@@ -114,12 +114,12 @@ def _spoilt(block: Block, truth: Truth) -> Iterable[Block]:
 
 
 async def _write(
-    bootstrap: str, fleet: Fleet, start: int, truth: Truth, allowed: Callable[[], float]
+    bootstrap: str, fleet: Fleet, start: int, steps: int, truth: Truth, allowed: Callable[[], float]
 ) -> None:
     """All steps of the fleet, evenly, but never more than the `allowed` share of them."""
     async with writer(bootstrap) as out:
         began, before = time.monotonic(), list[Block]()
-        for step in range(STEPS):
+        for step in range(steps):
             at = start * 1000 + step * STEP_MS
             blocks = fleet.step(at, at + STEP_MS)
             again = [
@@ -129,7 +129,7 @@ async def _write(
                 truth.add(block)
             await out.write([*blocks, *again], at + STEP_MS)
             truth.done, before = step + 1, blocks
-            while step / STEPS > allowed():
+            while step / steps > allowed():
                 await asyncio.sleep(0.02)
             await asyncio.sleep(max(0.0, began + step / STEPS_A_SECOND - time.monotonic()))
 
@@ -191,17 +191,27 @@ def _kill(worker: Any, moment: str, rng: random.Random) -> bool:
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing_and_count_nothing_twice(
-    kafka: Any, telemetry_topics: Any, worker_factory: Any, background: Any, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kills", "cycles"), [(len(MOMENTS), 62), pytest.param(4 * len(MOMENTS), 250, marks=pytest.mark.long)]
+)
+def test_kills_at_any_moment_lose_nothing_and_count_nothing_twice(
+    kafka: Any,
+    telemetry_topics: Any,
+    worker_factory: Any,
+    background: Any,
+    tmp_path: Path,
+    kills: int,
+    cycles: int,
 ) -> None:
     telemetry_topics()
     contract = tmp_path / "contract.yaml"
     contract.write_text(CONTRACT)
     worker = worker_factory(kafka.bootstrap, contract=contract, seal_every=1, publish_every=1)
-    start = (int(time.time()) - STEPS * STEP_MS // 1000 - 600) // 60 * 60
-    truth, kills, rng = Truth(), [0], random.Random(26)
+    steps = cycles * STEPS_OF_A_CYCLE
+    start = (int(time.time()) - steps * STEP_MS // 1000 - 600) // 60 * 60
+    truth, done, rng = Truth(), [0], random.Random(26)
     writing = background(
-        _write(kafka.bootstrap, _fleet(start), start, truth, lambda: (kills[0] + 1) / (KILLS + 1))
+        _write(kafka.bootstrap, _fleet(start), start, steps, truth, lambda: (done[0] + 1) / (kills + 1))
     )
     report, met = tmp_path / "reader.json", 0
     reader = subprocess.Popen(
@@ -209,10 +219,10 @@ def test_twenty_kills_lose_nothing_and_count_nothing_twice(
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     try:
-        for number in range(KILLS):
+        for number in range(kills):
             worker.start()
             met += _kill(worker, MOMENTS[number % len(MOMENTS)], rng)
-            kills[0] = number + 1
+            done[0] = number + 1
         worker.start()
         writing.result()
         worker.await_taken_in().await_published()
@@ -230,9 +240,9 @@ def test_twenty_kills_lose_nothing_and_count_nothing_twice(
     assert not {name for name in _names(worker.data / "staging") if not name.startswith("old-")}
     found = json.loads(report.read_text())
     print(
-        f"{met} of {KILLS} kills right after a step on disk; reader: {found['rounds']} rounds; {found['highest']}"
+        f"{met} of {kills} kills right after a step on disk; reader: {found['rounds']} rounds; {found['highest']}"
     )
-    assert met >= KILLS // 4, "the kills hardly ever met a step on disk: this has not shown what it should"
+    assert met >= kills // 4, "the kills hardly ever met a step on disk: this has not shown what it should"
     assert not found["faults"], found["faults"][:20]
     assert found["rounds"] > 10
 
