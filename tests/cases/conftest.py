@@ -1,12 +1,13 @@
 """Events in, alerts out: each case of `input/` is played through the real decoder, processor and ledger.
 
 `NN.jsonl` has one Kafka value a line, in the structured mode, with the topic by `type`; `NN.yaml` is the contract, where
-there is one.  Every case is played live (one record a batch, evaluated after each) and replayed (all in one batch); both
-must give the same.
+there is one.  Every case is played live (what is of one instant is a batch, of ten records at most, evaluated after each)
+and replayed (all in one batch); both must give the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -129,6 +130,13 @@ def _records(path: Path, catalog: Catalog) -> Iterator[ConsumerRecord]:
         yield ConsumerRecord(topic, 0, offset, newest, 1, None, line, None, -1, len(line), HEADERS)  # type: ignore[arg-type]
 
 
+def _as_it_comes(records: Iterable[ConsumerRecord]) -> Iterator[list[ConsumerRecord]]:
+    """Batches of neighbours that are of the same instant, ten at most: many GPUs report at the same time."""
+    for _, same in itertools.groupby(records, lambda record: json.loads(record.value)["time"]):
+        while batch := list(itertools.islice(same, 10)):
+            yield batch
+
+
 def _milliseconds(time: str) -> int:
     found = read_time(time)
     return 0 if isinstance(found, str) else round(found.replace(tzinfo=UTC).timestamp() * 1000)
@@ -149,7 +157,7 @@ def play(request: pytest.FixtureRequest, tmp_path: Path, catalog: Catalog) -> It
         one = Played(tmp_path / f"data-{len(played)}", catalog, contract if contract.exists() else None)
         played.append(one)
         records = list(_records(INPUT / f"{number}.jsonl", catalog))
-        for batch in [[r] for r in records] if request.param == "live" else [records]:
+        for batch in _as_it_comes(records) if request.param == "live" else [records]:
             one.feed(batch)
         if quiet:
             one.pass_until(one.now + quiet)
