@@ -63,10 +63,13 @@ def show(
     from pipeline import catalog
     from pipeline.serve.letters import described, whole_document
     from pipeline.stream.deadletter_tools import find, verdicts
+    from pipeline.stream.source_topics import source_topics
 
     settings = load_settings(config, bootstrap=bootstrap, schemas=schemas)
     letter = find(settings.bootstrap, settings.deadletter_topic, record, settings.kafka_client())
-    now = verdicts(letter, catalog.load(settings.schemas), settings.max_message_bytes)
+    types = catalog.load(settings.schemas)
+    sources = source_topics(settings.sources, types)
+    now = verdicts(letter, types, settings.max_message_bytes, sources)
     if as_json:
         return print_json(whole_document(letter, now, max_bytes))
     for line in described(letter, now, max_bytes):
@@ -99,6 +102,7 @@ def replay(
     """
     from pipeline import catalog
     from pipeline.stream.deadletter_tools import checked_name, letters, replay
+    from pipeline.stream.source_topics import source_topics
 
     if not (records or topic or reason or everything):
         raise SettingsError(
@@ -110,9 +114,10 @@ def replay(
     chosen = letters(
         settings.bootstrap, settings.deadletter_topic, client, topic=topic, reason=reason, names=names
     )
+    types = catalog.load(settings.schemas)
     done = replay(
-        settings.bootstrap, chosen, client, catalog=catalog.load(settings.schemas),
-        max_message_bytes=settings.max_message_bytes, dry_run=dry_run, partial=partial,
+        settings.bootstrap, chosen, client, catalog=types, max_message_bytes=settings.max_message_bytes,
+        sources=source_topics(settings.sources, types), dry_run=dry_run, partial=partial,
     )  # fmt: skip
     told, left = [], set(names)
     for each in done:

@@ -7,12 +7,15 @@ the record that it is about, `TOPIC/PARTITION/OFFSET`; a crash can have written 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import duckdb
+import pyarrow as pa
+from aiokafka.structs import ConsumerRecord
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
@@ -20,7 +23,9 @@ from pipeline.catalog import Catalog
 from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.formats.event_format import ENVELOPE
 from pipeline.stream.deadletter_writer import PREFIX
+from pipeline.stream.decode import Decoder
 from pipeline.stream.inspect import Outcome, inspect
+from pipeline.stream.source_topics import SourceTopic, source_decoder
 from pipeline.stream.topic_admin import HEADER_LIMIT, Settings, TopicState, describe_topics
 
 OWN = (
@@ -143,6 +148,7 @@ def replay(
     *,
     catalog: Catalog,
     max_message_bytes: int,
+    sources: Sequence[SourceTopic] = (),
     dry_run: bool = False,
     partial: bool = False,
 ) -> Iterator[Replayed]:
@@ -158,7 +164,7 @@ def replay(
             if letter.name in sent:
                 continue
             sent.add(letter.name)
-            good = 0 if partial else taken_in(letter, catalog, max_message_bytes)
+            good = 0 if partial else taken_in(letter, catalog, max_message_bytes, sources)
             if letter.cut:
                 yield Replayed(letter, "refused", letter.cut)
             elif good:
@@ -174,11 +180,16 @@ def _counted_twice(good: int) -> str:
     return f"{samples} taken in already and would count twice; --partial sends it nevertheless"
 
 
-def verdicts(letter: Letter, catalog: Catalog, max_message_bytes: int) -> Counter[tuple[str, str]]:
+def verdicts(
+    letter: Letter, catalog: Catalog, max_message_bytes: int, sources: Iterable[SourceTopic] = ()
+) -> Counter[tuple[str, str]]:
     """How this version of the pipeline would read the record now: samples by (fate, reason).
 
     The reason of one that would be taken in says what of it would be set aside.
     """
+    for source in sources:
+        if source.topic == letter.topic:
+            return _of_source(letter, source, catalog, max_message_bytes)
     if letter.topic not in catalog.topics:
         return Counter({("dead_lettered", "unknown_topic"): 1})
     value = letter.value if letter.size is not None else None
@@ -187,17 +198,50 @@ def verdicts(letter: Letter, catalog: Catalog, max_message_bytes: int) -> Counte
     return Counter((outcome.fate, outcome.reason or _aside(outcome)) for outcome in outcomes)
 
 
+def _of_source(
+    letter: Letter, source: SourceTopic, catalog: Catalog, max_message_bytes: int
+) -> Counter[tuple[str, str]]:
+    """The same for a record of a source's topic, by its format and its mappings."""
+    value = letter.value if letter.size is not None else None
+    record: Any = ConsumerRecord(
+        letter.topic, letter.partition, letter.offset, letter.time_ms, 0, letter.key, value, None,
+        len(letter.key or b""), -1 if value is None else len(value), letter.headers,
+    )  # fmt: skip
+    found: Counter[tuple[str, str]] = Counter()
+    with duckdb.connect() as con:
+        decoders = {e.topic: Decoder(con.cursor(), e, max_message_bytes) for e in catalog.types}
+        decoder = source_decoder(source, catalog, decoders, max_message_bytes)
+        for decoded in decoder.decode([(letter.partition, [record])], max(letter.time_ms, 0) / 1000):
+            lacking = {place: ", ".join(reasons) for place, reasons in _lacking(decoded.aside).items()}
+            for place in zip(*(decoded.samples[name].to_pylist() for name in ("row", "idx")), strict=True):
+                found["aggregated", f"set aside: {lacking[place]}" if place in lacking else ""] += 1
+            found.update((r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
+    return found
+
+
+def _lacking(aside: pa.Table) -> dict[tuple[int, int], list[str]]:
+    """(row, idx) of a sample → why each of its measures was set aside."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for each in aside.to_pylist():
+        found.setdefault((each["row"], each["idx"]), []).append(each["reason"])
+    return found
+
+
 def _aside(outcome: Outcome) -> str:
     reasons = ", ".join(one.reason for one in outcome.aside)
     return f"set aside: {reasons}" if reasons else ""
 
 
-def taken_in(letter: Letter, catalog: Catalog, max_message_bytes: int) -> int:
+def taken_in(
+    letter: Letter, catalog: Catalog, max_message_bytes: int, sources: Sequence[SourceTopic] = ()
+) -> int:
     """Samples of the record that were no part of what is wrong: the good neighbours in its array."""
     whole = letter.reason in WHOLE or letter.reason.partition("_")[0] in ENVELOPE
-    if letter.cut or whole:
+    of_points = any(source.topic == letter.topic and source.wire is not None for source in sources)
+    if letter.cut or whole or of_points:  # a message of points is a dead letter when it holds no sample
         return 0
-    return max(0, verdicts(letter, catalog, max_message_bytes).total() - len(letter.reasons.split(",")))
+    found = verdicts(letter, catalog, max_message_bytes, sources)
+    return max(0, found.total() - len(letter.reasons.split(",")))
 
 
 def _send(producer: KafkaProducer, letter: Letter) -> Replayed:

@@ -17,6 +17,7 @@ from pipeline.errors import MappingError, SettingsError
 from pipeline.producer import arrow_message
 from pipeline.settings import SourceSettings, load_settings
 from pipeline.stream.batch import Batch
+from pipeline.stream.deadletter_tools import Letter, taken_in, verdicts
 from pipeline.stream.source_topics import SourceTopic, fed_by, source_topics
 from pipeline.stream.watermark import Watermarks
 
@@ -343,3 +344,36 @@ def test_what_a_source_counted_is_forgotten_a_day_after_it_was_last_heard(
     assert len(known) == 1 and len(pipeline.ledger.reported()) == 2
     pipeline.take(make.record(other, (), topic="kueue", appended=AT + 86_430))
     assert len(pipeline.ledger.reported()) == 1 and not known & set(pipeline.ledger.reported())
+
+
+def letter(topic: str, value: bytes, reason: str, headers: Any = ()) -> Letter:
+    return Letter(
+        part=0, at=0, topic=topic, partition=0, offset=7, reason=reason, reasons=reason, size=len(value),
+        time_ms=AT * 1000, truncated=False, dropped=0, key=None, value=value, headers=tuple(headers),
+    )  # fmt: skip
+
+
+def test_a_dead_letter_of_a_source_is_read_again_by_its_format_and_mapping(
+    catalog: Catalog, make: Any
+) -> None:
+    otlp = source(catalog, "otlp", "otlp_json", "dcgm", GPUS)
+    good = (CASES / "otlp-json-from-the-collector" / "otlp_metrics.json").read_bytes()
+    mended, broken = letter("otlp", good, "not_otlp"), letter("otlp", b"{", "not_json")
+    assert verdicts(mended, catalog, make.MAX_BYTES, [otlp]) == {("aggregated", ""): 3}
+    assert verdicts(broken, catalog, make.MAX_BYTES, [otlp]) == {("dead_lettered", "not_json"): 1}
+    assert verdicts(broken, catalog, make.MAX_BYTES) == {("dead_lettered", "unknown_topic"): 1}
+    assert taken_in(mended, catalog, make.MAX_BYTES, [otlp]) == 0
+
+
+def test_of_a_dead_letter_of_a_topic_of_events_it_is_known_that_its_good_neighbours_count_already(
+    catalog: Catalog, make: Any
+) -> None:
+    settings = SourceSettings(topic="events", format="cloudevents")
+    (events,) = source_topics([settings], catalog)
+    samples = [{**make.GPU, "gpu": f"GPU-{n}"} for n in range(3)]
+    del samples[1]["region"]
+    record = make.event(at=AT, data=samples)
+    one = letter("events", record.value, "region_missing", record.headers)
+    found = verdicts(one, catalog, make.MAX_BYTES, [events])
+    assert found == {("aggregated", ""): 2, ("dead_lettered", "region_missing"): 1}
+    assert taken_in(one, catalog, make.MAX_BYTES, [events]) == 2
