@@ -237,11 +237,17 @@ def taken_in(
 ) -> int:
     """Samples of the record that were no part of what is wrong: the good neighbours in its array."""
     whole = letter.reason in WHOLE or letter.reason.partition("_")[0] in ENVELOPE
-    of_points = any(source.topic == letter.topic and source.wire is not None for source in sources)
-    if letter.cut or whole or of_points:  # a message of points is a dead letter when it holds no sample
+    if letter.cut or whole or not _of_a_sample(letter, catalog):
         return 0
     found = verdicts(letter, catalog, max_message_bytes, sources)
     return max(0, found.total() - len(letter.reasons.split(",")))
+
+
+def _of_a_sample(letter: Letter, catalog: Catalog) -> bool:
+    """Whether the reason is about a field of a sample; others are about a message that could not be read as its format."""
+    fields = {field.name for event in catalog.types for field in event.fields}
+    names = fields | {measure.name for event in catalog.types for measure in event.measures}
+    return letter.reason.startswith(("sample_", *(f"{name}_" for name in names)))
 
 
 def _send(producer: KafkaProducer, letter: Letter) -> Replayed:

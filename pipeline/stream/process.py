@@ -385,11 +385,11 @@ def _furthest(done: Sequence[Work]) -> dict[Place, datetime]:
 
 def _dead_letters(refusals: Sequence[Refusal]) -> Sequence[DeadLetter]:
     """One for each record: an array with ten bad samples is kept once, with ten reasons."""
-    letters: dict[int, DeadLetter] = {}
-    reasons: dict[int, dict[int, str]] = {}
-    for refusal in refusals:
+    letters: dict[tuple[int, int], DeadLetter] = {}
+    reasons: dict[tuple[int, int], dict[int, str]] = {}
+    for refusal in sorted(refusals, key=lambda each: each.position):
         if refusal.outcome.fate == "dead_lettered":
-            at = refusal.position
+            at = (refusal.record.partition, refusal.record.offset)
             reasons.setdefault(at, {})[refusal.outcome.idx] = refusal.outcome.reason
             letters.setdefault(at, DeadLetter(refusal.record.topic, refusal.record, reasons[at]))
-    return [letters[at] for at in sorted(letters)]
+    return list(letters.values())

@@ -131,9 +131,14 @@ def fed_by(sources: Sequence[SourceTopic], catalog: Catalog) -> dict[str, frozen
 
 
 class _Made(NamedTuple):
-    """An event that a record held; `beyond`: (measure, least, how many) of the values above the last bound of a histogram."""
+    """The `place`-th event of the record `origin`.
+
+    `beyond`: (measure, least, how many) of the values above the last bound of a histogram.
+    """
 
     record: ConsumerRecord
+    origin: ConsumerRecord
+    place: int = 0
     beyond: tuple[tuple[str, float, int], ...] = ()
 
 
@@ -193,7 +198,7 @@ class SourceDecoder:
         clock: float,
     ) -> Decoded:
         """The events decoded; a message that cannot be read takes part as a record without a value, and is named after."""
-        blank = [_Made(replace(record, value=None, headers=())) for record, _ in broken]
+        blank = [_Made(replace(record, value=None, headers=()), record) for record, _ in broken]
         made = sorted([*events, *blank], key=lambda each: each.record.partition)
         by_part = groupby((each.record for each in made), key=lambda record: record.partition)
         parts = [(part, list(records)) for part, records in by_part]
@@ -205,10 +210,11 @@ class SourceDecoder:
         ]
         if beyond:
             decoded = replace(decoded, beyond=pa.Table.from_pylist(beyond, BEYOND))
-        if not broken:
-            return decoded
-        reasons = {(record.partition, record.offset): (record, reason) for record, reason in broken}
-        return replace(decoded, refusals=[_named(refusal, reasons) for refusal in decoded.refusals])
+        reasons = {(record.partition, record.offset): reason for record, reason in broken}
+        return replace(
+            decoded,
+            refusals=[_named(refusal, made[refusal.position], reasons) for refusal in decoded.refusals],
+        )
 
     def _events(self, record: ConsumerRecord) -> Iterator[tuple[str, _Made]]:
         """(topic, event) of each sample that a message holds.  Raises Undecodable before the first."""
@@ -222,9 +228,9 @@ class SourceDecoder:
         for name, n in (unread or Counter()).items():
             known = name in self.ignored or len(self.ignored) < IGNORED_NAMES
             self.ignored[name if known else OTHERS] += n
-        for mapping, sample in found:
+        for place, (mapping, sample) in enumerate(found):
             made = self._make.record(record, mapping.mapping, sample)
-            yield sample.topic, _Made(made, tuple(_beyond(sample)))
+            yield sample.topic, _Made(made, record, place, tuple(_beyond(sample)))
 
     def _points(self, record: ConsumerRecord) -> list[Point]:
         if record.value is None:
@@ -234,13 +240,13 @@ class SourceDecoder:
         return list(self._wire.points(record.value))
 
 
-def _named(refusal: Refusal, reasons: Mapping[tuple[int, int], tuple[ConsumerRecord, str]]) -> Refusal:
-    """The refusal of a record without a value, with the record and the reason that it stands for."""
-    stands = reasons.get((refusal.record.partition, refusal.record.offset))
-    if stands is None or refusal.record.value is not None:
-        return refusal
-    record, reason = stands
-    return replace(refusal, record=record, outcome=replace(refusal.outcome, reason=reason))
+def _named(refusal: Refusal, made: _Made, reasons: Mapping[tuple[int, int], str]) -> Refusal:
+    """The refusal, of the record as it came: of one of its samples, or of all, for the reason that it could not be read."""
+    outcome = replace(refusal.outcome, idx=made.place)
+    if made.record.value is None:
+        place = (made.origin.partition, made.origin.offset)
+        outcome = replace(outcome, reason=reasons.get(place, outcome.reason))
+    return replace(refusal, record=made.origin, outcome=outcome)
 
 
 class EventMaker:

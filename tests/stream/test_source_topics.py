@@ -377,3 +377,20 @@ def test_of_a_dead_letter_of_a_topic_of_events_it_is_known_that_its_good_neighbo
     found = verdicts(one, catalog, make.MAX_BYTES, [events])
     assert found == {("aggregated", ""): 2, ("dead_lettered", "region_missing"): 1}
     assert taken_in(one, catalog, make.MAX_BYTES, [events]) == 2
+
+
+def test_a_sample_of_a_source_that_is_refused_is_a_dead_letter_of_the_message_that_held_it(
+    pipe: Callable[..., Any], make: Any, catalog: Catalog
+) -> None:
+    value = (CASES / "otlp-json-from-the-collector" / "otlp_metrics.json").read_bytes()
+    spoilt = value.replace(b"GPU-", b"G" * 2000 + b"-", 1)
+    assert spoilt != value
+    pipeline = pipe(("otlp", "otlp_json", "dcgm", GPUS))
+    _, (found,) = pipeline.take(*messages(make, "otlp", [spoilt]))
+    assert (found.topic, found.record.value) == ("otlp", spoilt)
+    assert set(found.reasons.values()) == {"gpu_length"}
+    good = pipeline.fates()["aggregated", ""]
+    otlp = source(catalog, "otlp", "otlp_json", "dcgm", GPUS)
+    one = letter("otlp", spoilt, "gpu_length")
+    assert verdicts(one, catalog, make.MAX_BYTES, [otlp])["aggregated", ""] == good
+    assert taken_in(one, catalog, make.MAX_BYTES, [otlp]) == good
