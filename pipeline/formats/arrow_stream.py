@@ -104,6 +104,7 @@ def table(raw: bytes) -> pa.Table:
     count = 0
     try:
         with pa.ipc.open_stream(raw) as reader:
+            _ = reader.schema.names  # raises for one that is no UTF-8, which nothing else looks at
             for batch in reader:
                 batch.validate(full=True)
                 count += batch.num_rows
