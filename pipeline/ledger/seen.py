@@ -58,10 +58,8 @@ def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: dateti
     `known_from`: the topic's first instant not yet evaluated, naive UTC.
     """
     view = event_type.view
-    rows = (
-        f"SELECT {_noted(event_type)}, greatest($known_from::TIMESTAMP, window_start + INTERVAL {GRID} SECOND) "
-        f"AS known_from FROM added_partials"
-    )
+    known = f"greatest($known_from::TIMESTAMP, window_start + INTERVAL {GRID} SECOND) AS known_from"
+    rows = f"SELECT {_noted(event_type)}, {known} FROM added_partials"
     con.execute(
         f"INSERT INTO seen_{view} BY NAME SELECT series, measure, max(last_time) AS last_time, max(reach) AS reach, "
         f"interval, known_from FROM ({_each(event_type, rows)}) GROUP BY series, measure, interval, known_from",
@@ -69,7 +67,8 @@ def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: dateti
     )
     con.execute(
         f"INSERT INTO flow_{view} BY NAME SELECT max(last_time) AS last_time, "
-        f"max({_reach(event_type, 'last_time')}) AS reach, known_from FROM ({rows}) GROUP BY known_from",
+        f"max({_reach(event_type, 'last_time')}) AS reach, known_from FROM "
+        f"(SELECT window_start, last_time, {_longer(event_type)}, {known} FROM added_partials) GROUP BY known_from",
         {"known_from": known_from},
     )
 
@@ -81,8 +80,12 @@ def _noted(event_type: EventType) -> str:
     for name, of in said.items():
         newest = ", ".join(f'{measure}_last."time"' for measure in of)
         times.append(f"{{'measure': '{name}', 'time': greatest({newest})}}")
-    longer = f"CASE WHEN interval > {event_type.interval} THEN interval END AS interval"
-    return f"series, window_start, last_time, {longer}, [{', '.join(times)}] AS noted"
+    return f"series, window_start, last_time, {_longer(event_type)}, [{', '.join(times)}] AS noted"
+
+
+def _longer(event_type: EventType) -> str:
+    """The declared interval, where it is longer than that of the type."""
+    return f"CASE WHEN interval > {event_type.interval} THEN interval END AS interval"
 
 
 def _each(event_type: EventType, rows: str) -> str:

@@ -256,7 +256,7 @@ class Processor:
             samples = f"(FROM {samples} WHERE NOT {is_report_sql(event)})"
         rolled = replace(
             added,
-            partials=self._rolled(partials_sql(event, samples)),
+            partials=self._rolled(partials_sql(event, samples, _whole(event, work.samples))),
             histogram=self._histogram(work, samples),
             entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
             pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
@@ -356,6 +356,12 @@ STEPS = (
     Processor._count_fates,
 )
 """What happens to a topic's records once they are decoded, in order; read this as the table of contents."""
+
+
+def _whole(event: EventType, samples: pa.Table) -> frozenset[str]:
+    """The measures that no sample lacks."""
+    names = (m.name for m in (*event.numbers, *event.texts))
+    return frozenset(name for name in names if not samples[name].null_count)
 
 
 def _reached(arrivals: pa.Table, before: Mapping[int, datetime]) -> dict[int, datetime]:
