@@ -54,6 +54,7 @@ class Sizes:
     the records of a batch of them; samples in Arrow batches.
 
     A million events of 600,000 GPUs are the first of most of them, and arrays of them are caught up in three seconds.
+    Housekeeping begins after ten seconds, in which ten million Arrow samples may be taken in.
     """
 
     events: int = 2_000_000
@@ -66,7 +67,7 @@ class Sizes:
     scrape_seconds: int = 60
     points: int = 4_000_000
     source_batch: int = 20_000
-    arrow_samples: int = 6_000_000
+    arrow_samples: int = 24_000_000
 
     @staticmethod
     def quick() -> Sizes:
