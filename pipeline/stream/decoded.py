@@ -84,6 +84,12 @@ def _batch(event: EventType) -> str:
     return f"batch_{event.view}"
 
 
+def whole_measures(event: EventType, samples: pa.Table) -> frozenset[str]:
+    """The measures that no sample lacks."""
+    names = (m.name for m in (*event.numbers, *event.texts))
+    return frozenset(name for name in names if not samples[name].null_count)
+
+
 def met_series(decoded: Decoded) -> pa.Table:
     """The series that were met first (series, dimensions), some of them perhaps several times."""
     texts = ((d.name, pa.string()) for d in decoded.event.dimensions)

@@ -41,7 +41,7 @@ from pipeline.stream.admission import Admission, Beyond, Growth
 from pipeline.stream.batch import Batch, stamp_of, topic_records
 from pipeline.stream.clocks import Ahead
 from pipeline.stream.decode import Decoder
-from pipeline.stream.decoded import Decoded, Refusal, forget, met_series, receive
+from pipeline.stream.decoded import Decoded, Refusal, forget, met_series, receive, whole_measures
 from pipeline.stream.duplicates import RecentIdentities
 from pipeline.stream.quarantine_rows import ROWS, SAMPLE_LIMIT, beyond_row, doubted_row
 from pipeline.stream.segments import write_raw, write_segment
@@ -256,7 +256,7 @@ class Processor:
             samples = f"(FROM {samples} WHERE NOT {is_report_sql(event)})"
         rolled = replace(
             added,
-            partials=self._rolled(partials_sql(event, samples, _whole(event, work.samples))),
+            partials=self._rolled(partials_sql(event, samples, whole_measures(event, work.samples))),
             histogram=self._histogram(work, samples),
             entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
             pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
@@ -356,12 +356,6 @@ STEPS = (
     Processor._count_fates,
 )
 """What happens to a topic's records once they are decoded, in order; read this as the table of contents."""
-
-
-def _whole(event: EventType, samples: pa.Table) -> frozenset[str]:
-    """The measures that no sample lacks."""
-    names = (m.name for m in (*event.numbers, *event.texts))
-    return frozenset(name for name in names if not samples[name].null_count)
 
 
 def _reached(arrivals: pa.Table, before: Mapping[int, datetime]) -> dict[int, datetime]:
