@@ -47,14 +47,14 @@ _FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 
 
 class Rows(Sequence[dict[str, Any]]):
-    """The samples of a stream, each without what is null; what Python has no value for is told by its type.
+    """The samples of a stream, each without what is null; a value that Python cannot hold is told by its type.
 
     They are opened a few at a time, as they are asked for: one bad sample of a thousand is not the price of all.
     """
 
     def __init__(self, samples: pa.Table) -> None:
         self._samples = samples
-        self._opened: dict[int, list[dict[str, Any]]] = {}
+        self._block, self._opened = -1, list[dict[str, Any]]()
 
     def __len__(self) -> int:
         return int(self._samples.num_rows)
@@ -63,22 +63,28 @@ class Rows(Sequence[dict[str, Any]]):
         if not 0 <= place < len(self):
             raise IndexError(place)
         block = place // _TOGETHER
-        try:
-            if block not in self._opened:
-                self._opened = {block: self._samples.slice(block * _TOGETHER, _TOGETHER).to_pylist()}
-            row = self._opened[block][place % _TOGETHER]
-        except (pa.ArrowException, ValueError, OverflowError):  # one of its neighbours, perhaps
-            row = self._alone(place)
+        if block != self._block:
+            self._block = block
+            self._opened = _opened_rows(self._samples.slice(block * _TOGETHER, _TOGETHER))
+        row = self._opened[place % _TOGETHER]
         return {name: _plain(value) for name, value in row.items() if value is not None}
 
-    def _alone(self, place: int) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        for name, column in zip(self._samples.column_names, self._samples.columns, strict=True):
-            try:
-                row[name] = column[place].as_py()
-            except (pa.ArrowException, ValueError, OverflowError):
-                row[name] = column[place]
-        return row
+
+def _opened_rows(samples: pa.Table) -> list[dict[str, Any]]:
+    """The rows as Python has them; a value that Python cannot hold stays an Arrow scalar."""
+    try:
+        found: list[dict[str, Any]] = samples.to_pylist()
+        return found
+    except (pa.ArrowException, ValueError, OverflowError):
+        names, columns = samples.column_names, [list(map(_value, column)) for column in samples.columns]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (pa.ArrowException, ValueError, OverflowError):
+        return scalar
 
 
 def _plain(value: Any) -> Any:

@@ -80,33 +80,26 @@ def seal(
     hooks: Hooks = NO_HOOKS,
 ) -> int:
     """Publishes the rows of every committed segment; returns how many.  `con` is a cursor of its own."""
-    sealed = 0
-    for topic, segments, rows in list(_sets(con, data)):
-        _seal_by_halves(con, data, catalog, topic, segments, hooks)
-        sealed += rows
-    return sealed
+    found = list(_sets(con, data))
+    waiting = [(topic, segments) for topic, segments, _ in reversed(found)]
+    while waiting:
+        topic, segments = waiting.pop()
+        try:
+            _seal_set(con, data, catalog, topic, segments, hooks)
+        except OutOfMemoryException as error:
+            waiting += [(topic, half) for half in reversed(_halves(segments, error))]
+    return sum(rows for *_, rows in found)
 
 
-def _seal_by_halves(
-    con: DuckDBPyConnection,
-    data: Path,
-    catalog: Catalog,
-    topic: str,
-    segments: Sequence[Stamped],
-    hooks: Hooks,
-) -> None:
-    """All segments at once, or half of them and then the others where DuckDB's memory does not suffice."""
-    try:
-        _seal_set(con, data, catalog, topic, segments, hooks)
-    except OutOfMemoryException as error:
-        if len(segments) == 1:
-            raise LedgerError(
-                f"{segments[0][0]}: to sort it needs more memory than DuckDB may use ({str(error).splitlines()[0]}); "
-                "raise memory_limit, then start again: nothing is lost"
-            ) from error
-        middle = len(segments) // 2
-        for half in (segments[:middle], segments[middle:]):
-            _seal_by_halves(con, data, catalog, topic, half, hooks)
+def _halves(segments: list[Stamped], error: OutOfMemoryException) -> tuple[list[Stamped], list[Stamped]]:
+    """What is sealed in two steps where DuckDB's memory does not suffice for one."""
+    if len(segments) == 1:
+        raise LedgerError(
+            f"{segments[0][0]}: to sort it needs more memory than DuckDB may use ({str(error).splitlines()[0]}); "
+            "raise memory_limit, then start again: nothing is lost"
+        ) from error
+    middle = len(segments) // 2
+    return segments[:middle], segments[middle:]
 
 
 def _sets(con: DuckDBPyConnection, data: Path) -> Iterator[tuple[str, list[Stamped], int]]:

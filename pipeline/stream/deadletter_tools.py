@@ -24,7 +24,7 @@ from pipeline.errors import BrokerUnreachable, GigawatchError
 from pipeline.formats.event_format import ENVELOPE
 from pipeline.stream.deadletter_writer import PREFIX
 from pipeline.stream.decode import Decoder
-from pipeline.stream.inspect import Outcome, inspect
+from pipeline.stream.inspect import inspect
 from pipeline.stream.source_topics import SourceTopic, source_decoder
 from pipeline.stream.topic_admin import HEADER_LIMIT, Settings, TopicState, describe_topics
 
@@ -195,7 +195,7 @@ def verdicts(
     value = letter.value if letter.size is not None else None
     at = datetime.fromtimestamp(max(letter.time_ms, 0) / 1000, UTC).replace(tzinfo=None)
     outcomes = inspect(catalog.by_topic(letter.topic), value, letter.headers, at, max_message_bytes)
-    return Counter((outcome.fate, outcome.reason or _aside(outcome)) for outcome in outcomes)
+    return Counter((o.fate, o.reason or _aside(one.reason for one in o.aside)) for o in outcomes)
 
 
 def _of_source(
@@ -212,9 +212,9 @@ def _of_source(
         decoders = {e.topic: Decoder(con.cursor(), e, max_message_bytes) for e in catalog.types}
         decoder = source_decoder(source, catalog, decoders, max_message_bytes)
         for decoded in decoder.decode([(letter.partition, [record])], max(letter.time_ms, 0) / 1000):
-            lacking = {place: ", ".join(reasons) for place, reasons in _lacking(decoded.aside).items()}
+            lacking = _lacking(decoded.aside)
             for place in zip(*(decoded.samples[name].to_pylist() for name in ("row", "idx")), strict=True):
-                found["aggregated", f"set aside: {lacking[place]}" if place in lacking else ""] += 1
+                found["aggregated", _aside(lacking.get(place, ()))] += 1
             found.update((r.outcome.fate, r.outcome.reason) for r in decoded.refusals)
     return found
 
@@ -227,9 +227,9 @@ def _lacking(aside: pa.Table) -> dict[tuple[int, int], list[str]]:
     return found
 
 
-def _aside(outcome: Outcome) -> str:
-    reasons = ", ".join(one.reason for one in outcome.aside)
-    return f"set aside: {reasons}" if reasons else ""
+def _aside(reasons: Iterable[str]) -> str:
+    listed = ", ".join(reasons)
+    return f"set aside: {listed}" if listed else ""
 
 
 def taken_in(

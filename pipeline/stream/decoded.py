@@ -76,7 +76,7 @@ def receive(con: duckdb.DuckDBPyConnection, event: EventType, samples: pa.Table)
 
 
 def forget(con: duckdb.DuckDBPyConnection, event: EventType) -> None:
-    """The samples that `receive` has put there are large."""
+    """Take away what `receive` has made: the samples are large."""
     con.unregister(_batch(event))
 
 
