@@ -80,7 +80,7 @@ def write_notes(
 
 
 def _is_old(kept: _Kept | None, t: int) -> bool:
-    return kept is None or t // AGAIN > kept.time // AGAIN
+    return kept is None or t - kept.time >= AGAIN
 
 
 def _row(key: Key, state: AlertState, kept: _Kept) -> tuple[object, ...]:

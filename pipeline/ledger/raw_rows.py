@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
-import pyarrow as pa
 import structlog
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType, Measure
 from pipeline.ledger.instants import utc
-from pipeline.ledger.registered import registered
+from pipeline.ledger.registered import executed, registered
 from pipeline.ledger.stamped import Stamped, stamped_rows
 from pipeline.readings.reading import GRID, GRID_US
+from pipeline.readings.spec import RawLabels
 from pipeline.rollup.aggregate import quanta_sql
 from pipeline.rollup.quoting import quoted, timestamp
 from pipeline.views.published import raw_table
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 TRIES = 20
 PAUSE = 0.05
@@ -48,7 +50,11 @@ class RawRows:
     def fetch(self, event: EventType, measure: Measure, start: int, end: int, series: Sequence[int]) -> None:
         """Make `raw_{view}` as `readings.spec.RawSamples` has it."""
         found = self._found(
-            event, start, end, series, lambda rows: _counted(event, measure, start, end, rows)
+            event,
+            [(start, end)],
+            series,
+            lambda rows: _counted(event, measure, start, end, rows),
+            executed,
         )
         target = f"raw_{event.view}"
         if found is None:
@@ -60,65 +66,62 @@ class RawRows:
             with registered(self._con, "found", found):
                 self._con.execute(f"CREATE OR REPLACE TEMP TABLE {target} AS FROM found")
 
-    def labels(
-        self,
-        event: EventType,
-        label: str,
-        start: int,
-        end: int,
-        known: int,
-        entities: Sequence[tuple[int, str]],
-    ) -> dict[tuple[int, str], str]:
-        """(series, entity) → the last value of `label` in `[start, end)`, of what was known by the instant `known`.
-
-        Those that are not there have none.
-        """
+    def labels(self, asked: RawLabels) -> list[tuple[int, str, str]]:
+        """Rows (series, entity, label) as `readings.spec.RawLabels` has it."""
+        event = asked.event_type
         assert event.entity
-        series = sorted({s for s, _ in entities})
-        values: dict[str, Sequence[object]] = {
-            "of": [s for s, _ in entities],
-            "who": [who for _, who in entities],
+        sought = asked.sought
+        name, label = quoted(event.entity.name), quoted(asked.label)
+        values = {
+            "of": [one.series for one in sought],
+            "who": [one.name for one in sought],
+            "since": [utc(one.start) for one in sought],
+            "until": [utc(one.end) for one in sought],
         }
-        name, last = quoted(event.entity.name), f'arg_max({quoted(label)}, ("time", {quoted(label)}))'
 
         def select(rows: str) -> str:
             return (
-                f"SELECT series, {name} AS entity, {last} AS label {rows} AND {quoted(label)} IS NOT NULL "
-                f"AND known_from <= {timestamp(known)} "
-                f'AND "time" >= {timestamp(start)} AND "time" < {timestamp(end)} AND (series, {name}) IN '
-                "(SELECT unnest($of::UBIGINT[]), unnest($who::VARCHAR[])) GROUP BY ALL"
+                f'SELECT series, who, arg_max({label}, ("time", {label})) FROM (SELECT series, {name} AS who, "time", {label} '
+                f"{rows} AND {label} IS NOT NULL AND known_from <= {timestamp(asked.known)}) JOIN (SELECT "
+                "unnest($of::UBIGINT[]) AS series, unnest($who::VARCHAR[]) AS who, unnest($since::TIMESTAMP[]) AS since, "
+                "unnest($until::TIMESTAMP[]) AS until) USING (series, who) "
+                'WHERE "time" >= since AND "time" < until GROUP BY ALL'
             )
 
         # The entities are picked out before the series are joined.  Few of a fleet's are asked for, and to join all the
         # others was four fifths of the work.
         who = f"{name} IN (SELECT unnest($who::VARCHAR[]))"
-        found = self._found(event, start, end, series, select, values, who)
-        return {(row["series"], row["entity"]): row["label"] for row in (found.to_pylist() if found else ())}
+        within = sorted({(one.start, one.end) for one in sought})
+        return self._found(
+            event, within, sorted({one.series for one in sought}), select,
+            lambda con, sql: con.execute(sql, values).fetchall(), who,
+        ) or []  # fmt: skip
 
     def _found(
         self,
         event: EventType,
-        start: int,
-        end: int,
+        within: Sequence[tuple[int, int]],
         series: Sequence[int],
         select: Callable[[str], str],
-        values: Mapping[str, object] | None = None,
+        fetch: Callable[[DuckDBPyConnection, str], T],
         only: str = "true",
-    ) -> pa.Table | None:
-        """From segments and published files, as they are named now: housekeeping moves them meanwhile.
+    ) -> T | None:
+        """What `fetch` makes of segments and published files, as they are named now: housekeeping moves them meanwhile.
 
-        `select` makes the query of the rows, which end in a WHERE; `only`: a condition on each; None where there is no file.
+        `within`: times `[start, end)` that files are looked for in; `select` makes the query of the rows, which end in a
+        WHERE; `only`: a condition on each; None where there is no file.
         """
         cursor = self._con.cursor()
         # the transaction under way knows series that the cursor does not see
-        named = self._con.sql(
+        named = executed(
+            self._con,
             f"SELECT * FROM series_{event.view} WHERE series IN (SELECT unnest($series::UBIGINT[]))",
-            params={"series": list(series)},
-        ).to_arrow_table()
+            {"series": list(series)},
+        )
         names = [quoted(d.name) for d in event.dimensions]
         same = " AND ".join(f"r.{name} IS NOT DISTINCT FROM s.{name}" for name in names)
         for tries in range(TRIES):
-            paths = list(self._paths(cursor, event, start, end))
+            paths = list(self._paths(cursor, event, within))
             if tries == TRIES - 1:
                 paths = self._there(paths)
             if not paths:
@@ -127,15 +130,20 @@ class RawRows:
             rows = f"FROM ({stamped}) r JOIN named s ON {same} WHERE true "
             try:
                 with registered(cursor, "named", named):
-                    return cursor.sql(select(rows), params=dict(values or {})).to_arrow_table()
+                    return fetch(cursor, select(rows))
             except duckdb.IOException:
                 if tries == TRIES - 1:
                     raise
                 time.sleep(PAUSE)
         return None
 
-    def _paths(self, cursor: DuckDBPyConnection, event: EventType, start: int, end: int) -> Iterator[Stamped]:
-        held = f"topic = $topic AND max_time >= {timestamp(start)} AND min_time < {timestamp(end)}"
+    def _paths(
+        self, cursor: DuckDBPyConnection, event: EventType, within: Sequence[tuple[int, int]]
+    ) -> Iterator[Stamped]:
+        overlaps = " OR ".join(
+            f"max_time >= {timestamp(start)} AND min_time < {timestamp(end)}" for start, end in within
+        )
+        held = f"topic = $topic AND ({overlaps})"
         rows = cursor.execute(
             f"SELECT 'segments/' || segment, NULL, known_from FROM segments WHERE {held} UNION ALL "
             f"SELECT path, staged, NULL FROM files WHERE {held} AND state <> 'merging'",
@@ -145,7 +153,7 @@ class RawRows:
             moved = self._data / path
             yield self._data / staged if staged and not moved.exists() else moved, known_from
         for segment, topic, _, low, high, known_from in self._arriving():
-            if topic == event.topic and high >= utc(start) and low < utc(end):
+            if topic == event.topic and any(high >= utc(a) and low < utc(b) for a, b in within):
                 yield self._data / "segments" / segment, known_from
 
     def _there(self, paths: Sequence[Stamped]) -> list[Stamped]:

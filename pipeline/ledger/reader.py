@@ -71,10 +71,7 @@ class Reader:
         if isinstance(asked, Query):
             return self.con.execute(asked.sql, dict(asked.params)).fetchall()
         if isinstance(asked, RawLabels):
-            found = self.raw.labels(
-                asked.event_type, asked.label, asked.start, asked.end, asked.known, asked.entities
-            )
-            return [(*entity, label) for entity, label in found.items()]
+            return self.raw.labels(asked)
         self.raw.fetch(asked.event_type, asked.measure, asked.start, asked.end, asked.series)
         return []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from pipeline.catalog import EventType, Measure
 from pipeline.readings.reading import LOOKBACK_INTERVALS, By, Match, Readings
@@ -47,19 +47,26 @@ class RawSamples:
     series: Sequence[int]
 
 
+class Sought(NamedTuple):
+    """An entity of a series, looked for in `[start, end)`, epoch seconds."""
+
+    series: int
+    name: str
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class RawLabels:
-    """Asks for the last `label` in `[start, end)` of `entities`, (series, name), of what was known by the instant `known`.
+    """Asks for the last `label` of each of `sought` in its time, of what was known by the instant `known`.
 
     Rows (series, name, label); an entity that is not there has none.
     """
 
     event_type: EventType
     label: str
-    start: int
-    end: int
     known: int
-    entities: Sequence[tuple[int, str]]
+    sought: Sequence[Sought]
 
 
 @dataclass(frozen=True, slots=True)

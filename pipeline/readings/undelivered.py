@@ -18,7 +18,7 @@ from pipeline.readings.meters import SITE, Meters
 from pipeline.readings.reading import GRID, LOOKBACK_INTERVALS, By
 from pipeline.readings.silence import Gap
 from pipeline.readings.span import Span, chosen_sql
-from pipeline.readings.spec import Inquiry, Query, RawLabels
+from pipeline.readings.spec import Inquiry, Query, RawLabels, Sought
 from pipeline.rollup.aggregate import BLOCK_BITS
 from pipeline.rollup.quoting import quoted, timestamp
 
@@ -150,8 +150,8 @@ def _nodes(
 ) -> Inquiry[tuple[tuple[Place, ...], int]]:
     """Where most of the missing are: their node stands in the raw rows of the windows that saw them last.
 
-    Of a silent series all are looked for in the interval before its last sample.  Windows that follow each other are read
-    at once: a fleet's second is a file, and to open them is most of the work.
+    Of a silent series all are looked for in the interval before its last sample.  All are asked at once: to plan the
+    question and to open its files is most of the work.
     """
     if NODE not in {label.name for label in event_type.labels} or len(entities) >= MOST:
         return (), 0
@@ -160,12 +160,15 @@ def _nodes(
         for window in _last_windows(event_type, e, gaps.get(e.series)):
             windows[window].append((e.series, e.name))
     most = sorted(windows, key=lambda w: (-len(windows[w]), w))[:MOMENTS]
-    nodes: dict[tuple[int, str], str] = {}
-    for first, last in _unbroken(most):
-        own = sorted({each for w in range(first, last + 1) for each in windows[w]})
-        rows = yield RawLabels(event_type, NODE, first * GRID, min((last + 1) * GRID, t), t, own)
-        nodes |= {(series, name): label for series, name, label in rows}
-    found = Counter(nodes.values())
+    if not most:
+        return (), 0
+    sought = [
+        Sought(*each, first * GRID, min((last + 1) * GRID, t))
+        for first, last in _unbroken(most)
+        for each in sorted({each for w in range(first, last + 1) for each in windows[w]})
+    ]
+    rows = yield RawLabels(event_type, NODE, t, sought)
+    found = Counter(label for _, _, label in rows)
     worst = sorted(found.items(), key=lambda each: (-each[1], each[0]))
     return tuple(Place(name, n) for name, n in worst[:PLACES]), max(0, len(worst) - PLACES)
 
