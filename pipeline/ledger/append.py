@@ -1,7 +1,8 @@
 """What a delta adds to the tables of one event type, in its apply transaction.
 
 The delta's Arrow tables are registered as `added_{name}`; what is worked out from them here, bits among it, stands in
-temporary tables that this file and those that it calls make and read.
+temporary tables that this file and those that it calls make and read.  Partial rows, which ten statements read, are
+copied into one, `delta_partials`: to bind fifty columns of Arrow takes half a millisecond each time.
 """
 
 from __future__ import annotations
@@ -70,10 +71,11 @@ def _append_rollups(
     view = event.view
     known = f"greatest(TIMESTAMP '{known_from}', window_start + INTERVAL {GRID} SECOND)"
     starts = _starts(tables["partials"])
-    _append(con, f"partials_{view}", "added_partials", known, starts, "series", merge_sql(event))
+    con.execute("CREATE OR REPLACE TEMP TABLE delta_partials AS FROM added_partials")
+    _append(con, f"partials_{view}", "delta_partials", known, starts, "series", merge_sql(event))
     if "histogram" in tables:
         _append(con, f"hist_{view}", "added_histogram", known, starts, BUCKET_KEY, MERGE_BUCKET)
-    con.execute(dirty_sql(view, "added_partials"))
+    con.execute(dirty_sql(view, "delta_partials"))
     note_seen(con, event, known_from)
     if "entities" in tables:
         new = _index_entities(con, event)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from pipeline.catalog import EventType
+from pipeline.ledger.registered import executed
 from pipeline.rollup.revised import difference_sql, reports_columns
 
 
@@ -33,4 +34,4 @@ def note_reports(con: DuckDBPyConnection, event: EventType, known_from: datetime
     con.execute(
         f"INSERT INTO {table} BY NAME SELECT *, TIMESTAMP '{known_from}' AS known_from FROM added_reports"
     )
-    return con.sql(difference_sql(event, "reports_before", "reports_after")).to_arrow_table()
+    return executed(con, difference_sql(event, "reports_before", "reports_after"))

@@ -53,13 +53,13 @@ def seen_migration(event_type: EventType) -> tuple[str, ...]:
 
 
 def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: datetime) -> None:
-    """For the apply transaction: notes what the delta in `added_partials` has seen.
+    """For the apply transaction: notes what the delta in `delta_partials` has seen.
 
     `known_from`: the topic's first instant not yet evaluated, naive UTC.
     """
     view = event_type.view
     known = f"greatest($known_from::TIMESTAMP, window_start + INTERVAL {GRID} SECOND) AS known_from"
-    rows = f"SELECT {_noted(event_type)}, {known} FROM added_partials"
+    rows = f"SELECT {_noted(event_type)}, {known} FROM delta_partials"
     con.execute(
         f"INSERT INTO seen_{view} BY NAME SELECT series, measure, max(last_time) AS last_time, max(reach) AS reach, "
         f"interval, known_from FROM ({_each(event_type, rows)}) GROUP BY series, measure, interval, known_from",
@@ -68,7 +68,7 @@ def note_seen(con: DuckDBPyConnection, event_type: EventType, known_from: dateti
     con.execute(
         f"INSERT INTO flow_{view} BY NAME SELECT max(last_time) AS last_time, "
         f"max({_reach(event_type, 'last_time')}) AS reach, known_from FROM "
-        f"(SELECT window_start, last_time, {_longer(event_type)}, {known} FROM added_partials) GROUP BY known_from",
+        f"(SELECT window_start, last_time, {_longer(event_type)}, {known} FROM delta_partials) GROUP BY known_from",
         {"known_from": known_from},
     )
 

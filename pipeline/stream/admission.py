@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog import EventType
-from pipeline.ledger.registered import registered
+from pipeline.ledger.registered import executed, registered
 from pipeline.stream.decoded import Decoded
 
 HEARD_WITHIN = 30
@@ -100,7 +100,7 @@ class Admission:
             source = (
                 f"SELECT DISTINCT series FROM partials_{view}_1d WHERE window_start >= TIMESTAMP '{since}'"
             )
-        found = self._con.sql(source).to_arrow_table()
+        found = executed(self._con, source)
         self._series = found["series"].combine_chunks().cast(pa.uint64())
         self._refusing = len(self._series) >= self._max_series
 
@@ -127,12 +127,13 @@ class Admission:
         if samples.num_rows <= room:
             return samples
         with registered(self._con, "arriving", samples):
-            beyond = self._con.sql(
+            beyond = executed(
+                self._con,
                 f"SELECT s.row, s.idx FROM arriving s JOIN (SELECT series, {name} FROM (SELECT series, {name}, "
                 f"min(row * 1000000::BIGINT + idx) AS first FROM arriving a WHERE NOT EXISTS (SELECT 1 FROM entities_{view} e "
                 f"WHERE e.series = a.series AND e.entity = a.{name}) GROUP BY ALL) "
-                f"ORDER BY first OFFSET {max(0, room)}) USING (series, {name})"
-            ).to_arrow_table()
+                f"ORDER BY first OFFSET {max(0, room)}) USING (series, {name})",
+            )
         if not beyond.num_rows:
             return samples
         key = pc.add(pc.multiply(samples["row"].cast(pa.int64()), 1_000_000), samples["idx"].cast(pa.int64()))

@@ -17,7 +17,7 @@ from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
 from pipeline.formats.aside_sql import aside_sql, mend_sql
 from pipeline.formats.event_format import ATTRIBUTES, INTERVAL
 from pipeline.formats.registry import event_formats
-from pipeline.ledger.registered import registered
+from pipeline.ledger.registered import executed, registered
 from pipeline.stream.aside import ASIDE, aside_of, with_offsets
 from pipeline.stream.batch import TopicRecords
 from pipeline.stream.decoded import (
@@ -116,18 +116,18 @@ class Decoder:
         if doubted is None:
             return parsed.select(columns), _NONE_ASIDE
         with registered(self._con, "doubted", doubted):
-            mended = self._con.sql(self._mend).to_arrow_table()
+            mended = executed(self._con, self._mend)
         with registered(self._con, "mended", mended):
-            aside = self._con.sql(self._aside).to_arrow_table()
+            aside = executed(self._con, self._aside)
         kept = parsed.filter(fine).select(columns)
         return pa.concat_tables([kept, mended.select(columns).cast(kept.schema)]), aside
 
     def _certain_of(self, aside: pa.Table) -> pa.Table:
         """Of what was set aside, that of the samples that the slow path does not open."""
         with registered(self._con, "aside", aside):
-            return self._con.sql(
-                "FROM aside SEMI JOIN (SELECT row, idx FROM parsed WHERE certain) USING (row, idx)"
-            ).to_arrow_table()
+            return executed(
+                self._con, "FROM aside SEMI JOIN (SELECT row, idx FROM parsed WHERE certain) USING (row, idx)"
+            )
 
     def _open_one_by_one(
         self, topic: TopicRecords, doubtful: Mapping[int, set[int]], arrived: Counter[tuple[int, datetime]]
@@ -154,9 +154,10 @@ class Decoder:
 
     def _with_series(self, rows: pa.Table) -> pa.Table:
         with registered(self._con, "slow", rows):
-            return self._con.sql(
-                f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow"
-            ).to_arrow_table()
+            return executed(
+                self._con,
+                f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow",
+            )
 
     def _parse(self, present: Mapping[str, int]) -> pa.Table:
         """What the decoder makes of the records of each format; `present`: how many there are of each.
@@ -189,7 +190,7 @@ class Decoder:
     def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        return self._con.sql(f"SELECT *, {identity_sql(self._event)} FROM ({union})").to_arrow_table()
+        return executed(self._con, f"SELECT *, {identity_sql(self._event)} FROM ({union})")
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one format: mostly all are alike, and then they are read once."""
@@ -233,19 +234,21 @@ class Decoder:
         if not unmet.num_rows:
             return []
         with registered(self._con, "unmet", unmet):
-            wanted = self._con.sql(
+            wanted = executed(
+                self._con,
                 "SELECT quoted, met.row AS row, met.idx AS idx "
-                "FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met FROM unmet GROUP BY quoted)"
-            ).to_arrow_table()
+                "FROM (SELECT quoted, min({'row': row, 'idx': idx}) AS met FROM unmet GROUP BY quoted)",
+            )
         with registered(self._con, "wanted", wanted):
             selects = [_over(name, self._sql[name].names) for name in present]
-            names = self._con.sql(" UNION ALL ".join(selects)).to_arrow_table()
+            names = executed(self._con, " UNION ALL ".join(selects))
         names = self._named_with_care(names, wanted, topic)
         with registered(self._con, "names", names):
-            met = self._con.sql(
+            met = executed(
+                self._con,
                 f"SELECT quoted, CASE WHEN good THEN {series_sql(self._event)} ELSE {NO_SERIES} END AS series, "
-                f"{dimensions_sql(self._event)} FROM names"
-            ).to_arrow_table()
+                f"{dimensions_sql(self._event)} FROM names",
+            )
         self._met.add(met)
         return [met.filter(_is_named(met["series"]))]
 

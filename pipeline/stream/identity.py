@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.catalog import EventType
 from pipeline.formats.gpu_uuid import FORM, PREFIX
+from pipeline.ledger.registered import executed, registered
 
 
 class Spelling:
@@ -27,11 +28,8 @@ class Spelling:
             return parsed
         name = self._name
         spelling = f"CASE WHEN regexp_full_match({name}, '{FORM}', 'i') THEN '{PREFIX}' || lower({name}[-36:]) ELSE {name} END"
-        self._con.register("named", parsed)
-        try:
-            found = self._con.sql(f"SELECT * REPLACE ({spelling} AS {name}) FROM named").to_arrow_table()
-        finally:
-            self._con.unregister("named")
+        with registered(self._con, "named", parsed):
+            found = executed(self._con, f"SELECT * REPLACE ({spelling} AS {name}) FROM named")
         return found.cast(parsed.schema)
 
 

@@ -25,7 +25,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.formats.histograms import Reported
-from pipeline.ledger.registered import registered
+from pipeline.ledger.registered import executed, registered
 from pipeline.rollup.aggregate import (
     arrivals_sql,
     charges_sql,
@@ -256,7 +256,7 @@ class Processor:
             samples = f"(FROM {samples} WHERE NOT {is_report_sql(event)})"
         rolled = replace(
             added,
-            partials=self._rolled(partials_sql(event, samples, whole_measures(event, work.samples))),
+            partials=self._arrow(partials_sql(event, samples, whole_measures(event, work.samples))),
             histogram=self._histogram(work, samples),
             entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
             pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
@@ -264,21 +264,16 @@ class Processor:
         return replace(work, added=rolled)
 
     def _histogram(self, work: Work, samples: str) -> pa.Table | None:
-        rows = self._rolled(histogram_sql(work.event, samples))
-        if rows is None or work.decoded.beyond is None:
+        if (sql := histogram_sql(work.event, samples)) is None:
+            return None
+        rows = self._arrow(sql)
+        if work.decoded.beyond is None:
             return rows
         with registered(self._con, "beyond", work.decoded.beyond), registered(self._con, "bounded", rows):
             return self._arrow(unbounded_sql(samples, "bounded"))
 
     def _arrow(self, sql: str) -> pa.Table:
-        return self._con.sql(sql).to_arrow_table()
-
-    def _rolled(self, sql: str | None) -> pa.Table | None:
-        """What a long statement gives, through a table: a relation is planned twice, and a roll-up's plan takes 5 ms."""
-        if sql is None:
-            return None
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE rolled AS {sql}")
-        return self._arrow("FROM rolled")
+        return executed(self._con, sql)
 
     def _set_aside(self, work: Work) -> Work:
         """Count what the samples lack that are aggregated, and keep the first of each kind, whatever the batches are."""
@@ -301,14 +296,15 @@ class Processor:
             return work
         aside = tuple(AsideCount(topic, *count) for count in counts)
         since = min(count.minute for count in aside)
-        rows = con.sql(
+        rows = executed(
+            con,
             f"""SELECT time, $topic AS topic, part, record_offset, reason, field, source, id, idx,
                 left('{{"' || field || '": ' || text || '}}', {SAMPLE_LIMIT}) AS sample, record_time
             FROM delta_aside LEFT JOIN ({before}) USING (part, minute, field, reason)
             QUALIFY coalesce(before, 0) + row_number() OVER (
                 PARTITION BY part, minute, field, reason ORDER BY row, idx) <= {ASIDE_KEPT}""",
-            params={"topic": topic, "since": since},
-        ).to_arrow_table()
+            {"topic": topic, "since": since},
+        )
         return replace(work, aside=aside, quarantine=(*work.quarantine, rows.cast(ROWS)))
 
     def _quarantine(self, work: Work) -> Work:

@@ -215,7 +215,7 @@ def _fill_partial(
         f"INSERT INTO partials_{view}_10s BY NAME SELECT {', '.join(f'${c} AS {c}' for c in row)}", row
     )
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE added_partials AS SELECT * EXCLUDE (known_from) FROM partials_{view}_10s "
+        f"CREATE OR REPLACE TEMP TABLE delta_partials AS SELECT * EXCLUDE (known_from) FROM partials_{view}_10s "
         "WHERE (series, window_start, known_from) = ($series, $window_start, $known_from)",
         {name: row[name] for name in ("series", "window_start", "known_from")},
     )
