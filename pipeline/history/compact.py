@@ -18,18 +18,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, OutOfMemoryException
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.history.publish import WHOLE, settled
 from pipeline.history.retention import directories, partial_tables
 from pipeline.history.rollup_select import bounds, merge_select
-from pipeline.history.seal import history_table, write_sorted
+from pipeline.history.seal import ROWS_AT_ONCE, history_table, write_sorted
 from pipeline.history.verify import checksum, sound
 from pipeline.ledger import files
 from pipeline.ledger.counter import counted
@@ -55,7 +55,7 @@ log = structlog.get_logger()
 
 SETTLED_AFTER = HOUR
 """Raw hours are merged when the watermark is this far past them (seconds): late rows are rare by then."""
-LARGE_FILE = 1_000_000
+LARGE_FILE = ROWS_AT_ONCE // 2
 """A file of so many rows is read at full speed as it is: it stays, and only smaller ones are merged."""
 PARTIALS_CLOSED_AFTER = 60
 MERGE_SECONDS = 2.0
@@ -64,6 +64,7 @@ OPEN_DELTAS = 32
 """A slice of partials that is still filling is merged after this many deltas."""
 
 _said: set[Path] = set()
+"""Directories of which it was said that they cannot be merged: `DATA`, or an hour."""
 
 
 def possible(data: Path) -> bool:
@@ -86,41 +87,73 @@ def compact_history(
     catalog: Catalog,
     hooks: Hooks = NO_HOOKS,
 ) -> int:
-    """Merges the raw files of each settled hour into one; returns how many hours were."""
+    """Merges the raw files of each settled hour, as many at once as can be sorted; returns how many hours were."""
     files.sweep(data)
     chosen = list(_settled_hours(con))
     if not chosen or not possible(data):
         return 0
     merged = 0
-    for topic, directory, paths in chosen:
-        if {p.name for p in (data / directory).glob("*")} != {Path(p).name for p in paths}:
+    for topic, directory, rows in chosen:
+        if data / directory in _said:
+            continue
+        if {p.name for p in (data / directory).glob("*")} != {Path(p).name for p in rows}:
             continue  # Somebody put a file there by hand: it would vanish with the exchange.
-        if not sound(con, data, paths):
+        if not sound(con, data, list(rows)):
             continue  # what was changed by another hand stays where it is seen, and is named (verify.py)
         with files.disk_errors(data / directory):
-            merged += _merge_hour(con, data, history_table(catalog, topic), topic, directory, paths, hooks)
+            table = history_table(catalog, topic)
+            try:
+                done = [_merge(con, data, table, topic, directory, paths, hooks) for paths in _together(rows)]
+            except OutOfMemoryException as error:
+                _said.add(data / directory)
+                log.warning(
+                    "an hour is not merged: to sort it needs more memory than DuckDB may use; queries over it stay slower; "
+                    "raise memory_limit, then start again",
+                    directory=str(data / directory), reason=str(error).splitlines()[0],
+                )  # fmt: skip
+                continue
+        merged += any(done)
         hooks.between()
     return merged
 
 
-def _settled_hours(con: DuckDBPyConnection) -> Iterator[tuple[str, str, list[str]]]:
-    """(topic, directory, its files) of each hour with several files that is long behind the watermark."""
+def _settled_hours(con: DuckDBPyConnection) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """(topic, directory, its files and their rows) of each hour with several small files that is long behind the watermark."""
     watermarks = dict(con.execute("SELECT topic, epoch(watermark)::BIGINT FROM frontier").fetchall())
     newest = newest_watermark(con)
     hours = con.execute(
-        "SELECT topic, regexp_extract(path, '^(.*)/', 1) AS directory, list(path ORDER BY path) FROM files "
-        "WHERE state = 'published' GROUP BY ALL HAVING count(*) FILTER (rows < ?) > 1 ORDER BY ALL",
+        "SELECT topic, regexp_extract(path, '^(.*)/', 1) AS directory, list(path ORDER BY path), list(rows ORDER BY path) "
+        "FROM files WHERE state = 'published' GROUP BY ALL HAVING count(*) FILTER (rows < ?) > 1 ORDER BY ALL",
         [LARGE_FILE],
     ).fetchall()
-    for topic, directory, paths in hours:
+    for topic, directory, paths, rows in hours:
         watermark = newest if topic == QUARANTINE else watermarks.get(topic)
         start = datetime.strptime(directory[-len("date=2026-01-01/hour=00") :], "date=%Y-%m-%d/hour=%H")
         end = int(start.replace(tzinfo=UTC).timestamp()) + HOUR
         if watermark is not None and end + SETTLED_AFTER <= watermark:
-            yield topic, directory, paths
+            yield topic, directory, dict(zip(paths, rows, strict=True))
 
 
-def _merge_hour(
+def _together(rows: Mapping[str, int]) -> Iterator[list[str]]:
+    """The small files of an hour (path → rows), in groups of about as many rows as sealing sorts at once.
+
+    An hour of a large fleet is tens of millions of rows, and DuckDB cannot sort them all in the memory that it has.
+    """
+    chosen: list[str] = []
+    held = 0
+    for path, count in rows.items():
+        if count >= LARGE_FILE:
+            continue
+        if held + count > ROWS_AT_ONCE:
+            yield chosen
+            chosen, held = [], 0
+        chosen.append(path)
+        held += count
+    if len(chosen) > 1:
+        yield chosen
+
+
+def _merge(
     con: DuckDBPyConnection,
     data: Path,
     table: PublishedTable,
@@ -129,13 +162,18 @@ def _merge_hour(
     paths: list[str],
     hooks: Hooks,
 ) -> bool:
+    """One file in the place of `paths`; the others of the directory stay."""
     staged, name = f"staging/{files.token()}", f"{files.token()}.parquet"
     (data / staged).mkdir()
-    small = _small(con, paths)
-    for path in set(paths) - set(small):
-        os.link(data / path, data / staged / Path(path).name)
+    for other in (data / directory).iterdir():
+        if f"{directory}/{other.name}" not in paths:
+            os.link(other, data / staged / other.name)
     merged = data / staged / name
-    write_sorted(con, merged, topic, table, scan([pattern(data, p) for p in small], table.columns))
+    try:
+        write_sorted(con, merged, topic, table, scan([pattern(data, p) for p in paths], table.columns))
+    except OutOfMemoryException:
+        files.discard(data / staged)
+        raise
     files.fsync(data / staged)
     hooks.step("merge.written")
     path = f"{directory}/{name}"
@@ -143,7 +181,7 @@ def _merge_hour(
         con.execute(
             "INSERT INTO files SELECT topic, ?, sum(rows), min(min_time), max(max_time), 'merging', ?, ?, ? "
             "FROM files WHERE path IN (SELECT unnest(?)) GROUP BY topic",
-            [path, staged, merged.stat().st_size, checksum(merged), small],
+            [path, staged, merged.stat().st_size, checksum(merged), paths],
         )
     hooks.step("merge.committed")
     if not files.exchange(data / directory, data / staged):
@@ -151,27 +189,21 @@ def _merge_hour(
         files.discard(data / staged)
         return False
     hooks.step("merge.exchanged")
-    finish_merge(con, path, hooks.fence)
+    finish_merge(con, data, path, hooks.fence)
     hooks.step("merge.published")
     files.retire(data, data / staged)
     return True
 
 
-def _small(con: DuckDBPyConnection, paths: list[str]) -> list[str]:
-    rows = con.execute(
-        "SELECT path FROM files WHERE path IN (SELECT unnest(?)) AND rows < ? ORDER BY path",
-        [paths, LARGE_FILE],
-    ).fetchall()
-    return [path for (path,) in rows]
-
-
-def finish_merge(con: DuckDBPyConnection, path: str, fence: Fence = no_fence) -> None:
-    """The directories have been exchanged: the merged file is there instead of all small ones."""
-    directory = path.rpartition("/")[0] + "/"
+def finish_merge(con: DuckDBPyConnection, data: Path, path: str, fence: Fence = no_fence) -> None:
+    """The directories have been exchanged: the merged file `path` is there, and what it replaces is where it was staged."""
+    directory = Path(path).parent
+    [(staged,)] = con.execute("SELECT staged FROM files WHERE path = ?", [path]).fetchall()
+    kept, before = ({p.name for p in (data / place).iterdir()} for place in (directory, staged))
     with transaction(con, fence):
         con.execute(
-            "DELETE FROM files WHERE starts_with(path, ?) AND state = 'published' AND rows < ?",
-            [directory, LARGE_FILE],
+            "DELETE FROM files WHERE path IN (SELECT unnest(?))",
+            [[str(directory / name) for name in before - kept]],
         )
         con.execute("UPDATE files SET state = 'published', staged = NULL WHERE path = ?", [path])
 

@@ -40,7 +40,7 @@ def _complete_renames(con: DuckDBPyConnection, data: Path, fence: Fence) -> None
 def _complete_merges(con: DuckDBPyConnection, data: Path, fence: Fence) -> None:
     for (path,) in con.execute("SELECT path FROM files WHERE state = 'merging'").fetchall():
         if (data / path).exists():
-            finish_merge(con, path, fence)
+            finish_merge(con, data, path, fence)
         else:
             abandon_merge(con, path, fence)
 

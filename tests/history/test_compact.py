@@ -89,6 +89,42 @@ def test_a_large_file_stays_as_it_is(
     assert ledger.con.execute("SELECT sum(rows) FROM files").fetchone() == (count,)
 
 
+def test_an_hour_is_merged_as_many_rows_at_once_as_are_sorted_at_once(
+    ledger: Any, catalog: Catalog, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "LARGE_FILE", 15)
+    monkeypatch.setattr(compact, "ROWS_AT_ONCE", 30)
+    count = sealed_apart(ledger, rows, 7)
+    before = asked(ledger.data, catalog, "SELECT * FROM gpu ORDER BY ALL")
+    ledger.watermark(LATER)
+    assert merge(ledger) == 1
+    recorded = ledger.con.execute("SELECT path, rows FROM files WHERE rows > 1 ORDER BY rows").fetchall()
+    assert [n for _, n in recorded] == [10, 30, 30]
+    assert {path for path, _ in recorded} < {
+        str(p.relative_to(ledger.data)) for p in ledger.data.glob(HISTORY)
+    }
+    assert len(list(ledger.data.glob(HISTORY))) == 4
+    assert asked(ledger.data, catalog, "SELECT * FROM gpu ORDER BY ALL") == before
+    assert len(before) == count
+    assert merge(ledger) == 0
+
+
+def test_an_hour_that_does_not_fit_into_memory_stays_in_its_files(
+    ledger: Any, catalog: Catalog, rows: Any
+) -> None:
+    for n in range(8):
+        node = f"{n}" * 10_000
+        ledger.add("gpu", [rows.gpu(T + i, 10_000 * n + i, node=f"{i}{node}") for i in range(400)])
+        ledger.seal()
+    ledger.watermark(LATER)
+    ledger.con.execute("SET memory_limit = '40MB'")
+    assert merge(ledger) == 0
+    ledger.con.execute("SET memory_limit = '600MB'")
+    assert len(list(ledger.data.glob(HISTORY))) == 8
+    assert list((ledger.data / "staging").iterdir()) == []
+    assert asked(ledger.data, catalog, "SELECT count(*) FROM gpu") == [(3_200,)]
+
+
 @pytest.mark.parametrize("step", ["merge.written", "merge.committed", "merge.exchanged", "merge.published"])
 def test_a_kill_while_merging_leaves_every_row_once(
     step: str, tmp_path: Path, make_ledger: Any, catalog: Catalog, rows: Any, kill: Any
