@@ -15,7 +15,7 @@ from pipeline.collect.bill_columns import ACCOUNT
 from pipeline.collect.bill_files import BillFile
 from pipeline.collect.bill_reading import make_said
 from pipeline.errors import BillError
-from pipeline.formats.amounts import LONG_NUMBER
+from pipeline.formats.amounts import LOSSY_NUMBER
 from pipeline.rollup.quoting import literal, quoted
 
 ISSUER = "Google Cloud"
@@ -41,7 +41,7 @@ _TEXTS = {
     "PricingQuantity": "j ->> '$.usage.amount_in_pricing_units'",
     "PricingUnit": "j ->> '$.usage.pricing_unit'",
 }
-_LONG = f"regexp_matches(j::VARCHAR, '{LONG_NUMBER}')"
+_LONG = f"regexp_matches(j::VARCHAR, '{LOSSY_NUMBER}')"
 TAKEN = (*_TEXTS, "BilledCost", "EffectiveCost")
 
 

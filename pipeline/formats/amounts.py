@@ -52,11 +52,12 @@ _USUAL = f"-?[0-9]{{1,{MONEY_WHOLE_DIGITS}}}([.][0-9]{{1,{MONEY_DECIMALS}}})?"
 def amount_sql(text: str) -> str:
     """SQL for the amount that the JSON text of a value says; NULL for what only `amount_of` reads.
 
-    Good for a JSON number only in a message without `LONG_NUMBER`.
+    Good for a JSON number only in a message without `LOSSY_NUMBER`.
     """
     plain = f"trim({text}::VARCHAR, '\"')"
     return f"CASE WHEN regexp_full_match({plain}, '{_USUAL}') THEN try_cast({plain} AS {MONEY}) END"
 
 
-LONG_NUMBER = f":[ \\t\\r\\n]*-?[0-9.]{{{_SURELY_EXACT + 1},}}"
-"""A number in a message of which DuckDB's JSON reader may have lost digits: it writes a fraction anew from a DOUBLE."""
+LOSSY_NUMBER = f":[ \\t\\r\\n]*-?([0-9.]{{{_SURELY_EXACT + 1},}}|[0-9.]+[eE][-+]?[0-9]{{3,}})"
+"""A number in a message of which DuckDB's JSON reader may have lost digits: it writes a fraction anew from a DOUBLE, in
+which 1e-400 is 0."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from pipeline.catalog import EventType, Field, Measure
-from pipeline.formats.amounts import LONG_NUMBER, amount_sql
+from pipeline.formats.amounts import LOSSY_NUMBER, amount_sql
 from pipeline.formats.aside_sql import bounds_sql, doubted_sql, interval_sql, mendable
 from pipeline.formats.event_format import INTERVAL, MAX_CLOCK_AHEAD
 from pipeline.formats.gpu_uuid import identifies_sql
@@ -61,7 +61,7 @@ def envelope_sql(event: EventType, envelope: Mapping[str, str], data: str, recor
     ]
     if event.retained:
         checks.append("NOT contains(value, '\"x_')")  # custom columns are gathered by the slow path
-        checks.append(f"NOT regexp_matches(value, '{LONG_NUMBER}')")
+        checks.append(f"NOT regexp_matches(value, '{LOSSY_NUMBER}')")
     texts = ", ".join(f"{_unquote(envelope[name])} AS {name}" for name in ("source", "id"))
     return (
         f"(SELECT row, part, record_time, {data}, source, id, time, "

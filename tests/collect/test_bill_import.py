@@ -148,14 +148,15 @@ def test_googles_export_is_read_from_parquet_and_keeps_digits_that_a_double_woul
     )
     (tmp_path / "long.json").write_text(text)
     assert sums(read(tmp_path / "long.json")[0]) == {"EUR": "1234567890123.00"}
-    (tmp_path / "noise.json").write_text(
-        json.dumps(rows[0]).replace('"COST"', "0.0010240000000000002").replace('"AMOUNT"', "0")
-    )
-    report, _ = read(tmp_path / "noise.json")
-    assert [(b.column, b.found) for b in report.refusals] == [
-        ("BilledCost", "0.0010240000000000002"),
-        ("EffectiveCost", "0.0010240000000000002"),
-    ]
+    for cost in ("0.0010240000000000002", "1e-400"):
+        (tmp_path / "noise.json").write_text(
+            json.dumps(rows[0]).replace('"COST"', cost).replace('"AMOUNT"', "0")
+        )
+        report, _ = read(tmp_path / "noise.json")
+        assert [(b.column, b.found) for b in report.refusals] == [
+            ("BilledCost", cost),
+            ("EffectiveCost", cost),
+        ]
 
 
 RATES = """

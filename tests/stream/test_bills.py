@@ -128,6 +128,18 @@ def test_a_charge_that_cannot_be_kept_exactly_is_refused_by_name(
     }
 
 
+@pytest.mark.parametrize("cost", ["1e-16", "1e-400", "0.00001e-0300", "1E-999999999"])
+def test_a_number_that_a_double_would_make_nought_is_refused_too(
+    pipeline: Any, make: Any, charge: dict[str, Any], cost: str
+) -> None:
+    one = charge | {"BilledCost": "HERE"}
+    values = (
+        r.value.replace(b'"HERE"', cost.encode()) for r in (event(make, one, "a"), event(make, [one], "b"))
+    )
+    pipeline.take(*(make.record(value, topic=BILLING) for value in values))
+    assert fates(pipeline) == {("quarantined", "BilledCost_too_precise"): 2}
+
+
 def rows_of_the_sample() -> list[dict[str, str]]:
     found = next((up / SAMPLE for up in Path(__file__).parents if (up / SAMPLE).exists()), None)
     if found is None:
