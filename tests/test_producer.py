@@ -113,13 +113,23 @@ def test_an_arrow_value_that_python_does_not_have_is_of_another_type_and_its_nei
 
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
-def test_an_arrow_bomb_is_refused_before_it_is_unpacked(codec: str) -> None:
+@pytest.mark.parametrize("padding", [0, 1, 4])
+def test_an_arrow_bomb_is_refused_before_it_is_unpacked_wherever_its_body_begins(
+    codec: str, padding: int
+) -> None:
     table = pa.table({"gpu": pa.array(["x" * 1000] * 90_000)})
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as stream:
         stream.write_table(table)
+    raw = out.getvalue().to_pybytes()
+    # a message: ff ff ff ff, the length of its metadata, the metadata, the body; the first is the schema
+    rows = 8 + int.from_bytes(raw[4:8], "little")
+    length = int.from_bytes(raw[rows + 4 : rows + 8], "little")
+    body = rows + 8 + length
+    told = (length + padding).to_bytes(4, "little")
+    padded = raw[: rows + 4] + told + raw[rows + 8 : body] + bytes(padding) + raw[body:]
     with pytest.raises(Undecodable, match="at most 67,108,864 bytes"):
-        arrow_stream.table(out.getvalue().to_pybytes())
+        arrow_stream.table(padded)
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))

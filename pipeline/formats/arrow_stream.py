@@ -42,8 +42,8 @@ MAX_BYTES = 64 << 20
 """Bytes of all columns, once they are unpacked."""
 _TOGETHER = 50
 """Samples that the slow path opens at once."""
-_FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
-"""How a compressed buffer begins, after its length: zstd, LZ4."""
+_FRAMES = (0xFD2FB528, 0x184D2204)
+"""How a compressed buffer begins, after its length, as a little-endian word: zstd (RFC 8878, 3.1.1), LZ4's frame format."""
 
 
 class Rows(Sequence[dict[str, Any]]):
@@ -102,13 +102,13 @@ def _plain(value: Any) -> Any:
 
 def table(raw: bytes) -> pa.Table:
     """The samples of a stream as columns.  Raises Undecodable."""
-    if _unpacked(raw) > MAX_BYTES:
-        raise Undecodable(
-            "arrow_too_large", "", "buffers that unpack to more", f"at most {MAX_BYTES:,} bytes"
-        )
     batches: list[pa.RecordBatch] = []
     count = 0
     try:
+        if _unpacked(raw) > MAX_BYTES:
+            raise Undecodable(
+                "arrow_too_large", "", "buffers that unpack to more", f"at most {MAX_BYTES:,} bytes"
+            )
         with pa.ipc.open_stream(raw) as reader:
             _ = reader.schema.names  # raises for one that is no UTF-8, which nothing else looks at
             for batch in reader:
@@ -125,13 +125,26 @@ def table(raw: bytes) -> pa.Table:
 
 
 def _unpacked(raw: bytes) -> int:
-    """What the compressed buffers say that they unpack to: a length of eight bytes stands before each frame."""
-    if not any(frame in raw for frame in _FRAMES):
+    """What the compressed buffers say that they unpack to: a length of eight bytes stands before each frame.
+
+    Buffers begin at multiples of eight bytes of their message's body, or Arrow refuses them.
+    """
+    size = 0
+    for message in pa.ipc.MessageReader.open_stream(raw):
+        body = message.body
+        halves = np.frombuffer(body, "<u4", body.size // 4 if body else 0)
+        size += sum(_told(halves, frame) for frame in _FRAMES)
+    return size
+
+
+def _told(halves: Any, frame: int) -> int:
+    """The sum of the lengths before each `frame` in a body of words of four bytes."""
+    found = halves == frame
+    if not found.any():  # nearly always, and to look at all is ten times as fast as to look at every other
         return 0
-    words = np.frombuffer(raw[: len(raw) // 8 * 8], "<u8")
-    lengths, frames = words[:-1], words[1:] & np.uint64(0xFFFFFFFF)
-    packed = np.logical_or.reduce([frames == int.from_bytes(frame, "little") for frame in _FRAMES])
-    return int(lengths[packed & (lengths > 0) & (lengths < 1 << 40)].sum())
+    (places,) = np.nonzero(found[2::2])
+    lengths = halves[2 * places].astype("<u8") | halves[2 * places + 1].astype("<u8") << np.uint64(32)
+    return int(lengths[(lengths > 0) & (lengths < 1 << 40)].sum())
 
 
 def _decode(event: EventType) -> DecodeSql | None:
@@ -146,7 +159,8 @@ def _decode(event: EventType) -> DecodeSql | None:
     checks += [_check(column) for column in columns[len(dimensions) :]]
     named = " AND ".join(_check(d) for d in dimensions)
     own = ", ".join(f's."{column.name}"' for column in columns[len(dimensions) :])
-    quoted = ", ".join(f"'\"' || s.\"{d.name}\" || '\"'" for d in dimensions)
+    # JSON's samples hash their dimensions in quotes: the number keeps the two from being taken for each other
+    quoted = ", ".join([*(f's."{d.name}"' for d in dimensions), "1"])
     texts = ", ".join(f's."{d.name}"' for d in dimensions)
     return DecodeSql(
         f"SELECT row, s.idx AS idx, coalesce({' AND '.join(checks)}, false) AS ok, NULL::VARCHAR[] AS doubt, part, "

@@ -13,19 +13,23 @@ run one after the other, never at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from duckdb import DuckDBPyConnection, OutOfMemoryException
 
 from pipeline.catalog import Catalog
 from pipeline.errors import LedgerError
+from pipeline.history.sorted_columns import DENSE, QUICK, ROW_GROUP, columns_writer
 from pipeline.history.verify import checksum
 from pipeline.ledger import files
 from pipeline.ledger.counter import counted
-from pipeline.ledger.stamped import Stamped, stamped_rows
+from pipeline.ledger.stamped import stamped_rows
 from pipeline.ledger.transaction import NO_HOOKS, Fence, Hooks, transaction
 from pipeline.rollup.grid import HOUR
 from pipeline.rollup.quoting import literal, quoted
@@ -37,12 +41,29 @@ ROWS_AT_ONCE = 500_000
 DuckDB has 600 MB by default.  A row of the GPU type takes about 600 bytes, half of them its key, while it is sorted, and
 what cannot be spilt in time ends the sort.
 """
-ROW_GROUP = 122_880
-QUICK, DENSE = 1, 3
-"""Levels of zstd.  Sealing keeps up with the intake: the quick one takes a tenth less of its time, for a hundredth more
-bytes.  What is merged later is written once."""
 HOURS_AT_ONCE = 4
 """Segments of more hours are gathered in a table first: a bill has thousands, and each would read all segments again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """A segment that waits to be sealed; `known_from` as in `Stamped`, `low` and `high` the least and greatest time in it."""
+
+    file: Path
+    known_from: datetime | None
+    rows: int
+    low: datetime
+    high: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What is sealed of one hour: its start, its rows, and the least and greatest time in them."""
+
+    start: datetime
+    rows: int
+    low: datetime
+    high: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,41 +105,40 @@ def seal(
 ) -> int:
     """Publishes the rows of every committed segment; returns how many.  `con` is a cursor of its own."""
     found = list(_sets(con, data))
-    waiting = [(topic, segments) for topic, segments, _ in reversed(found)]
+    waiting = [(topic, segments) for topic, segments in reversed(found)]
     while waiting:
         topic, segments = waiting.pop()
         try:
             _seal_set(con, data, catalog, topic, segments, hooks)
         except OutOfMemoryException as error:
             waiting += [(topic, half) for half in reversed(_halves(segments, error))]
-    return sum(rows for *_, rows in found)
+    return sum(s.rows for _, segments in found for s in segments)
 
 
-def _halves(segments: list[Stamped], error: OutOfMemoryException) -> tuple[list[Stamped], list[Stamped]]:
+def _halves(segments: list[Unsealed], error: OutOfMemoryException) -> tuple[list[Unsealed], list[Unsealed]]:
     """What is sealed in two steps where DuckDB's memory does not suffice for one."""
     if len(segments) == 1:
         raise LedgerError(
-            f"{segments[0][0]}: to sort it needs more memory than DuckDB may use ({str(error).splitlines()[0]}); "
+            f"{segments[0].file}: to sort it needs more memory than DuckDB may use ({str(error).splitlines()[0]}); "
             "raise memory_limit, then start again: nothing is lost"
         ) from error
     middle = len(segments) // 2
     return segments[:middle], segments[middle:]
 
 
-def _sets(con: DuckDBPyConnection, data: Path) -> Iterator[tuple[str, list[Stamped], int]]:
-    """(topic, files of segments, rows) in pieces of about ROWS_AT_ONCE rows, oldest segments first."""
+def _sets(con: DuckDBPyConnection, data: Path) -> Iterator[tuple[str, list[Unsealed]]]:
+    """(topic, segments) in pieces of at most ROWS_AT_ONCE rows, or of one segment, oldest segments first."""
     records = con.execute(
-        "SELECT topic, segment, known_from, rows FROM segments ORDER BY topic, rowid"
+        "SELECT topic, segment, known_from, rows, min_time, max_time FROM segments ORDER BY topic, rowid"
     ).fetchall()
-    chosen: list[Stamped] = []
-    rows = 0
-    for position, (topic, segment, known_from, count) in enumerate(records):
-        chosen.append((data / "segments" / segment, known_from))
-        rows += count
-        last = position + 1 == len(records) or records[position + 1][0] != topic
-        if last or rows >= ROWS_AT_ONCE:
-            yield topic, chosen, rows
-            chosen, rows = [], 0
+    for topic, of_topic in groupby(records, key=itemgetter(0)):
+        chosen: list[Unsealed] = []
+        for segment in (Unsealed(data / "segments" / name, *told) for _, name, *told in of_topic):
+            if chosen and sum(one.rows for one in (*chosen, segment)) > ROWS_AT_ONCE:
+                yield topic, chosen
+                chosen = []
+            chosen.append(segment)
+        yield topic, chosen
 
 
 def _seal_set(
@@ -126,18 +146,18 @@ def _seal_set(
     data: Path,
     catalog: Catalog,
     topic: str,
-    segments: Sequence[Stamped],
+    segments: Sequence[Unsealed],
     hooks: Hooks,
 ) -> None:
     table = history_table(catalog, topic)
-    windowed = topic != QUARANTINE and not catalog.by_topic(topic).retained
-    paths = [path for path, _ in segments]
-    rows = f"({stamped_rows(segments, table, windowed)})"
+    event = None if topic == QUARANTINE else catalog.by_topic(topic)
+    windowed = event is not None and not event.retained
+    paths = [segment.file for segment in segments]
+    stamped = [(segment.file, segment.known_from) for segment in segments]
+    rows = f"({stamped_rows(stamped, table, windowed)})"
     with files.disk_errors(data / table.root):
-        hour = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
-        hours = con.execute(
-            f"SELECT {hour}, count(*), min(time), max(time) FROM {rows} GROUP BY 1 ORDER BY 1"
-        ).fetchall()
+        hours = _hours(con, topic, segments, rows)
+        by_columns = columns_writer(stamped, event, table) if event and windowed and len(hours) == 1 else None
         if len(hours) > HOURS_AT_ONCE:
             gathered = (
                 f"CREATE OR REPLACE TEMP TABLE sealing AS SELECT * FROM {rows} ORDER BY {hour_column(topic)}"
@@ -146,8 +166,9 @@ def _seal_set(
             rows = "sealing"
         written: list[Staged] = []
         try:
-            for found in hours:
-                written.append(_write_hour(con, data, table, topic, rows, *found))
+            for hour in hours:
+                write = by_columns or partial(_write_hour, con, topic, table, rows, hour)
+                written.append(_stage(data, table, hour, write))
                 hooks.between()
         except OutOfMemoryException:
             con.execute("DROP TABLE IF EXISTS sealing")
@@ -169,28 +190,38 @@ def _seal_set(
             files.discard(path)
 
 
-def _write_hour(
-    con: DuckDBPyConnection,
-    data: Path,
-    table: PublishedTable,
-    topic: str,
-    rows: str,
-    hour: datetime,
-    count: int,
-    low: datetime,
-    high: datetime,
-) -> Staged:
+def _hours(con: DuckDBPyConnection, topic: str, segments: Sequence[Unsealed], rows: str) -> list[Hour]:
+    """The hours of what is sealed: mostly it is one, and then the records say so."""
+    if topic != QUARANTINE:
+        low, high = min(s.low for s in segments), max(s.high for s in segments)
+        start = low.replace(minute=0, second=0, microsecond=0)
+        if high < start + timedelta(seconds=HOUR):
+            return [Hour(start, sum(s.rows for s in segments), low, high)]
+    bucket = f"time_bucket(INTERVAL 1 HOUR, {hour_column(topic)})"
+    found = con.execute(f"SELECT {bucket}, count(*), min(time), max(time) FROM {rows} GROUP BY 1 ORDER BY 1")
+    return [Hour(*one) for one in found.fetchall()]
+
+
+def _stage(data: Path, table: PublishedTable, hour: Hour, write: Callable[[Path], None]) -> Staged:
     name = files.token()
     files.staging(data)
-    staged, column = f"staging/{name}.parquet", hour_column(topic)
-    where = f"{column} >= TIMESTAMP '{hour}' AND {column} < TIMESTAMP '{hour + timedelta(seconds=HOUR)}'"
+    staged = f"staging/{name}.parquet"
     try:
-        write_sorted(con, data / staged, topic, table, f"{rows} WHERE {where}", QUICK)
+        write(data / staged)
     except OutOfMemoryException:
         files.discard(data / staged)
         raise
-    path = f"{table.root}/date={hour:%Y-%m-%d}/hour={hour:%H}/{name}.parquet"
-    return Staged(staged, path, count, low, high, (data / staged).stat().st_size, checksum(data / staged))
+    path = f"{table.root}/date={hour.start:%Y-%m-%d}/hour={hour.start:%H}/{name}.parquet"
+    size = (data / staged).stat().st_size
+    return Staged(staged, path, hour.rows, hour.low, hour.high, size, checksum(data / staged))
+
+
+def _write_hour(
+    con: DuckDBPyConnection, topic: str, table: PublishedTable, rows: str, hour: Hour, target: Path
+) -> None:
+    column, end = hour_column(topic), hour.start + timedelta(seconds=HOUR)
+    where = f"{column} >= TIMESTAMP '{hour.start}' AND {column} < TIMESTAMP '{end}'"
+    write_sorted(con, target, topic, table, f"{rows} WHERE {where}", QUICK)
 
 
 def write_sorted(

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy", UserWarning)
 
+MANY = 50_000
+"""Rows of a few columns that are much to copy, for `executed`."""
+
 
 @contextlib.contextmanager
 def registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
@@ -23,12 +26,18 @@ def registered(con: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> It
 
 
 def executed(
-    con: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str, object] | None = None
+    con: duckdb.DuckDBPyConnection,
+    sql: str,
+    params: Mapping[str, object] | None = None,
+    *,
+    much: bool = False,
 ) -> pa.Table:
-    """The rows of `sql`, which is planned once.
+    """The rows of `sql`; `much`: they are tens of megabytes.
 
-    A relation (`con.sql`) is parsed and bound twice, which takes longer than to copy the rows once more.
+    A relation (`con.sql`) is parsed and bound twice, which takes longer than to copy a few thousand rows once more.
     """
+    if much:
+        return con.sql(sql, params=dict(params or {})).to_arrow_table()
     found: Any = con.execute(sql, dict(params)) if params else con.execute(sql)
     table: pa.Table = found.to_arrow_table()
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +28,8 @@ CHUNK_BYTES = 2**19
 """Bytes of values in one chunk of a table.  DuckDB opens all arrays of a chunk at once: what it makes of half a
 megabyte stays in the processor's cache, and large ones would fill its memory.  And it gives each of its threads,
 where it has several, a chunk at a time."""
+FEW = 4
+"""Values in a chunk that each may be a chunk of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +207,23 @@ def _by_the_broker(records: Records) -> bool:
 def _values(values: Sequence[bytes | None]) -> pa.ChunkedArray:
     """The values in pieces of about CHUNK_BYTES: in between other threads have the interpreter.
 
-    The pieces go by the median: by the mean, one value of a megabyte would make them all short.
+    The pieces go by the median: by the mean, one value of a megabyte would make them all short.  Values of which few
+    would make a piece are not copied.
     """
     sizes = sorted(len(value) for value in values[:: 1 + len(values) // 100] if value)
     rows = max(1, CHUNK_BYTES // sizes[len(sizes) // 2]) if sizes else len(values)
+    if rows <= FEW:
+        return pa.chunked_array(list(map(_uncopied, values)), pa.large_binary())
     pieces = (values[at : at + rows] for at in range(0, len(values), rows))
     return pa.chunked_array([pa.array(piece, pa.large_binary()) for piece in pieces], pa.large_binary())
+
+
+def _uncopied(value: bytes | None) -> pa.Array:
+    """An array of one value, which lies where it lay."""
+    if value is None:
+        return pa.nulls(1, pa.large_binary())
+    buffers = [None, pa.py_buffer(struct.pack("<qq", 0, len(value))), pa.py_buffer(value)]
+    return pa.Array.from_buffers(pa.large_binary(), 1, buffers)
 
 
 def _only(table: pa.Table, chosen: pa.Array) -> pa.Table:

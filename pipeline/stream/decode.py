@@ -31,6 +31,8 @@ from pipeline.stream.identity import Spelling
 from pipeline.stream.inspect import Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
+MUCH = 32_000_000
+"""Bytes of records whose columns are much to copy, for `executed`."""
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
 _WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(value, '}') OR ends_with(value, ']'))"
@@ -64,7 +66,8 @@ class Decoder:
         """Decode the records of one topic."""
         with contextlib.ExitStack() as stack:
             counts = self._registered(topic, stack)
-            parsed, aside = self._mended(self._parse(counts))
+            much = sum(table["value"].nbytes for table in topic.tables.values()) > MUCH
+            parsed, aside = self._mended(self._parse(counts, much))
             parsed = self._spelling.mend(parsed)
             self._met.make_room()
             places = self._met.places(parsed["quoted"])
@@ -100,9 +103,11 @@ class Decoder:
             if name not in self._sql:
                 continue
             if unpack := self._sql[name].unpack:
-                samples = unpack(table["row"].to_pylist(), table["value"].to_pylist())
+                rows = table["row"].to_pylist()
+                samples = unpack(rows, [topic.all[row].value for row in rows])
                 if samples is None:
                     continue
+                table = table.drop_columns(["value"])
                 stack.enter_context(registered(self._con, f"samples_{name}", samples))
             stack.enter_context(registered(self._con, f"records_{name}", table))
             counts[name] = table.num_rows
@@ -159,8 +164,8 @@ class Decoder:
                 f"SELECT *, {identity_sql(self._event)}, {series_sql(self._event)} AS series FROM slow",
             )
 
-    def _parse(self, present: Mapping[str, int]) -> pa.Table:
-        """What the decoder makes of the records of each format; `present`: how many there are of each.
+    def _parse(self, present: Mapping[str, int], much: bool) -> pa.Table:
+        """What the decoder makes of the records of each format; `present`: how many there are of each, `much` as in `executed`.
 
         Whether a value is JSON at all costs a parse of its own, so it is not asked until one was not.
         """
@@ -168,7 +173,7 @@ class Decoder:
         self._care = self._care if self._careful_for else 0
         while True:
             try:
-                return self._parsed(present, self._but_no_json(present))
+                return self._parsed(present, self._but_no_json(present), much)
             except (duckdb.InvalidInputException, UnicodeDecodeError):
                 # its message quotes the value, at times cut in the middle of a letter
                 if self._care + 1 == len(_NO_JSON):
@@ -187,10 +192,10 @@ class Decoder:
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE no_json AS {found}")
         return ("row NOT IN (FROM no_json)",)
 
-    def _parsed(self, present: Mapping[str, int], where: Sequence[str]) -> pa.Table:
+    def _parsed(self, present: Mapping[str, int], where: Sequence[str], much: bool) -> pa.Table:
         selects = [s for name, count in present.items() for s in self._selects(name, count, where)]
         union = " UNION ALL ".join(selects or [self._nothing()])
-        return executed(self._con, f"SELECT *, {identity_sql(self._event)} FROM ({union})")
+        return executed(self._con, f"SELECT *, {identity_sql(self._event)} FROM ({union})", much=much)
 
     def _selects(self, name: str, count: int, where: Sequence[str]) -> list[str]:
         """The SELECTs for `count` records of one format: mostly all are alike, and then they are read once."""

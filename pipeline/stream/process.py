@@ -25,7 +25,7 @@ from aiokafka.structs import ConsumerRecord
 
 from pipeline.catalog import Catalog, EventType
 from pipeline.formats.histograms import Reported
-from pipeline.ledger.registered import executed, registered
+from pipeline.ledger.registered import MANY, executed, registered
 from pipeline.rollup.aggregate import (
     arrivals_sql,
     charges_sql,
@@ -222,7 +222,8 @@ class Processor:
         arrivals = self._arrow(arrivals_sql(work.event, f"batch_{work.event.view}"))
         progress = _reached(arrivals, work.before)
         samples = work.samples
-        if duplicates := seen.find_duplicates(work.before):
+        assert samples is not None
+        if duplicates := seen.find_duplicates(work.before, samples["identity"]):
             samples = self._without_duplicates(work)
             receive(self._con, work.event, samples)
         seen.remember({**work.feeding, **{(work.topic, part): at for part, at in progress.items()}})
@@ -258,10 +259,16 @@ class Processor:
             added,
             partials=self._arrow(partials_sql(event, samples, whole_measures(event, work.samples))),
             histogram=self._histogram(work, samples),
-            entities=self._arrow(entities_sql(event, samples)) if event.entity else None,
+            entities=self._entities(work, samples),
             pulses=self._arrow(pulses) if (pulses := pulses_sql(event, samples)) else None,
         )
         return replace(work, added=rolled)
+
+    def _entities(self, work: Work, samples: str) -> pa.Table | None:
+        if not work.event.entity:
+            return None
+        much = work.decoded.samples.num_rows > MANY
+        return executed(self._con, entities_sql(work.event, samples), much=much)
 
     def _histogram(self, work: Work, samples: str) -> pa.Table | None:
         if (sql := histogram_sql(work.event, samples)) is None:

@@ -99,8 +99,8 @@ class Statements:
     def cursor(self) -> Statements:
         return Statements(self._con.cursor(), self._spent)
 
-    def sql(self, sql: str) -> Query:
-        return Query(self._con.sql(sql), self._spent)
+    def sql(self, sql: str, **kwargs: Any) -> Query:
+        return Query(self._con.sql(sql, **kwargs), self._spent)
 
 
 @dataclass

@@ -82,7 +82,9 @@ class SmallLedger:
 
     def _segment(self, event_type: EventType, name: str | None) -> Segment:
         name = name or f"{event_type.view}-{files.token()}.parquet"
-        columns = ", ".join(f'"{c}"' for c, _ in published.raw_columns(event_type))
+        [(of_before,)] = self.con.execute("SELECT count(known_from) > 0 FROM given").fetchall()
+        names = [c for c, _ in published.raw_columns(event_type) if c != "known_from" or of_before]
+        columns = ", ".join(f'"{name}"' for name in names)
         self.con.execute(
             f"COPY (SELECT {columns} FROM given) TO '{self.data / 'segments' / name}' (FORMAT parquet)"
         )
