@@ -131,9 +131,9 @@ def _unpacked(raw: bytes) -> int:
     """
     size = 0
     for message in pa.ipc.MessageReader.open_stream(raw):
-        body = message.body
-        halves = np.frombuffer(body, "<u4", body.size // 4 if body else 0)
-        size += sum(_told(halves, frame) for frame in _FRAMES)
+        if body := message.body:  # a schema has none
+            halves = np.frombuffer(body, "<u4", body.size // 4)
+            size += sum(_told(halves, frame) for frame in _FRAMES)
     return size
 
 
