@@ -41,7 +41,7 @@ _TEXTS = {
     "PricingQuantity": "j ->> '$.usage.amount_in_pricing_units'",
     "PricingUnit": "j ->> '$.usage.pricing_unit'",
 }
-_LONG = f"regexp_matches(j::VARCHAR, '{LOSSY_NUMBER}')"
+_LOSSY = f"regexp_matches(j::VARCHAR, '{LOSSY_NUMBER}')"
 TAKEN = (*_TEXTS, "BilledCost", "EffectiveCost")
 
 
@@ -89,15 +89,15 @@ def google_select(con: DuckDBPyConnection, file: BillFile) -> str:
 def _make_parts(con: DuckDBPyConnection) -> None:
     """Make `parts(row, text)`: cost and credits of each row.
 
-    DuckDB writes a number of JSON anew from a DOUBLE: rows with more digits than that keeps are read by Python, in text.
+    DuckDB writes a number of JSON anew from a DOUBLE: rows with a number that it may change are read by Python, as text.
     """
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE parts AS SELECT row, j ->> '$.cost' AS text FROM google WHERE NOT {_LONG} UNION ALL "
+        f"CREATE OR REPLACE TEMP TABLE parts AS SELECT row, j ->> '$.cost' AS text FROM google WHERE NOT {_LOSSY} UNION ALL "
         "SELECT row, unnest(list_transform(TRY_CAST(j -> '$.credits' AS JSON[]), lambda c: c ->> '$.amount')) "
-        f"FROM google WHERE NOT {_LONG}"
+        f"FROM google WHERE NOT {_LOSSY}"
     )
     found: list[tuple[int, str]] = []
-    for row, text in con.execute(f"SELECT row, j::VARCHAR FROM google WHERE {_LONG}").fetchall():
+    for row, text in con.execute(f"SELECT row, j::VARCHAR FROM google WHERE {_LOSSY}").fetchall():
         read = json.loads(text, parse_float=str, parse_int=str)
         found += [(row, read["cost"]), *((row, credit["amount"]) for credit in read.get("credits") or ())]
     if found:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.catalog import EventType, Field, Measure
+from pipeline.catalog.arrow_types import ARROW_TYPES
 from pipeline.formats.aside_sql import bounds_sql
 from pipeline.formats.cloudevents_binary import attributes_of, header_envelope_sql
 from pipeline.formats.event_format import DecodeSql, EventFormat, Headers
@@ -140,7 +141,7 @@ def _unpacked(raw: bytes) -> int:
 def _told(halves: Any, frame: int) -> int:
     """The sum of the lengths before each `frame` in a body of words of four bytes."""
     found = halves == frame
-    if not found.any():  # nearly always, and to look at all is ten times as fast as to look at every other
+    if not found.any():  # nearly always; to compare all words is faster than every other one
         return 0
     (places,) = np.nonzero(found[2::2])
     lengths = halves[2 * places].astype("<u8") | halves[2 * places + 1].astype("<u8") << np.uint64(32)
@@ -159,7 +160,7 @@ def _decode(event: EventType) -> DecodeSql | None:
     checks += [_check(column) for column in columns[len(dimensions) :]]
     named = " AND ".join(_check(d) for d in dimensions)
     own = ", ".join(f's."{column.name}"' for column in columns[len(dimensions) :])
-    # JSON's samples hash their dimensions in quotes: the number keeps the two from being taken for each other
+    # samples of JSON hash the text in which their dimensions stand; the number keeps these hashes apart from those
     quoted = ", ".join([*(f's."{d.name}"' for d in dimensions), "1"])
     texts = ", ".join(f's."{d.name}"' for d in dimensions)
     return DecodeSql(
@@ -241,7 +242,7 @@ def _as_declared(
     column: Column, given: pa.ChunkedArray | None, count: int
 ) -> pa.ChunkedArray | pa.Array | None:
     """The values in the type of the schema, as the slow path would read them; None where that cannot be said of all."""
-    wanted = _declared(column)
+    wanted = ARROW_TYPES[column.sql_type]
     if given is None or pa.types.is_null(given.type):
         return pa.nulls(count, wanted)
     kind = given.type.value_type if pa.types.is_dictionary(given.type) else given.type
@@ -258,17 +259,6 @@ def _as_declared(
     except pa.ArrowException:
         return None
     return None
-
-
-def _declared(column: Column) -> pa.DataType:
-    """The Arrow type of a column of the schema."""
-    if isinstance(column, Field) and column.kind == "time":
-        return pa.timestamp("us")
-    if isinstance(column, Field) or column.kind == "text":
-        return pa.string()
-    if column.kind == "histogram":
-        return pa.list_(pa.float64())
-    return pa.int64() if column.integer else pa.float64()
 
 
 def _opened(value: bytes, headers: Headers) -> tuple[Mapping[str, Any], Any]:

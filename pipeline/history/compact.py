@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from pipeline.catalog import Catalog, EventType
 from pipeline.history.publish import WHOLE, settled
 from pipeline.history.retention import directories, partial_tables
 from pipeline.history.rollup_select import bounds, merge_select
-from pipeline.history.seal import ROWS_AT_ONCE, history_table, write_sorted
+from pipeline.history.seal import ROWS_AT_ONCE, history_table, in_groups, write_sorted
 from pipeline.history.verify import checksum, sound
 from pipeline.ledger import files
 from pipeline.ledger.counter import counted
@@ -103,7 +103,10 @@ def compact_history(
         with files.disk_errors(data / directory):
             table = history_table(catalog, topic)
             try:
-                done = [_merge(con, data, table, topic, directory, paths, hooks) for paths in _together(rows)]
+                # an hour of a large fleet is tens of millions of rows, more than DuckDB can sort in its memory
+                small = ((path, count) for path, count in rows.items() if count < LARGE_FILE)
+                groups = [paths for paths in in_groups(small, ROWS_AT_ONCE) if len(paths) > 1]
+                done = [_merge(con, data, table, topic, directory, paths, hooks) for paths in groups]
             except OutOfMemoryException as error:
                 _said.add(data / directory)
                 log.warning(
@@ -132,25 +135,6 @@ def _settled_hours(con: DuckDBPyConnection) -> Iterator[tuple[str, str, dict[str
         end = int(start.replace(tzinfo=UTC).timestamp()) + HOUR
         if watermark is not None and end + SETTLED_AFTER <= watermark:
             yield topic, directory, dict(zip(paths, rows, strict=True))
-
-
-def _together(rows: Mapping[str, int]) -> Iterator[list[str]]:
-    """The small files of an hour (path → rows), in groups of about as many rows as sealing sorts at once.
-
-    An hour of a large fleet is tens of millions of rows, and DuckDB cannot sort them all in the memory that it has.
-    """
-    chosen: list[str] = []
-    held = 0
-    for path, count in rows.items():
-        if count >= LARGE_FILE:
-            continue
-        if held + count > ROWS_AT_ONCE:
-            yield chosen
-            chosen, held = [], 0
-        chosen.append(path)
-        held += count
-    if len(chosen) > 1:
-        yield chosen
 
 
 def _merge(

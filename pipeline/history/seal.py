@@ -13,13 +13,14 @@ run one after the other, never at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeVar
 
 from duckdb import DuckDBPyConnection, OutOfMemoryException
 
@@ -35,6 +36,7 @@ from pipeline.rollup.grid import HOUR
 from pipeline.rollup.quoting import literal, quoted
 from pipeline.views.published import QUARANTINE, QUARANTINE_TABLE, PublishedTable, raw_table
 
+T = TypeVar("T")
 ROWS_AT_ONCE = 500_000
 """Segments beyond this many rows become files of their own, so that a backlog's sort fits in memory.
 
@@ -132,13 +134,23 @@ def _sets(con: DuckDBPyConnection, data: Path) -> Iterator[tuple[str, list[Unsea
         "SELECT topic, segment, known_from, rows, min_time, max_time FROM segments ORDER BY topic, rowid"
     ).fetchall()
     for topic, of_topic in groupby(records, key=itemgetter(0)):
-        chosen: list[Unsealed] = []
-        for segment in (Unsealed(data / "segments" / name, *told) for _, name, *told in of_topic):
-            if chosen and sum(one.rows for one in (*chosen, segment)) > ROWS_AT_ONCE:
-                yield topic, chosen
-                chosen = []
-            chosen.append(segment)
-        yield topic, chosen
+        segments = (Unsealed(data / "segments" / name, *told) for _, name, *told in of_topic)
+        for chosen in in_groups(((segment, segment.rows) for segment in segments), ROWS_AT_ONCE):
+            yield topic, chosen
+
+
+def in_groups(counted: Iterable[tuple[T, int]], most: int) -> Iterator[list[T]]:
+    """What has rows (it and their number), in groups of at most `most` rows, or of one."""
+    chosen: list[T] = []
+    held = 0
+    for one, rows in counted:
+        if chosen and held + rows > most:
+            yield chosen
+            chosen, held = [], 0
+        chosen.append(one)
+        held += rows
+    if chosen:
+        yield chosen
 
 
 def _seal_set(

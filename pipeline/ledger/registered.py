@@ -13,7 +13,7 @@ import pyarrow as pa
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result makes an extra copy", UserWarning)
 
 MANY = 50_000
-"""Rows of a few columns that are much to copy, for `executed`."""
+"""Beyond so many rows of a few columns `executed` is told `much`."""
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def executed(
     *,
     much: bool = False,
 ) -> pa.Table:
-    """The rows of `sql`; `much`: they are tens of megabytes.
+    """The rows of `sql`; `much`: whether they are tens of megabytes.
 
     A relation (`con.sql`) is parsed and bound twice, which takes longer than to copy a few thousand rows once more.
     """

@@ -29,7 +29,7 @@ CHUNK_BYTES = 2**19
 megabyte stays in the processor's cache, and large ones would fill its memory.  And it gives each of its threads,
 where it has several, a chunk at a time."""
 FEW = 4
-"""Values in a chunk that each may be a chunk of its own."""
+"""Where no more values than this fill a chunk, each is a chunk of its own and is not copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,8 @@ def _by_the_broker(records: Records) -> bool:
 def _values(values: Sequence[bytes | None]) -> pa.ChunkedArray:
     """The values in pieces of about CHUNK_BYTES: in between other threads have the interpreter.
 
-    The pieces go by the median: by the mean, one value of a megabyte would make them all short.  Values of which few
-    would make a piece are not copied.
+    The pieces go by the median: by the mean, one value of a megabyte would make them all short.  Large values
+    are not copied.
     """
     sizes = sorted(len(value) for value in values[:: 1 + len(values) // 100] if value)
     rows = max(1, CHUNK_BYTES // sizes[len(sizes) // 2]) if sizes else len(values)

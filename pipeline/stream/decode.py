@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from aiokafka.structs import ConsumerRecord
 
-from pipeline.catalog import MONEY, MONEY_DECIMALS, EventType
+from pipeline.catalog import EventType
+from pipeline.catalog.arrow_types import arrow_schema
 from pipeline.formats.aside_sql import aside_sql, mend_sql
 from pipeline.formats.event_format import ATTRIBUTES, INTERVAL
 from pipeline.formats.registry import event_formats
@@ -32,7 +33,7 @@ from pipeline.stream.inspect import Outcome, inspect
 from pipeline.stream.series import NO_SERIES, MetSeries
 
 MUCH = 32_000_000
-"""Bytes of records whose columns are much to copy, for `executed`."""
+"""Beyond so many bytes of records `executed` is told `much`."""
 CAREFUL_FOR = 100
 """Batches that are not taken on trust after one in which a value was no JSON."""
 _WHOLE = "(starts_with(value, '{') OR starts_with(value, '[')) AND (ends_with(value, '}') OR ends_with(value, ']'))"
@@ -322,27 +323,12 @@ def _over(name: str, select: str, where: Sequence[str] = ()) -> str:
 
 
 _NONE_ASIDE = ASIDE.remove(ASIDE.get_field_index("record_offset")).empty_table()
-_ARROW: dict[str, Callable[[], pa.DataType]] = {
-    "VARCHAR": pa.string,
-    "DOUBLE": pa.float64,
-    "BIGINT": pa.int64,
-    "TIMESTAMP": lambda: pa.timestamp("us"),
-    "DOUBLE[]": lambda: pa.list_(pa.float64()),
-    MONEY: lambda: pa.decimal128(38, MONEY_DECIMALS),
-}
+_HEAD = (
+    *(("row", "INTEGER"), ("idx", "INTEGER"), ("part", "INTEGER"), ("record_time", "TIMESTAMP")),
+    *(("source", "VARCHAR"), ("id", "VARCHAR"), ("time", "TIMESTAMP"), (INTERVAL, "INTEGER")),
+)
+"""The columns of `Decoded.samples` that do not depend on the event type, as the decoder makes them."""
 
 
 def _arrow(rows: Sequence[dict[str, Any]], own: Sequence[tuple[str, str]]) -> pa.Table:
-    head = [
-        ("row", pa.int32()),
-        ("idx", pa.int32()),
-        ("part", pa.int32()),
-        ("record_time", pa.timestamp("us")),
-    ]
-    head += [*_texts(("source", "id")), ("time", pa.timestamp("us")), (INTERVAL, pa.int32())]
-    schema = pa.schema(head + [(name, _ARROW[sql]()) for name, sql in own])
-    return pa.Table.from_pylist(list(rows), schema=schema)
-
-
-def _texts(names: Iterable[str]) -> list[tuple[str, pa.DataType]]:
-    return [(name, pa.string()) for name in names]
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema([*_HEAD, *own]))

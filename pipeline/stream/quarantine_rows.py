@@ -6,19 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
+from pipeline.catalog.arrow_types import arrow_schema
 from pipeline.stream.batch import stamp_of
 from pipeline.stream.decoded import Refusal
 from pipeline.views.published import QUARANTINE_COLUMNS
 
-_ARROW = {
-    "TIMESTAMP": pa.timestamp("us"),
-    "VARCHAR": pa.string(),
-    "INTEGER": pa.int32(),
-    "BIGINT": pa.int64(),
-}
-ROWS = pa.schema([(name, _ARROW[kind]) for name, kind in QUARANTINE_COLUMNS if name != "known_from"])
+ROWS = arrow_schema((name, kind) for name, kind in QUARANTINE_COLUMNS if name != "known_from")
 """From which instant they count is decided when their delta is applied."""
 SAMPLE_LIMIT = 65_536
 """Characters of a quarantined sample that are kept."""

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.catalog import Catalog, EventType
+from pipeline.catalog.arrow_types import ARROW_TYPES
 from pipeline.history import seal, sorted_columns
-from pipeline.history.sorted_columns import TYPES, columns_writer
+from pipeline.history.sorted_columns import columns_writer
 from pipeline.ledger.stamped import stamped_rows
 from pipeline.stream.segments import write_segment
 from pipeline.views.published import raw_table
@@ -47,7 +48,7 @@ def segments(draw: st.DrawFn, event: EventType) -> list[tuple[pa.Table, datetime
     found = []
     for count in draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)):
         made = {
-            n: pa.array(draw(st.lists(VALUES[k], min_size=count, max_size=count)), TYPES[k])
+            n: pa.array(draw(st.lists(VALUES[k], min_size=count, max_size=count)), ARROW_TYPES[k])
             for n, k in columns
         }
         made |= {name: made[name].dictionary_encode() for name in repeated}
@@ -117,8 +118,8 @@ def test_a_segment_of_an_earlier_version_is_left_to_sql(tmp_path: Path, catalog:
 
 def test_what_63_bits_cannot_number_is_left_to_sql(tmp_path: Path, catalog: Catalog) -> None:
     event = catalog.by_view("gpu")
-    columns = {n: pa.array([f"{n}-{i}" for i in range(600)] if k == "VARCHAR" else [None] * 600, TYPES[k])
+    columns = {n: pa.array([f"{n}-{i}" for i in range(600)] if k == "VARCHAR" else [None] * 600, ARROW_TYPES[k])
                for n, k in raw_table(event).columns if n != "known_from"}  # fmt: skip
-    columns["time"] = pa.array([NOON] * 600, TYPES["TIMESTAMP"])
+    columns["time"] = pa.array([NOON] * 600, ARROW_TYPES["TIMESTAMP"])
     pq.write_table(pa.table(columns), tmp_path / "wide.parquet")
     assert columns_writer([(tmp_path / "wide.parquet", NOON)], event, raw_table(event)) is None
